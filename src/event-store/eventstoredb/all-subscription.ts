@@ -1,0 +1,152 @@
+import type { ReadResp } from '@eventstore/db-client/generated/streams_pb.js';
+import type { Position, StoredEvent } from '../event-store.js';
+import { connectionIsDoubtful } from './guarded-client.js';
+import type { GuardedClient } from './guarded-client.js';
+import { readPage } from './stream-reads.js';
+import { pauseUnlessAborted } from './until-aborted.js';
+import { lastEventsRequest, subscriptionRequest, toPosition, toStoredEvent } from './wire-format.js';
+import type { ReadCall } from './wire-format.js';
+
+/** Told everything in log order, synchronously. */
+export interface SubscriptionListener {
+  event(event: StoredEvent): void;
+  /** The server read on to here and found nothing more of Threadlog's: where to go on from, and no news for anybody. */
+  passed(position: Position): void;
+  /** True: nothing more is in the log. False: there may be more, or the subscription was dropped. */
+  caughtUp(now: boolean): void;
+  /** It was dropped this many times in a row without telling anything in between. */
+  stuck(times: number, error: unknown): void;
+}
+
+const CONFIRMATION_MS = 5_000;
+/** After so long without a word the server is asked whether there was nothing to say. */
+const SILENCE_MS = 5_000;
+const FIRST_PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 1_000;
+
+/**
+ * Threadlog's events after a position, for as long as wanted. Being dropped (as too slow, by a restart, by a cut) is normal operation: it
+ * subscribes again after the last thing told, so that its listener sees neither a hole nor an event twice.
+ */
+export class AllSubscription {
+  readonly #client: GuardedClient;
+  readonly #listener: SubscriptionListener;
+  readonly #ended = new AbortController();
+  #after: Position;
+  #call: ReadCall | undefined;
+  #paused = false;
+  #dropsInARow = 0;
+
+  constructor(client: GuardedClient, after: Position, listener: SubscriptionListener) {
+    this.#client = client;
+    this.#after = after;
+    this.#listener = listener;
+    void this.#run();
+  }
+
+  /** Stops taking from the server, which stops sending after a window's worth; a few events already taken still come. */
+  pause(): void {
+    this.#paused = true;
+    this.#call?.pause();
+  }
+
+  resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.#call?.resume();
+  }
+
+  end(): void {
+    this.#ended.abort();
+    this.#call?.cancel();
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#ended;
+    while (!signal.aborted && !this.#client.closed) {
+      let error: unknown;
+      try {
+        const connection = await this.#client.connected(signal);
+        error = await this.#follow(connection.read(subscriptionRequest(this.#after), Infinity));
+        if (connectionIsDoubtful(error)) this.#client.giveUp(connection);
+      } catch (failure) {
+        error = failure;
+      }
+      if (signal.aborted) return;
+      this.#listener.caughtUp(false);
+      if (this.#dropsInARow > 0) this.#listener.stuck(this.#dropsInARow, error);
+      await pauseUnlessAborted(Math.min(this.#dropsInARow * FIRST_PAUSE_MS, LONGEST_PAUSE_MS), signal);
+      this.#dropsInARow++;
+    }
+  }
+
+  /** @returns why it was dropped. A drop emits one error, and neither end nor close, so that alone is not waited for. */
+  #follow(call: ReadCall): Promise<unknown> {
+    this.#call = call;
+    let heard = false;
+    return new Promise((resolve) => {
+      const over = (error?: unknown): void => {
+        clearTimeout(confirmation);
+        clearInterval(silence);
+        call.cancel();
+        resolve(error);
+      };
+      // A server that took the request and froze, and a subscription that the server forgot, are noticed by nobody else.
+      const confirmation = setTimeout(() => heard || this.#paused || over(doubtful('was not confirmed')), CONFIRMATION_MS);
+      const silence = setInterval(() => {
+        if (!heard && !this.#paused) this.#missesNothing().then((fine) => fine || heard || over(doubtful('has fallen silent')), over);
+        heard = false;
+      }, SILENCE_MS);
+      call.on('data', (response: ReadResp) => {
+        heard = true;
+        if (this.#ended.signal.aborted) return;
+        try {
+          this.#tell(response);
+        } catch (error) {
+          over(error);
+        }
+      });
+      call.on('error', over);
+      call.on('end', over);
+      if (this.#paused) call.pause();
+    });
+  }
+
+  /** A read that fails for lack of an answer gives up the connection, and the subscription ends with it. */
+  async #missesNothing(): Promise<boolean> {
+    const { events } = await readPage(this.#client, lastEventsRequest(1), this.#ended.signal);
+    const last = events[0];
+    return !last || last.position <= this.#after;
+  }
+
+  #tell(response: ReadResp): void {
+    const record = response.getEvent()?.getEvent();
+    if (record) {
+      const event = toStoredEvent(record);
+      if (event.position <= this.#after) return;
+      this.#after = event.position;
+      this.#dropsInARow = 0;
+      this.#listener.event(event);
+      return;
+    }
+    const checkpoint = response.getCheckpoint();
+    if (checkpoint) {
+      const position = toPosition(checkpoint.getCommitPosition(), checkpoint.getPreparePosition());
+      // Known servers report 2^64-1, or go back; believing either would lose or repeat events.
+      if (position === undefined || position <= this.#after) return;
+      this.#after = position;
+      this.#dropsInARow = 0;
+      this.#listener.passed(position);
+      return;
+    }
+    if (response.hasCaughtUp()) {
+      this.#dropsInARow = 0;
+      this.#listener.caughtUp(true);
+    } else if (response.hasFellBehind()) this.#listener.caughtUp(false);
+  }
+}
+
+/** With the gRPC code of a missed deadline, which marks the connection as doubtful. */
+function doubtful(what: string): Error {
+  return Object.assign(new Error(`a subscription ${what}`), { code: 4 });
+}

@@ -1,0 +1,166 @@
+import type { Position, StoredEvent } from '../event-store.js';
+import { acknowledged } from './acknowledged.js';
+import { AllSubscription } from './all-subscription.js';
+import type { GuardedClient } from './guarded-client.js';
+import { untilAborted } from './until-aborted.js';
+
+/** What the window keeps for readers that are behind, at most. */
+const WINDOW = { events: 8_192, bytes: 16_000_000 } as const;
+/** How long events wait for one that is known to follow them. */
+const FOLLOWING_MS = 20;
+
+export interface News {
+  readonly events: readonly StoredEvent[];
+  readonly caughtUp: boolean;
+}
+
+/**
+ * The one live subscription of a process, and a window of its latest events. Every reader that caught up takes from the window at its own
+ * pace; one that fell out of it catches up by itself again, so a slow reader costs no more memory than the window and no other reader
+ * time. It runs while there are readers.
+ */
+export class SharedSubscription {
+  readonly #client: GuardedClient;
+  readonly #logId: string;
+  readonly #onStuck: (times: number, error: unknown) => void;
+  #subscription: AllSubscription | undefined;
+  #readers = 0;
+  /** Every event after #floor that came is in the window, in order. */
+  #floor: Position | undefined;
+  #window: StoredEvent[] = [];
+  #bytes = 0;
+  #caughtUp = false;
+  readonly #waiting = new Set<() => void>();
+
+  constructor(client: GuardedClient, logId: string, onStuck: (times: number, error: unknown) => void) {
+    this.#client = client;
+    this.#logId = logId;
+    this.#onStuck = onStuck;
+  }
+
+  /** Whether a reader that has everything up to `position` would miss nothing here. */
+  covers(position: Position): boolean {
+    return this.#floor !== undefined && this.#floor <= position;
+  }
+
+  /** A place for a reader that has everything up to `position`; undefined when it must catch up first. It must leave again. */
+  join(position: Position): { leave: () => void } | undefined {
+    if (this.#readers === 0) this.#start(position);
+    else if (!this.covers(position)) return undefined;
+    this.#readers++;
+    let left = false;
+    return {
+      leave: () => {
+        if (left) return;
+        left = true;
+        if (--this.#readers === 0) this.#stop();
+      },
+    };
+  }
+
+  /**
+   * What came after `position`; waits while there is nothing to tell.
+   * @param tellCaughtUp having caught up is news by itself
+   * @returns 'lagging' when the window no longer reaches back that far, undefined when the signal fired
+   */
+  async next(position: Position, maxEvents: number, tellCaughtUp: boolean, signal: AbortSignal): Promise<News | 'lagging' | undefined> {
+    for (let waited = false; !signal.aborted && !this.#client.closed;) {
+      if (!this.covers(position)) return 'lagging';
+      const first = this.#indexAfter(position);
+      const events = this.#window.slice(first, first + maxEvents);
+      const all = this.#caughtUp && first + events.length === this.#window.length;
+      const caughtUp = all && acknowledged.within(this.#logId, events.at(-1)?.position ?? position);
+      if (events.length > 0 ? caughtUp || !all || waited : caughtUp && tellCaughtUp) return { events, caughtUp };
+      // A consumer paces itself by caughtUp, so a moment is waited for what completes the batch rather than giving it in pieces.
+      waited = !(await this.#change(signal, events.length > 0 ? FOLLOWING_MS : undefined));
+    }
+    return undefined;
+  }
+
+  close(): void {
+    this.#stop();
+    this.#wake();
+  }
+
+  #start(position: Position): void {
+    this.#floor = position;
+    this.#subscription = new AllSubscription(this.#client, position, {
+      event: (event) => {
+        this.#window.push(event);
+        this.#bytes += sizeOf(event);
+        if (this.#window.length > WINDOW.events || this.#bytes > WINDOW.bytes) this.#forgetOldest();
+        this.#wake();
+      },
+      passed: () => undefined,
+      caughtUp: (now) => {
+        this.#caughtUp = now;
+        if (now) this.#wake();
+      },
+      stuck: this.#onStuck,
+    });
+  }
+
+  #stop(): void {
+    this.#subscription?.end();
+    this.#subscription = undefined;
+    this.#floor = undefined;
+    this.#window = [];
+    this.#bytes = 0;
+    this.#caughtUp = false;
+  }
+
+  /** A quarter at once, since taking single events off the front of an array costs its length each time. */
+  #forgetOldest(): void {
+    let count = 0;
+    while (count < this.#window.length - 1 && (count < WINDOW.events / 4 || this.#bytes > WINDOW.bytes * 0.75)) {
+      const event = this.#window[count++];
+      if (event) this.#bytes -= sizeOf(event);
+    }
+    this.#floor = this.#window[count - 1]?.position ?? this.#floor;
+    this.#window.splice(0, count);
+  }
+
+  #indexAfter(position: Position): number {
+    let low = 0;
+    let high = this.#window.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const event = this.#window[middle];
+      if (event && event.position <= position) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake();
+    this.#waiting.clear();
+  }
+
+  /** @returns false when it did not change within `limitMs` */
+  async #change(signal: AbortSignal, limitMs?: number): Promise<boolean> {
+    let wake: () => void = () => undefined;
+    let changed = true;
+    const news = new Promise<void>((resolve) => {
+      wake = resolve;
+      this.#waiting.add(resolve);
+    });
+    const timer =
+      limitMs === undefined
+        ? undefined
+        : setTimeout(() => {
+            changed = false;
+            wake();
+          }, limitMs);
+    await untilAborted(news, signal);
+    clearTimeout(timer);
+    this.#waiting.delete(wake);
+    return changed;
+  }
+}
+
+const OVERHEAD_BYTES = 400;
+
+export function sizeOf(event: StoredEvent): number {
+  return event.data.length + event.metadata.length + OVERHEAD_BYTES;
+}

@@ -1,0 +1,53 @@
+/**
+ * One listener per signal, however many wait on it: all commands of half a second share a deadline, and Node warns of a leak from the
+ * eleventh listener on.
+ */
+const waiting = new WeakMap<AbortSignal, Set<() => void>>();
+
+/** Calls back when the signal fires, at once if it has fired. @returns how to take that back */
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
+  if (signal.aborted) {
+    callback();
+    return () => undefined;
+  }
+  let callbacks = waiting.get(signal);
+  if (!callbacks) {
+    const all = new Set<() => void>();
+    waiting.set(signal, all);
+    signal.addEventListener('abort', () => all.forEach((each) => each()), { once: true });
+    callbacks = all;
+  }
+  callbacks.add(callback);
+  return () => void callbacks.delete(callback);
+}
+
+/** Settles with the promise, or with undefined as soon as the signal fires. */
+export function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const forget = onAbort(signal, () => resolve(undefined));
+    promise.then(
+      (value) => {
+        forget();
+        resolve(value);
+      },
+      (error: unknown) => {
+        forget();
+        reject(error);
+      },
+    );
+  });
+}
+
+/** Returns early, and without an error, when the signal fires. */
+export function pauseUnlessAborted(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => {
+      forget();
+      resolve();
+    }, ms);
+    const forget = onAbort(signal, () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

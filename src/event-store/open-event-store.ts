@@ -1,0 +1,16 @@
+import type { EventStore } from './event-store.js';
+
+/** The one place that chooses the log's adapter. Each is loaded only when it is chosen. */
+export async function openEventStore(options: {
+  readonly databaseUrl: string;
+  readonly eventstoreUrl: string | undefined;
+  readonly name: string;
+  readonly onWarning: (warning: string) => void;
+}): Promise<EventStore> {
+  if (options.eventstoreUrl !== undefined) {
+    const { openEventStoreDbEventStore } = await import('./eventstoredb/eventstoredb-event-store.js');
+    return openEventStoreDbEventStore({ url: options.eventstoreUrl });
+  }
+  const { openPostgresEventStore } = await import('./postgres/postgres-event-store.js');
+  return openPostgresEventStore({ url: options.databaseUrl, applicationName: options.name, onWarning: options.onWarning });
+}

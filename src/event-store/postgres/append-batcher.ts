@@ -1,0 +1,351 @@
+import type pg from 'pg';
+import { InvalidAppend, OutcomeUnknown, StoreUnavailable } from '../event-store.js';
+import type { Appended, Expected, NewEvent, StreamName } from '../event-store.js';
+import { isConnectionLost, isRolledBack, isTransient, messageOf } from './postgres-errors.js';
+import { positionOf } from './position.js';
+
+const SEPARATOR = '\u001e';
+export const APPEND = {
+  name: 'append_many',
+  text: 'select log.append_many($1, $2, $3, $4, $5, $6)',
+  rowMode: 'array',
+} as const;
+
+/**
+ * Two batches in flight at most. The second waits for the lock that the first one holds, so it pays only when it is full by itself, or
+ * when the first is late: at 32 callers one batch of all of them is faster than two halves, since each pays for a commit.
+ */
+const LANES = 2;
+const LATE_MS = 50;
+/** Bounds how long one batch holds the log's lock. A larger append goes alone. */
+const BATCH_BYTES = 64 * 1024;
+/** What may wait while the server is away; beyond it callers are told at once instead of filling the memory. */
+const QUEUE_BYTES = 64 * 1024 * 1024;
+/** How often deadlines are looked at. One sweep costs less than a listener on every caller's signal. */
+const SWEEP_MS = 20;
+export const BACKOFF_MS = { first: 50, most: 1_000 } as const;
+
+/** An append as log.append_many takes it. */
+export interface Appending {
+  readonly stream: StreamName;
+  /** The revision of its first event. */
+  readonly first: number;
+  readonly events: readonly NewEvent[];
+}
+
+interface PendingAppend extends Appending {
+  readonly bytes: number;
+  readonly deadline: AbortSignal;
+  readonly resolve: (appended: Appended) => void;
+  readonly reject: (error: Error) => void;
+  /** Its caller has the answer. */
+  settled: boolean;
+  inFlight: boolean;
+  /** An earlier attempt lost its reply, so it may be in the log. */
+  maybeWritten: boolean;
+  /** A batch that it was in was refused as a whole; alone it cannot harm others. */
+  alone: boolean;
+}
+
+/**
+ * Collects the concurrent appends of this process into few calls of log.append_many, because one commit and one lock for many appends is
+ * what makes them cheap. Every append is answered by itself.
+ *
+ * A lost reply is settled by sending the same bytes again: under the lock the function reads from expected+1 and answers "appended" for
+ * the same ids, "conflict" for others, and writes them when there is nothing. So a second attempt can neither write twice nor report the
+ * first one as somebody else's.
+ */
+export class AppendBatcher {
+  readonly #connect: () => Promise<pg.Client>;
+  readonly #appended: () => void;
+  readonly #lanes: Lane[] = Array.from({ length: LANES }, () => ({ client: undefined, running: undefined, sentAt: 0, failures: 0 }));
+  /** To be sent, at most one per stream: appends to one stream keep the order of their calls. */
+  #ready: PendingAppend[] = [];
+  /** Streams with an append that is ready or in flight, and those that wait behind it. */
+  readonly #streams = new Map<StreamName, PendingAppend[] | undefined>();
+  readonly #pending = new Set<PendingAppend>();
+  #bytes = 0;
+  #planned = false;
+  #sweep: NodeJS.Timeout | undefined;
+  #lastFailure = 'no connection yet';
+  readonly #closing = new AbortController();
+
+  /**
+   * @param connect opens a connection that is set up for appends; its queries fail by themselves when they get no answer
+   * @param appended called after each batch that wrote something
+   */
+  constructor(connect: () => Promise<pg.Client>, appended: () => void) {
+    this.#connect = connect;
+    this.#appended = appended;
+  }
+
+  append(stream: StreamName, expected: Expected, events: readonly NewEvent[], deadline: AbortSignal): Promise<Appended> {
+    return new Promise((resolve, reject) => {
+      if (this.#closing.signal.aborted) return reject(new StoreUnavailable('the store is closed'));
+      if (deadline.aborted) return reject(new StoreUnavailable('the deadline had passed before the append was sent'));
+      if (this.#bytes > QUEUE_BYTES) return reject(new StoreUnavailable(`too many appends are waiting (${this.#lastFailure})`));
+      const bytes = bytesOf(stream, events);
+      const first = expected === 'none' ? 0 : expected + 1;
+      const flags = { settled: false, inFlight: false, maybeWritten: false, alone: false };
+      const pending: PendingAppend = { stream, first, events, bytes, deadline, resolve, reject, ...flags };
+      this.#bytes += bytes;
+      this.#pending.add(pending);
+      this.#sweep ??= setInterval(() => this.#expire(), SWEEP_MS);
+      if (this.#streams.has(stream)) {
+        const behind = this.#streams.get(stream);
+        if (behind === undefined) this.#streams.set(stream, [pending]);
+        else behind.push(pending);
+      } else {
+        this.#streams.set(stream, undefined);
+        this.#ready.push(pending);
+        this.#plan();
+      }
+    });
+  }
+
+  /** Refuses what was not sent, waits for what was, and ends the connections. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    for (const pending of this.#pending) if (!pending.inFlight) this.#giveUp(pending, 'the store is closed');
+    for (const lane of this.#lanes) await lane.running;
+    clearInterval(this.#sweep);
+    for (const lane of this.#lanes) await lane.client?.end().catch(() => undefined);
+  }
+
+  /** After this turn of the loop, so that everything that arrived in it goes into one batch. */
+  #plan(): void {
+    if (this.#planned) return;
+    this.#planned = true;
+    setImmediate(() => {
+      this.#planned = false;
+      for (const lane of this.#lanes) {
+        if (this.#ready.length === 0 || !this.#mayStartAnother()) return;
+        lane.running ??= this.#run(lane).finally(() => {
+          lane.running = undefined;
+          // Something may have become ready between the last look and here.
+          if (this.#ready.length > 0 && !this.#closing.signal.aborted) this.#plan();
+        });
+      }
+    });
+  }
+
+  #mayStartAnother(): boolean {
+    const under = this.#lanes.find((lane) => lane.running !== undefined);
+    if (under === undefined || (under.sentAt > 0 && Date.now() - under.sentAt > LATE_MS)) return true;
+    let bytes = 0;
+    return this.#ready.some((pending) => (bytes += pending.bytes) >= BATCH_BYTES);
+  }
+
+  async #run(lane: Lane): Promise<void> {
+    while (this.#ready.length > 0 && !this.#closing.signal.aborted) {
+      let client: pg.Client;
+      try {
+        client = lane.client ?? (await this.#open(lane));
+      } catch (error) {
+        this.#lastFailure = messageOf(error);
+        await this.#backOff(lane);
+        continue;
+      }
+      const batch = this.#take();
+      if (batch.length > 0) await this.#send(lane, client, batch);
+    }
+  }
+
+  async #open(lane: Lane): Promise<pg.Client> {
+    const client = await this.#connect();
+    lane.client = client;
+    const drop = () => {
+      if (lane.client === client) lane.client = undefined;
+    };
+    client.on('error', drop);
+    client.on('end', drop);
+    return client;
+  }
+
+  async #backOff(lane: Lane): Promise<void> {
+    const ms = Math.min(BACKOFF_MS.first * 2 ** lane.failures, BACKOFF_MS.most);
+    lane.failures += 1;
+    const { signal } = this.#closing;
+    await new Promise<void>((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      if (signal.aborted) done();
+      else signal.addEventListener('abort', done);
+    });
+  }
+
+  #take(): PendingAppend[] {
+    const batch: PendingAppend[] = [];
+    let bytes = 0;
+    let taken = 0;
+    for (const pending of this.#ready) {
+      if (!pending.settled && pending.deadline.aborted) this.#giveUp(pending, 'the deadline passed');
+      if (!pending.settled) {
+        if (batch.length > 0 && (bytes + pending.bytes > BATCH_BYTES || pending.alone)) break;
+        batch.push(pending);
+        bytes += pending.bytes;
+        pending.inFlight = true;
+      } else {
+        this.#release(pending);
+      }
+      taken += 1;
+      if (pending.alone && !pending.settled) break;
+    }
+    this.#ready.splice(0, taken);
+    return batch;
+  }
+
+  async #send(lane: Lane, client: pg.Client, batch: readonly PendingAppend[]): Promise<void> {
+    lane.sentAt = Date.now();
+    try {
+      const result = await client.query<[string]>({ ...APPEND, values: parametersOf(batch) });
+      lane.failures = 0;
+      this.#answer(batch, result.rows[0]?.[0] ?? '');
+    } catch (error) {
+      this.#lastFailure = messageOf(error);
+      await this.#failed(lane, client, batch, error);
+    } finally {
+      lane.sentAt = 0;
+    }
+  }
+
+  #answer(batch: readonly PendingAppend[], text: string): void {
+    const answers = answersOf(batch, text);
+    batch.forEach((pending, i) => {
+      const answer = answers[i];
+      if (answer !== undefined) this.#settle(pending, answer);
+      this.#release(pending);
+    });
+    if (answers.some(({ outcome }) => outcome === 'appended')) this.#appended();
+  }
+
+  /** Every append of a batch that failed is judged by itself, and each keeps its place at the front. */
+  async #failed(lane: Lane, client: pg.Client, batch: readonly PendingAppend[], error: unknown): Promise<void> {
+    const rolledBack = isRolledBack(error);
+    const transient = isTransient(error);
+    if (!rolledBack || isConnectionLost(error)) {
+      if (lane.client === client) lane.client = undefined;
+      client.end().catch(() => undefined);
+    }
+    for (const pending of batch) {
+      pending.inFlight = false;
+      pending.maybeWritten ||= !rolledBack;
+      if (this.#closing.signal.aborted) this.#giveUp(pending, 'the store was closed meanwhile');
+      else if (rolledBack && !transient) {
+        if (batch.length === 1) this.#reject(pending, refusal(error, pending.maybeWritten));
+        else pending.alone = true;
+      }
+    }
+    // In front of what came later; the settled ones among them leave when the next batch is taken.
+    this.#ready.unshift(...batch);
+    if (transient || !rolledBack) await this.#backOff(lane);
+  }
+
+  #giveUp(pending: PendingAppend, why: string): void {
+    const text = `${why} (last failure: ${this.#lastFailure})`;
+    if (pending.maybeWritten || pending.inFlight) this.#reject(pending, new OutcomeUnknown(text));
+    else this.#reject(pending, new StoreUnavailable(text));
+  }
+
+  #expire(): void {
+    for (const pending of this.#pending) if (pending.deadline.aborted) this.#giveUp(pending, 'the deadline passed');
+    if (this.#ready.length > 0) this.#plan();
+    if (this.#pending.size === 0 && this.#lanes.every((lane) => lane.running === undefined)) {
+      clearInterval(this.#sweep);
+      this.#sweep = undefined;
+    }
+  }
+
+  #settle(pending: PendingAppend, appended: Appended): void {
+    if (this.#forget(pending)) pending.resolve(appended);
+  }
+
+  #reject(pending: PendingAppend, error: Error): void {
+    if (this.#forget(pending)) pending.reject(error);
+  }
+
+  #forget(pending: PendingAppend): boolean {
+    if (pending.settled) return false;
+    pending.settled = true;
+    this.#pending.delete(pending);
+    this.#bytes -= pending.bytes;
+    return true;
+  }
+
+  /** Its stream is free: the next one that waits behind it may go. */
+  #release(pending: PendingAppend): void {
+    const behind = this.#streams.get(pending.stream);
+    let next = behind?.shift();
+    while (next?.settled) next = behind?.shift();
+    if (next === undefined) {
+      this.#streams.delete(pending.stream);
+    } else {
+      this.#ready.push(next);
+      this.#plan();
+    }
+  }
+}
+
+interface Lane {
+  client: pg.Client | undefined;
+  running: Promise<void> | undefined;
+  /** When the batch in flight was sent, in ms; 0 without one. */
+  sentAt: number;
+  failures: number;
+}
+
+/** Of an append that the log will not take, however often it is sent. */
+export function refusal(error: unknown, maybeWritten: boolean): Error {
+  const why = `the log refused the append: ${messageOf(error)}`;
+  if (maybeWritten) return new OutcomeUnknown(why, { cause: error });
+  if (error instanceof Error && 'code' in error && String(error.code).startsWith('22')) return new InvalidAppend(why, { cause: error });
+  return new StoreUnavailable(why, { cause: error });
+}
+
+/** What an append weighs in a batch. */
+export function bytesOf(stream: StreamName, events: readonly NewEvent[]): number {
+  let bytes = 0;
+  for (const event of events) bytes += 100 + stream.length + Buffer.byteLength(event.data) + Buffer.byteLength(event.metadata);
+  return bytes;
+}
+
+/** What log.append_many answered to each append of a batch. */
+export function answersOf(batch: readonly Appending[], text: string): Appended[] {
+  const answers = text.split(',');
+  if (answers.length !== batch.length) throw new Error(`log.append_many gave ${answers.length} answers to ${batch.length} appends`);
+  return batch.map(({ first, events }, i) => {
+    const answer = answers[i] ?? '';
+    if (!answer.startsWith('!')) return { outcome: 'appended', revision: first + events.length - 1, position: positionOf(answer) };
+    const actual = Number(answer.slice(1));
+    return { outcome: 'conflict', actual: actual < 0 ? 'none' : actual };
+  });
+}
+
+/** One text per column: pg would escape every element of an array, and no JSON text holds the separator. */
+export function parametersOf(batch: readonly Appending[]): string[] {
+  let streams = '';
+  let revisions = '';
+  let ids = '';
+  let types = '';
+  let data = '';
+  let metadata = '';
+  let separator = '';
+  for (const { stream, first, events } of batch) {
+    let revision = first;
+    for (const event of events) {
+      streams += separator + stream;
+      revisions += separator + String(revision);
+      ids += separator + event.id;
+      types += separator + event.type;
+      data += separator + event.data;
+      metadata += separator + event.metadata;
+      separator = SEPARATOR;
+      revision += 1;
+    }
+  }
+  return [streams, revisions, ids, types, data, metadata];
+}
