@@ -1,0 +1,36 @@
+import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Answers } from '../platform/answers.js';
+import { Public } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { Metrics, METRICS_TYPE } from './metrics.js';
+
+/** Whether the metrics have a port of their own. */
+export const METRICS_ELSEWHERE = Symbol('MetricsElsewhere');
+
+/** For Prometheus, which asks the process itself. Whoever comes through a proxy is of the outside, and finds nothing here. */
+@Controller('metrics')
+export class MetricsController {
+  constructor(
+    @Inject(Metrics) private readonly metrics: Metrics,
+    @Inject(METRICS_ELSEWHERE) private readonly isElsewhere: boolean,
+  ) {}
+
+  @Get()
+  @Public()
+  @Answers(
+    'Answers the metrics of this process, unless METRICS_PORT is set or the request came through a proxy.',
+    {
+      200: { contentType: 'text/plain' },
+    },
+    { errors: ['not_found'] },
+  )
+  async read(@Req() request: FastifyRequest, @Res({ passthrough: true }) reply: FastifyReply): Promise<string> {
+    const { forwarded, 'x-forwarded-for': forwardedFor, via } = request.headers;
+    if (this.isElsewhere || forwarded !== undefined || forwardedFor !== undefined || via !== undefined)
+      throw new ThreadlogError('not_found');
+    const text = await this.metrics.text();
+    void reply.type(METRICS_TYPE);
+    return text;
+  }
+}

@@ -1,0 +1,198 @@
+import { createServer, type Server } from 'node:http';
+import { once } from 'node:events';
+import type { CommandBus } from '@nestjs/cqrs';
+import type { FastifyInstance } from 'fastify';
+import type pg from 'pg';
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { EventStore } from '../event-store/event-store.js';
+import type { Transacted, Transactor } from '../event-store/transact.js';
+import type { Clock } from '../platform/clock.js';
+import { ERRORS, ThreadlogError } from '../platform/errors.js';
+import type { Checkpoints } from '../queries/checkpoints.js';
+import { type ProjectionLag, projectionLag } from './projection-lag.js';
+
+/** Text of version 0.0.4, which every Prometheus reads. */
+export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10];
+const EVENTS = [1, 5, 20, 100, 500, 2_000, 5_000];
+
+const OUTCOMES: readonly string[] = ['appended', 'repeated', 'unchanged'] satisfies Transacted<unknown, never>['outcome'][];
+
+/** Of the process, whatever runs in it: heap, garbage collection, event loop. */
+let ofProcess: Registry | undefined;
+function processMetrics(): Registry {
+  if (ofProcess === undefined) collectDefaultMetrics({ register: (ofProcess = new Registry()) });
+  return ofProcess;
+}
+
+/** What a process of Threadlog measures. No label comes from a request's content, so that nobody can make more of them, and none is an id. */
+export class Metrics {
+  private readonly registry = new Registry();
+  private readonly commands: Histogram<'command' | 'outcome'>;
+  private readonly requests: Histogram<'method' | 'route' | 'status'>;
+  private readonly batches: Histogram<'group'>;
+  private readonly batchEvents: Histogram<'group'>;
+  private readonly lag: Record<'events' | 'seconds' | 'idle' | 'parked' | 'stopped', Gauge<'group'>>;
+  private readonly lagKnown: Gauge;
+  private refreshing: Promise<void> | undefined;
+
+  constructor(
+    private readonly store: EventStore,
+    private readonly checkpoints: Checkpoints,
+    private readonly clock: Clock,
+    measured: { readonly pool: pg.Pool; readonly transactor: Transactor },
+  ) {
+    const registers = [this.registry];
+    this.commands = new Histogram({
+      name: 'threadlog_command_duration_seconds',
+      help: 'Commands from the bus to their answer. Outcome: appended, repeated or unchanged; done, where a command does not tell; refused for the client; failed.',
+      labelNames: ['command', 'outcome'],
+      buckets: SECONDS,
+      registers,
+    });
+    this.requests = new Histogram({
+      name: 'threadlog_http_request_duration_seconds',
+      help: 'Requests by the route that answered them; none where no route did.',
+      labelNames: ['method', 'route', 'status'],
+      buckets: SECONDS,
+      registers,
+    });
+    this.batches = new Histogram({
+      name: 'threadlog_projection_batch_duration_seconds',
+      help: 'Batches that this process wrote, each in one transaction.',
+      labelNames: ['group'],
+      buckets: SECONDS,
+      registers,
+    });
+    this.batchEvents = new Histogram({
+      name: 'threadlog_projection_batch_events',
+      help: 'Events in a batch.',
+      labelNames: ['group'],
+      buckets: EVENTS,
+      registers,
+    });
+    const ofGroup = (name: string, help: string) =>
+      new Gauge({ name: `threadlog_projection_${name}`, help, labelNames: ['group'] as const, registers });
+    this.lag = {
+      events: ofGroup('lag_events', 'Events between the group’s checkpoint and the log’s head; counted up to 10000.'),
+      seconds: ofGroup('lag_seconds', 'Age of the oldest event that the group has not handled.'),
+      idle: ofGroup('idle_seconds', 'Since the group moved or had nothing to do.'),
+      parked: ofGroup('parked_streams', 'Streams that stand still in the group.'),
+      stopped: ofGroup('stopped', '1 when the group waits for a person.'),
+    };
+    this.lagKnown = new Gauge({
+      name: 'threadlog_projection_lag_known',
+      help: '0 when a store did not answer, so that nothing is known of the projections.',
+      registers,
+    });
+    const { pool, transactor } = measured;
+    const live = (name: string, help: string, read: () => number) =>
+      new Gauge({
+        name,
+        help,
+        registers,
+        collect() {
+          this.set(read());
+        },
+      });
+    live('threadlog_pool_connections_in_use', 'Database connections that somebody works with.', () => pool.totalCount - pool.idleCount);
+    live('threadlog_pool_connections_open', 'Database connections that are open.', () => pool.totalCount);
+    live('threadlog_pool_waiting', 'Callers that wait for a database connection.', () => pool.waitingCount);
+    live('threadlog_state_cache_bytes', 'Weight of the streams in memory.', () => transactor.cached.bytes);
+    live('threadlog_state_cache_streams', 'Streams in memory.', () => transactor.cached.streams);
+    live('threadlog_commands_in_flight', 'Commands that are being handled.', () => transactor.inFlight);
+    const counted = (name: string, help: string, read: () => number) =>
+      new Counter({
+        name,
+        help,
+        registers,
+        collect() {
+          this.reset();
+          this.inc(read());
+        },
+      });
+    counted('threadlog_state_cache_hits_total', 'Streams that were in memory when they were asked for.', () => transactor.cached.hits);
+    counted('threadlog_state_cache_misses_total', 'Streams that had to be read.', () => transactor.cached.misses);
+  }
+
+  /** Measures every command that goes over the bus, whoever sends it. */
+  measureCommands(bus: CommandBus): void {
+    const execute = bus.execute.bind(bus) as (command: object, ...rest: unknown[]) => Promise<unknown>;
+    bus.execute = (async (command: object, ...rest: unknown[]) => {
+      const began = performance.now();
+      const done = (outcome: string) =>
+        this.commands.observe({ command: command.constructor.name, outcome }, (performance.now() - began) / 1_000);
+      try {
+        const answer = await execute(command, ...rest);
+        const { outcome } = (answer ?? {}) as { outcome?: unknown };
+        done(OUTCOMES.find((one) => one === outcome) ?? 'done');
+        return answer;
+      } catch (error) {
+        done(error instanceof ThreadlogError && ERRORS[error.code].status < 500 ? 'refused' : 'failed');
+        throw error;
+      }
+    }) as typeof bus.execute;
+  }
+
+  measureRequests(server: FastifyInstance): void {
+    server.addHook('onResponse', (request, reply, done) => {
+      const route = request.routeOptions.url;
+      const known = route !== undefined && !request.is404;
+      this.requests.observe(
+        { method: known ? request.method : 'other', route: known ? route : 'none', status: reply.statusCode },
+        reply.elapsedTime / 1_000,
+      );
+      done();
+    });
+  }
+
+  /** A batch of a projection group was written by this process. */
+  batch(group: string, events: number, ms: number): void {
+    this.batches.observe({ group }, ms / 1_000);
+    this.batchEvents.observe({ group }, events);
+  }
+
+  /** What Prometheus reads. Those who ask at once share one look at the stores. */
+  async text(): Promise<string> {
+    await (this.refreshing ??= this.refresh().finally(() => (this.refreshing = undefined)));
+    return Registry.merge([this.registry, processMetrics()]).metrics();
+  }
+
+  private async refresh(): Promise<void> {
+    let groups: readonly ProjectionLag[] = [];
+    let isKnown = 1;
+    try {
+      groups = await projectionLag(this.store, this.checkpoints, this.clock.now());
+    } catch {
+      // Also while a store is away the rest is told, and that this is not known.
+      isKnown = 0;
+    }
+    this.lagKnown.set(isKnown);
+    for (const gauge of Object.values(this.lag)) gauge.reset();
+    for (const { group, events, seconds, idleMs, parked, stopped } of groups) {
+      this.lag.events.set({ group }, events);
+      this.lag.seconds.set({ group }, seconds);
+      this.lag.idle.set({ group }, idleMs / 1_000);
+      this.lag.parked.set({ group }, parked);
+      this.lag.stopped.set({ group }, stopped === null ? 0 : 1);
+    }
+  }
+}
+
+/** `/metrics` on a port of its own: of a worker, which has no other, or of an API whose port others reach too. */
+export async function startMetricsServer(metrics: Metrics, port: number, host: string): Promise<Server> {
+  const server = createServer((request, response) => {
+    if (request.method !== 'GET' || request.url?.split('?', 1)[0] !== '/metrics') {
+      response.writeHead(404).end();
+      return;
+    }
+    metrics.text().then(
+      (text) => response.writeHead(200, { 'content-type': METRICS_TYPE }).end(text),
+      (error: unknown) => response.writeHead(500).end(error instanceof Error ? error.message : ''),
+    );
+  });
+  server.listen(port, host);
+  await once(server, 'listening');
+  return server;
+}

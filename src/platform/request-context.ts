@@ -1,0 +1,60 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Actor } from '../event-store/aggregate.js';
+import { type CommandContext, commandDeadline } from '../event-store/transact.js';
+import { principalOf } from './auth.guard.js';
+import { ThreadlogError } from './errors.js';
+import { randomIds } from './ids.js';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** commandId of a keyed request, set while it is in flight. */
+    keyedCommandId?: string;
+    /** Keyed hash of method, path and body of a keyed request. */
+    requestHash?: string;
+  }
+}
+
+/** Who acts: the token's visitor, the key's agent, the agent that an admin key acts for, or the key itself. */
+export function actorOf(request: FastifyRequest): Actor {
+  const principal = principalOf(request);
+  if (principal.visitorId !== null) return { type: 'visitor', id: principal.visitorId };
+  const agentId = principal.agentId ?? actingAgent(request);
+  return agentId === null ? { type: 'apiKey', id: principal.keyId } : { type: 'agent', id: agentId };
+}
+
+/** The guard has checked that the key may, and that the agent exists. */
+function actingAgent(request: FastifyRequest): string | null {
+  const header = request.headers['x-agent-id'];
+  return typeof header === 'string' ? header : null;
+}
+
+/** The command's place in the log's metadata, from the request. */
+export function commandContext(request: FastifyRequest): CommandContext {
+  const { organizationId } = principalOf(request);
+  const commandId = request.keyedCommandId ?? randomIds.next();
+  const ifMatch = ifMatchOf(request);
+  return {
+    organizationId,
+    actor: actorOf(request),
+    commandId,
+    requestHash: request.requestHash ?? '',
+    ...(request.keyedCommandId === undefined ? {} : { keyed: true as const }),
+    correlationId: request.id,
+    deadline: commandDeadline(),
+    ...(ifMatch === undefined ? {} : { ifMatch }),
+  };
+}
+
+/** `"5"` is revision 5; `*` asks only that the resource exists, which every write does anyway. */
+function ifMatchOf(request: FastifyRequest): number | undefined {
+  const header = request.headers['if-match'];
+  if (header === undefined || header === '*') return undefined;
+  const match = /^"(0|[1-9]\d{0,9})"$/.exec(header);
+  if (match === null) throw new ThreadlogError('revision_mismatch', 'If-Match names no revision of this resource; it looks like "5"');
+  return Number(match[1]);
+}
+
+/** Sets what every answer of a write or of one resource carries. */
+export function describeAnswer(reply: FastifyReply, answer: { readonly revision: number; readonly position: string }): void {
+  void reply.header('etag', `"${answer.revision}"`).header('x-position', answer.position);
+}

@@ -1,0 +1,127 @@
+import { getMetadataStorage } from 'class-validator';
+
+export type JsonSchema = Readonly<Record<string, unknown>>;
+/** Refers to the schema of a class. */
+export type SchemaOf = (type: new () => object) => JsonSchema;
+type Description = JsonSchema | ((of: SchemaOf) => JsonSchema);
+
+const DESCRIBED = new WeakMap<object, Map<string, Description>>();
+
+/** The JSON Schema of a property, where its checks alone do not tell it. */
+export const Described =
+  (description: Description): PropertyDecorator =>
+  (target, property) => {
+    const described = DESCRIBED.get(target);
+    if (described === undefined) DESCRIBED.set(target, new Map([[String(property), description]]));
+    else described.set(String(property), description);
+  };
+
+function descriptionOf(type: new () => object, property: string): Description | undefined {
+  for (let prototype: unknown = type.prototype; typeof prototype === 'object' && prototype !== null;) {
+    const found = DESCRIBED.get(prototype)?.get(property);
+    if (found !== undefined) return found;
+    prototype = Object.getPrototypeOf(prototype);
+  }
+  return undefined;
+}
+
+/** What class-validator's own checks say of a value. Our own rules carry their schema with them. */
+const CHECKS: Readonly<Record<string, (bound: unknown) => JsonSchema>> = {
+  isDefined: () => ({}),
+  isIn: (values) => ({ enum: values }),
+  isInt: () => ({ type: 'integer' }),
+  isBoolean: () => ({ type: 'boolean' }),
+  isEmail: () => ({ type: 'string', format: 'email' }),
+  isArray: () => ({ type: 'array' }),
+  isObject: () => ({ type: 'object' }),
+  min: (bound) => ({ minimum: bound }),
+  max: (bound) => ({ maximum: bound }),
+  maxLength: (bound) => ({ maxLength: bound }),
+  matches: (pattern) => ({ type: 'string', pattern: (pattern as RegExp).source }),
+  arrayMinSize: (bound) => ({ minItems: bound }),
+  arrayMaxSize: (bound) => ({ maxItems: bound }),
+  arrayUnique: () => ({ uniqueItems: true }),
+};
+
+/** What is added to what @Described says; the rest it says itself. */
+const BOUNDS_OF_LISTS = new Set(['arrayMinSize', 'arrayMaxSize', 'arrayUnique']);
+
+interface Property {
+  schema: Record<string, unknown>;
+  items: Record<string, unknown>;
+  conditions: ((object: object, value: unknown) => boolean)[];
+}
+
+/**
+ * The schema of what a DTO takes, from the checks that it declares: what the one refuses, the other refuses, but for what JSON Schema cannot
+ * say (that a text shows something, that a day is in the calendar).
+ * @param of refers to nested classes
+ * @throws Error for a check that says nothing of its schema
+ */
+export function requestSchema(
+  type: new () => object,
+  of: SchemaOf,
+): JsonSchema & { readonly properties: Readonly<Record<string, JsonSchema>> } {
+  const properties = new Map<string, Property>();
+  for (const check of getMetadataStorage().getTargetValidationMetadatas(type, '', false, false)) {
+    const name = check.propertyName;
+    let property = properties.get(name);
+    if (property === undefined) properties.set(name, (property = { schema: {}, items: {}, conditions: [] }));
+    const described = descriptionOf(type, name);
+    if (check.type === 'conditionalValidation') property.conditions.push(check.constraints[0] as Property['conditions'][number]);
+    else if (described === undefined || BOUNDS_OF_LISTS.has(check.name ?? ''))
+      Object.assign(check.each ? property.items : property.schema, schemaOfCheck(type, name, check.name, check.constraints));
+  }
+  const names = [...properties.keys()];
+  const required: string[] = [];
+  // Sets of properties of which at least one must be there, each as JSON.
+  const alternatives = new Set<string>();
+  const schemas: Record<string, JsonSchema> = {};
+  for (const [name, { schema, items, conditions }] of properties) {
+    const described = descriptionOf(type, name);
+    const whole = {
+      ...(typeof described === 'function' ? described(of) : described),
+      ...schema,
+      ...(Object.keys(items).length === 0 ? {} : { type: 'array', items }),
+    };
+    // Whether a value is looked at may depend on what stands beside it.
+    const isChecked = (value: unknown, beside: readonly string[]) => {
+      const object = Object.fromEntries(names.map((one) => [one, one === name ? value : beside.includes(one) ? {} : undefined]));
+      return conditions.every((condition) => condition(object, value));
+    };
+    if (isChecked(undefined, [])) {
+      const others = names.filter((one) => one !== name && !isChecked(undefined, [one]));
+      if (others.length === 0) required.push(name);
+      else alternatives.add(JSON.stringify([name, ...others].sort()));
+    }
+    schemas[name] = conditions.length > 0 && !isChecked(null, []) ? nullable(whole) : whole;
+  }
+  const choices = [...alternatives].map((set) => ({ anyOf: (JSON.parse(set) as string[]).map((one) => ({ required: [one] })) }));
+  return {
+    type: 'object',
+    properties: schemas,
+    ...(required.length === 0 ? {} : { required }),
+    ...(choices.length === 0 ? {} : { allOf: choices }),
+    additionalProperties: false,
+  };
+}
+
+function schemaOfCheck(
+  type: new () => object,
+  property: string,
+  name: string | undefined,
+  constraints: readonly unknown[] | undefined,
+): JsonSchema {
+  const known = CHECKS[name ?? ''];
+  if (known !== undefined) return known(constraints?.[0]);
+  const own = constraints?.[0];
+  if (typeof own === 'object' && own !== null) return own as JsonSchema;
+  throw new Error(`${type.name}.${property}: say with @Described what ${name ?? 'is nested there'} takes`);
+}
+
+function nullable(schema: JsonSchema): JsonSchema {
+  const { type } = schema;
+  if (Object.keys(schema).length === 0) return schema;
+  if (typeof type === 'string' && !('enum' in schema) && !('const' in schema)) return { ...schema, type: [type, 'null'] };
+  return { anyOf: [schema, { type: 'null' }] };
+}
