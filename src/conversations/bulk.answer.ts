@@ -1,0 +1,35 @@
+import { z } from 'zod';
+import { type ErrorCode, ERRORS } from '../platform/errors.js';
+import type { BulkItem } from './bulk.js';
+
+/** The answer of POST /conversations/bulk: an item for each conversation, as its own request would have been answered. */
+export const bulkItemSchema = z
+  .union([
+    z.strictObject({
+      id: z.string(),
+      /** 201 for replies and notes. */
+      status: z.union([z.literal(200), z.literal(201)]),
+      revision: z.number().int(),
+      /** Of a reply or note. */
+      messageId: z.string().optional(),
+    }),
+    z.strictObject({
+      id: z.string(),
+      status: z.number().int().min(400),
+      code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+      detail: z.string().optional(),
+      allowed: z.array(z.string()).optional(),
+    }),
+  ])
+  .meta({ id: 'BulkItem' });
+export type BulkAnswer = BulkItem[];
+
+export const bulkMetaSchema = z
+  .strictObject({ total: z.number().int(), succeeded: z.number().int(), failed: z.number().int() })
+  .meta({ id: 'BulkMeta' });
+export type BulkMeta = z.infer<typeof bulkMetaSchema>;
+
+export function bulkMeta(items: readonly BulkItem[]): BulkMeta {
+  const failed = items.filter((item) => 'code' in item).length;
+  return { total: items.length, succeeded: items.length - failed, failed };
+}

@@ -1,0 +1,41 @@
+import { Body, Controller, HttpCode, Inject, Post, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { z } from 'zod';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Answers } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { commandContext } from '../platform/request-context.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchema } from './bulk.answer.js';
+import { ChangeManyConversations } from './bulk.js';
+import { BulkDto } from './bulk.dto.js';
+
+/** One action on up to 500 conversations. The request is answered with 200 whatever became of each: every item has a status of its own. */
+@Controller('conversations/bulk')
+export class BulkController {
+  constructor(
+    private readonly commands: CommandBus,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(200)
+  @Roles('admin', 'agent')
+  @Answers(
+    'Does one thing to up to 500 conversations, named or found by a filter; every item tells what became of it.',
+    { 200: z.strictObject({ data: z.array(bulkItemSchema), meta: bulkMetaSchema }) },
+    { errors: ['unknown_assignee', 'unknown_inbox', 'unknown_canned_response', 'limit_exceeded', 'outcome_unknown'] },
+  )
+  async changeMany(
+    @Body() body: BulkDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: BulkAnswer; meta: BulkMeta }> {
+    const selection = body.selection();
+    if ('filter' in selection) await this.readModel.reached(request);
+    const command = new ChangeManyConversations(commandContext(request), principalOf(request).keyName, selection, body.command());
+    const { items, position } = await this.commands.execute(command);
+    if (position !== null) void reply.header('x-position', position);
+    return { data: [...items], meta: bulkMeta(items) };
+  }
+}

@@ -1,0 +1,134 @@
+import { ArrayMaxSize, ArrayMinSize, ArrayUnique, IsArray, IsDefined, IsIn, IsObject, ValidateIf, ValidateNested } from 'class-validator';
+import { ThreadlogError } from '../platform/errors.js';
+import { Described } from '../platform/request-schema.js';
+import { Becomes, instanceOf, IsAttributes, IsNested, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.js';
+import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
+import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus } from './conversation.js';
+import { ConversationFilterDto } from './list-query.dto.js';
+
+class AssignAction extends AssignDto {
+  @IsIn(['assign']) type!: 'assign';
+}
+
+class SnoozeAction extends SnoozeDto {
+  @IsIn(['snooze']) type!: 'snooze';
+}
+
+class AddTagsAction extends TagsDto {
+  @IsIn(['addTags']) type!: 'addTags';
+}
+
+class RemoveTagAction {
+  @IsIn(['removeTag']) type!: 'removeTag';
+  @IsVisibleText(MAX_TAG) tag!: string;
+}
+
+class SetStatusAction {
+  @IsIn(['setStatus']) type!: 'setStatus';
+  @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, use the action snooze' })
+  status!: SettableStatus;
+}
+
+class SetPriorityAction {
+  @IsIn(['setPriority']) type!: 'setPriority';
+  @IsIn(PRIORITIES) priority!: Priority;
+}
+
+class SetInboxAction {
+  @IsIn(['setInbox']) type!: 'setInbox';
+  @IsResourceId() inboxId!: string;
+}
+
+class SetCustomAttributesAction {
+  @IsIn(['setCustomAttributes']) type!: 'setCustomAttributes';
+  /** Merged; null removes. */
+  @IsAttributes(MAX_ATTRIBUTES) customAttributes!: Record<string, unknown>;
+}
+
+/** A public reply or an internal note; ReplyDto says which. */
+class SpeakAction extends ReplyDto {
+  declare type: 'reply' | 'note';
+}
+
+const ACTIONS = {
+  assign: AssignAction,
+  snooze: SnoozeAction,
+  addTags: AddTagsAction,
+  removeTag: RemoveTagAction,
+  setStatus: SetStatusAction,
+  setPriority: SetPriorityAction,
+  setInbox: SetInboxAction,
+  setCustomAttributes: SetCustomAttributesAction,
+  reply: SpeakAction,
+  note: SpeakAction,
+} as const;
+const ACTION_TYPES = Object.keys(ACTIONS) as (keyof typeof ACTIONS)[];
+
+/** What is no action: names what the types are. */
+class UntypedAction {
+  @IsIn(ACTION_TYPES) type!: string;
+}
+
+type ActionDto = InstanceType<(typeof ACTIONS)[keyof typeof ACTIONS]>;
+
+/** An object whose `type` says what else is in it. */
+const IsAction = (): PropertyDecorator => (target, property) => {
+  Described((of) => ({ oneOf: [...new Set<new () => object>(Object.values(ACTIONS))].map(of) }))(target, property);
+  Becomes((value) => {
+    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
+    const { type } = value as { type?: unknown };
+    const known = ACTION_TYPES.find((one) => one === type);
+    return known === undefined ? instanceOf(UntypedAction, { type }) : instanceOf<object>(ACTIONS[known], value);
+  })(target, property);
+  // Without it an empty list would pass: nothing in it is invalid.
+  IsObject({ message: 'action must be an object with its type' })(target, property);
+  ValidateNested()(target, property);
+};
+
+/** The body of POST /conversations/bulk. */
+export class BulkDto {
+  /** Either these, each once, */
+  @ValidateIf((body: BulkDto) => body.ids !== undefined)
+  @IsArray()
+  @ArrayMinSize(1)
+  @ArrayMaxSize(MAX_BULK)
+  @ArrayUnique()
+  @IsVisibleText(128, { each: true })
+  ids?: string[];
+  /** or all that this finds, with the names and values of the list's filters. */
+  @ValidateIf((body: BulkDto) => body.filter !== undefined) @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
+  @IsDefined() @IsAction() action!: ActionDto;
+
+  /** @throws ThreadlogError validation_failed */
+  selection(): BulkSelection {
+    const { ids, filter } = this;
+    if ((ids === undefined) === (filter === undefined))
+      throw new ThreadlogError('validation_failed', undefined, {
+        errors: [{ field: 'ids', message: ids === undefined ? 'must be there, or filter' : 'must be absent beside filter' }],
+      });
+    return ids === undefined ? { filter: filter?.filter('filter.') ?? {} } : { ids };
+  }
+
+  command(): BulkAction {
+    const { action } = this;
+    switch (action.type) {
+      case 'setStatus':
+        return { type: 'change', status: action.status };
+      case 'setPriority':
+        return { type: 'change', priority: action.priority };
+      case 'setInbox':
+        return { type: 'change', inboxId: action.inboxId };
+      case 'setCustomAttributes':
+        return { type: 'change', customAttributes: action.customAttributes };
+      case 'assign':
+      case 'snooze':
+      case 'addTags':
+      case 'removeTag':
+        return action;
+      case 'reply':
+      case 'note':
+        return { type: action.type, says: action.says(), ...(action.status === undefined ? {} : { status: action.status }) };
+    }
+  }
+}

@@ -1,0 +1,515 @@
+import { isEmail } from 'class-validator';
+import { z } from 'zod';
+import { metadataOf } from '../event-store/aggregate.js';
+import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
+import type { CommandContext, Transacted, Transactor } from '../event-store/transact.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { derivedId, type Ids } from '../platform/ids.js';
+import type { DataKey } from '../platform/sealing.js';
+import { parseStrictJson } from '../platform/strict-json.js';
+import { isHttpUrl, parseInstant, RESOURCE_ID, textFault } from '../platform/validation.js';
+import { keyedHash, visitorKeyId, type VisitorKeys } from '../platform/visitor-keys.js';
+import type { StreamAgentDirectory } from '../team/agent-directory.js';
+import { createVisitor, normalizeEmail, visitorAggregate } from '../visitors/visitor.js';
+import type { VisitorDirectory } from '../visitors/visitor.directory.js';
+import { sealVisitor } from '../visitors/visitor.opening.js';
+import type { ConversationWriter } from './conversation.commands.js';
+import * as conversation from './conversation.js';
+import type { Author, Conversation, ConversationEvent, Decision } from './conversation.js';
+import { sealAttributes, sealMessage, sealSubject } from './conversation.opening.js';
+import { MAX_CONTENT } from './message.dto.js';
+
+/** The limits of the API, so that what an import made could also have come over HTTP. */
+const MAX_ID = 200;
+const MAX_SUBJECT = 500;
+const MAX_TAG = 100;
+const MAX_TURNS = 100_000;
+
+const visible = (max: number) =>
+  z.string().refine((text) => textFault(text, max) === undefined, `must be a text of 1 to ${max} visible characters`);
+const resourceId = z.string().regex(RESOURCE_ID, 'must be 1 to 128 of A-Z a-z 0-9 . _ : @ -');
+const instant = z
+  .string()
+  .refine((text) => parseInstant(text) !== undefined, 'must be an instant with a zone, such as 2026-01-16T09:00:00Z');
+const attributes = (max: number) =>
+  z
+    .record(
+      visible(64),
+      z.union(
+        [z.boolean(), z.number(), z.string().refine((text) => Array.from(text).length <= 1_000)],
+        'must be a text of at most 1000 characters, a number or a boolean',
+      ),
+    )
+    .refine((given) => Object.keys(given).length <= max, `must have at most ${max} names`);
+
+const visitor = z.strictObject({
+  id: resourceId.optional(),
+  userId: visible(256).optional(),
+  email: z
+    .string()
+    .max(320)
+    .refine((text) => isEmail(text), 'must be an e-mail address')
+    .optional(),
+  name: visible(200).optional(),
+  phone: visible(50).optional(),
+  avatarUrl: z
+    .string()
+    .refine((text) => isHttpUrl(text), 'must be an http or https address')
+    .optional(),
+  plan: visible(100).optional(),
+  companyId: resourceId.optional(),
+  attributes: attributes(conversation.MAX_ATTRIBUTES).optional(),
+});
+
+const turn = z
+  .strictObject({
+    from: z.enum(['visitor', 'agent', 'note']),
+    text: visible(MAX_CONTENT),
+    at: instant.optional(),
+    agentId: resourceId.optional(),
+  })
+  .refine(({ from, agentId }) => from !== 'visitor' || agentId === undefined, 'a turn of the visitor has no agentId');
+
+const tags = z.array(visible(MAX_TAG)).max(conversation.MAX_TAGS);
+
+/** One line of an import file. docs/import.md explains it; a field that is not here makes the line a bad one. */
+const schema = z.strictObject({
+  id: visible(MAX_ID),
+  topics: tags.optional(),
+  tags: tags.optional(),
+  turns: z.array(turn).min(1, 'must have at least one turn').max(MAX_TURNS),
+  visitor: visitor.optional(),
+  status: z.enum(['open', 'pending', 'resolved', 'closed']).optional(),
+  subject: visible(MAX_SUBJECT).optional(),
+  priority: z.enum(conversation.PRIORITIES).optional(),
+  customAttributes: attributes(conversation.MAX_ATTRIBUTES).optional(),
+  createdAt: instant.optional(),
+});
+
+/** A conversation as a file has it. */
+export type Dialogue = z.infer<typeof schema>;
+
+/** Why a line cannot be imported, in words that hold no message text. */
+export class BadDialogue extends Error {
+  override readonly name = 'BadDialogue';
+}
+
+const SHOWN_REASONS = 3;
+
+/**
+ * One line of a file.
+ * @param now ms; nothing may have happened later
+ * @throws BadDialogue
+ */
+export function readDialogue(line: string, now: number): Dialogue {
+  let value: unknown;
+  try {
+    value = parseStrictJson(line);
+  } catch (error) {
+    if (!(error instanceof ThreadlogError)) throw error;
+    throw new BadDialogue(error.message.replace(/^the body/, 'the line'));
+  }
+  const parsed = schema.safeParse(value);
+  if (!parsed.success) {
+    const reasons = parsed.error.issues.map(({ path, message }) => (path.length === 0 ? message : `${fieldOf(path)}: ${message}`));
+    throw new BadDialogue(
+      [...reasons.slice(0, SHOWN_REASONS), ...(reasons.length > SHOWN_REASONS ? [`${reasons.length - SHOWN_REASONS} more`] : [])].join(
+        '; ',
+      ),
+    );
+  }
+  assertInOrder(parsed.data, now);
+  return parsed.data;
+}
+
+const fieldOf = (path: readonly PropertyKey[]) =>
+  path.reduce<string>(
+    (field, part) => (typeof part === 'number' ? `${field}[${part}]` : field === '' ? String(part) : `${field}.${String(part)}`),
+    '',
+  );
+
+/** History is kept as it is given or not at all: a time that goes back would be moved silently by the log. */
+function assertInOrder({ createdAt, turns }: Dialogue, now: number): void {
+  let before = createdAt === undefined ? -Infinity : Date.parse(createdAt);
+  if (before > now) throw new BadDialogue('createdAt: lies in the future');
+  for (const [index, { at }] of turns.entries()) {
+    if (at === undefined) continue;
+    const time = Date.parse(at);
+    if (time > now) throw new BadDialogue(`turns[${index}].at: lies in the future`);
+    if (time < before) throw new BadDialogue(`turns[${index}].at: is before what comes before it`);
+    before = time;
+  }
+}
+
+/**
+ * What became of a dialogue. imported: this call added all of it, or what an earlier one had not got to. present: it was there already.
+ * refused: nothing was added to it by this call, or only a part where another writer had closed the conversation meanwhile.
+ */
+export type Imported =
+  | { readonly outcome: 'imported' | 'present'; readonly conversationId: string; readonly messages: number; readonly position: Position }
+  | { readonly outcome: 'refused'; readonly reason: string };
+
+const PASSING = new Set<string>(['concurrent_changes', 'store_unavailable', 'outcome_unknown']);
+
+/** An error of the surroundings, not of the dialogue: the same again may well succeed. */
+export function isPassing(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if (error instanceof ThreadlogError) return PASSING.has(error.code);
+  // Of the store, of the keys' database (SQLSTATE: connection, resources, operator intervention) and of the network between.
+  const code = 'code' in error ? String(error.code) : '';
+  return (
+    error instanceof StoreUnavailable ||
+    error instanceof OutcomeUnknown ||
+    /^(08|53|57P|ECONN|EPIPE|ETIMEDOUT)/.test(code) ||
+    /connection t|timeout/i.test(error.message)
+  );
+}
+
+/** Events and stored bytes of one append: under the port's limits with room for what an estimate misses. */
+const CHUNK_EVENTS = 400;
+const CHUNK_BYTES = 700_000;
+/** Metadata, ids and an author's name beside a text. */
+const EVENT_BYTES = 2_000;
+
+/** Who speaks for the team when a file does not say: a person, as a key without an agent is. */
+const UNNAMED_AUTHOR: Author = { type: 'apiKey', id: 'import', name: 'Import' };
+
+export interface ImportParts {
+  readonly store: EventStore;
+  readonly transactor: Transactor;
+  readonly keys: VisitorKeys;
+  readonly visitors: VisitorDirectory;
+  readonly agents: StreamAgentDirectory;
+  readonly conversations: ConversationWriter;
+  readonly ids: Ids;
+  /** Repeats what isPassing() says may well succeed the next time, for as long as the caller has patience. */
+  readonly patiently: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+/** A place in the queues of everything that a dialogue names. */
+interface Turn {
+  /** Settled when all that came before has left. */
+  readonly come: Promise<unknown>;
+  leave(): void;
+}
+
+/** A part of a dialogue that goes to the log in one append. */
+interface Chunk {
+  readonly commandId: string;
+  readonly opens: boolean;
+  readonly turns: readonly { readonly at: number | undefined; readonly turn: Dialogue['turns'][number] }[];
+  readonly closes: boolean;
+}
+
+interface Planned {
+  readonly dialogue: Dialogue;
+  readonly conversationId: string;
+  readonly requestHash: string;
+  readonly chunks: readonly Chunk[];
+  /** When it began and ended (ms); undefined: when it is imported. */
+  readonly from: number | undefined;
+  readonly to: number | undefined;
+}
+
+/**
+ * Brings conversations of a file into the log, by the decisions that the API takes. Every id follows from the organization and the
+ * dialogue's id, and every append is a command of its own, looked for in the whole stream: importing again adds nothing, and after a crash
+ * anywhere it adds what is missing. Order: the visitor's key, the visitor, the conversation's parts.
+ */
+export class ConversationImporter {
+  /**
+   * The last dialogue in hand that has an id or names a visitor. One waits for the other until it is whole in the log: the later line of a
+   * file has the last word on a visitor, also when a crash lies between the two.
+   */
+  private readonly queues = new Map<string, Promise<void>>();
+
+  constructor(
+    private readonly parts: ImportParts,
+    private readonly organizationId: string,
+  ) {}
+
+  /**
+   * Imports dialogues side by side; what they share is fetched once. The answers are in their order.
+   * @throws whatever `patiently` gives up with: importing the same again goes on
+   */
+  async importAll(dialogues: readonly Dialogue[]): Promise<readonly Imported[]> {
+    const { keys, patiently } = this.parts;
+    const turns = dialogues.map((dialogue) => this.queueUp(dialogue));
+    try {
+      const hashKey = await keys.hashKey(this.organizationId);
+      const planned = dialogues.map((dialogue) => this.plan(dialogue, hashKey));
+      const seen = await patiently(() => this.lookAtAll(planned));
+      const own = planned.filter(({ dialogue }, index) => seen[index]?.kind === 'absent' && !isNamed(dialogue));
+      const visitorIds = own.map(({ conversationId }) => this.ownVisitorId(conversationId));
+      if (visitorIds.length > 0) await patiently(() => keys.makeMany(this.organizationId, visitorIds));
+      return await Promise.all(
+        planned.map(async (plan, index) => {
+          const turn = turns[index];
+          await turn?.come;
+          try {
+            return await patiently(() => this.importOne(plan, seen[index] ?? ABSENT));
+          } finally {
+            turn?.leave();
+          }
+        }),
+      );
+    } finally {
+      for (const turn of turns) turn.leave();
+    }
+  }
+
+  private async importOne(plan: Planned, seen: Look): Promise<Imported> {
+    if (seen.kind === 'answered') return seen.answer;
+    try {
+      return await this.write(plan, seen);
+    } catch (error) {
+      if (error instanceof InvalidAppend) return { outcome: 'refused', reason: `too large for one event: ${error.message}` };
+      if (!(error instanceof ThreadlogError) || isPassing(error)) throw error;
+      if (error.code === 'internal_error') throw error.cause instanceof Error ? error.cause : error;
+      if (error.code === 'idempotency_key_reused') return { outcome: 'refused', reason: OTHER_CONTENT };
+      // It may have been here before its visitor was erased.
+      if (error.code === 'visitor_erased' && seen === ABSENT) return this.importOne(plan, await this.look(plan));
+      return { outcome: 'refused', reason: error.message };
+    }
+  }
+
+  /** The ids and parts of a dialogue. They depend on nothing but the dialogue, so that another run cuts it alike. */
+  private plan(dialogue: Dialogue, hashKey: Buffer): Planned {
+    const conversationId = derivedId('conversation', 'import', this.organizationId, dialogue.id);
+    const firstAt = dialogue.createdAt ?? dialogue.turns.find(({ at }) => at !== undefined)?.at;
+    const from = firstAt === undefined ? undefined : Date.parse(firstAt);
+    let at = from;
+    const chunks: Chunk[] = [];
+    let turns: { at: number | undefined; turn: Dialogue['turns'][number] }[] = [];
+    let bytes = openingBytes(dialogue);
+    const cut = (closes: boolean) => {
+      const commandId = derivedId('import', this.organizationId, dialogue.id, String(chunks.length));
+      chunks.push({ commandId, opens: chunks.length === 0, turns, closes });
+      turns = [];
+      bytes = 0;
+    };
+    for (const turn of dialogue.turns) {
+      const size = EVENT_BYTES + sealedBytes(turn.text);
+      if (turns.length >= CHUNK_EVENTS || (bytes > 0 && bytes + size > CHUNK_BYTES)) cut(false);
+      if (turn.at !== undefined) at = Date.parse(turn.at);
+      turns.push({ at, turn });
+      bytes += size;
+    }
+    cut(true);
+    // Half of the hash tells changed content as well, and stands on every event.
+    const requestHash = keyedHash(hashKey, 'import', JSON.stringify(dialogue)).slice(0, 32);
+    return { dialogue, conversationId, requestHash, chunks, from, to: at };
+  }
+
+  /**
+   * A file is imported from its beginning, so neighbours are there or not alike: where the first and the last of some are absent, the others
+   * are taken for absent too, and their appends prove it. A visitor that others know is not touched on a guess.
+   */
+  private async lookAtAll(planned: readonly Planned[]): Promise<readonly Look[]> {
+    const ends = new Map<Planned, Look>();
+    for (const plan of new Set([planned.at(0), planned.at(-1)])) if (plan !== undefined) ends.set(plan, await this.look(plan));
+    const guess = [...ends.values()].every(({ kind }) => kind === 'absent');
+    return Promise.all(planned.map(async (plan) => ends.get(plan) ?? (guess && !isNamed(plan.dialogue) ? ABSENT : await this.look(plan))));
+  }
+
+  /** How far a dialogue is in the log. Where that ends with its last append, this is all that a second run has to know. */
+  private async look(plan: Planned): Promise<Look> {
+    const stream = streamName(conversation.conversationAggregate.kind, this.organizationId, plan.conversationId);
+    for await (const [event] of this.parts.store.read(stream, { backwards: true, limit: 1 })) {
+      if (event === undefined) continue;
+      const { commandId, requestHash } = metadataOf(event);
+      if (commandId !== plan.chunks.at(-1)?.commandId) return { kind: 'begun' };
+      const answer: Imported =
+        requestHash === plan.requestHash ? present(plan, event.position) : { outcome: 'refused', reason: OTHER_CONTENT };
+      return { kind: 'answered', answer };
+    }
+    return { kind: 'absent' };
+  }
+
+  private async write(plan: Planned, { kind }: Look): Promise<Imported> {
+    const { dialogue, conversationId } = plan;
+    const authors = await this.authors(dialogue);
+    // A conversation that is there has its visitor, who may have been changed since: the file has no say in it any more.
+    const begun =
+      kind === 'begun'
+        ? await this.parts.transactor.load(conversation.conversationAggregate, this.organizationId, conversationId)
+        : undefined;
+    const with_ = begun === undefined ? await this.visitor(plan) : await this.visitorOf(begun.state);
+    let added = false;
+    let position: Position | undefined;
+    for (const chunk of plan.chunks) {
+      const done: Transacted<Conversation, ConversationEvent> = await this.parts.transactor.transact(
+        conversation.conversationAggregate,
+        conversationId,
+        {
+          ...this.context(chunk.commandId, plan.requestHash),
+          keyId: with_.keyId,
+          ...(begun === undefined && chunk.opens ? { fresh: true as const } : {}),
+          // What follows a part that was added now is not there either.
+          ...(added ? {} : { thorough: true as const }),
+        },
+        (state) => this.decide(plan, chunk, with_, authors)(state),
+      );
+      added = done.outcome === 'appended';
+      position = done.position;
+    }
+    if (position === undefined) throw new Error('a dialogue has at least one part');
+    return added ? { outcome: 'imported', conversationId, messages: dialogue.turns.length, position } : present(plan, position);
+  }
+
+  /** Sealed only here, when the part is not in the log yet. */
+  private decide(plan: Planned, chunk: Chunk, with_: With, authors: ReadonlyMap<string, Author>): Decision {
+    const { dialogue } = plan;
+    const { key, inboxId } = with_;
+    if (key === undefined) throw new ThreadlogError('visitor_erased');
+    const steps: Decision[] = [];
+    if (chunk.opens) {
+      const { subject, priority, customAttributes } = dialogue;
+      const opening: conversation.Opening = {
+        visitorId: with_.visitorId,
+        inboxId,
+        channel: 'import',
+        ...(with_.companyId === null ? {} : { companyId: with_.companyId }),
+        ...(priority === undefined ? {} : { priority }),
+        ...(subject === undefined ? {} : { subject: sealSubject(key, subject) }),
+        ...(customAttributes === undefined ? {} : { customAttributes: sealAttributes(key, customAttributes) }),
+      };
+      steps.push(happened(plan.from, conversation.open(opening)));
+      const named = [...(dialogue.topics ?? []), ...(dialogue.tags ?? [])];
+      if (named.length > 0) steps.push(happened(plan.from, conversation.addTags(named)));
+    }
+    for (const { at, turn } of chunk.turns) {
+      const message = sealMessage(key, this.parts.ids.next(), { type: 'text', content: turn.text });
+      const author = turn.agentId === undefined ? UNNAMED_AUTHOR : (authors.get(turn.agentId) ?? UNNAMED_AUTHOR);
+      steps.push(
+        happened(
+          at,
+          turn.from === 'visitor'
+            ? conversation.receive(message)
+            : turn.from === 'agent'
+              ? conversation.reply(message, author)
+              : conversation.addNote(message, author),
+        ),
+      );
+    }
+    if (chunk.closes && dialogue.status !== undefined) steps.push(happened(plan.to, conversation.setStatus(dialogue.status, 'import')));
+    return conversation.inTurn(...steps);
+  }
+
+  /** Finds or makes the visitor; one that nothing names again belongs to this conversation alone. */
+  private async visitor(plan: Planned): Promise<With> {
+    const { dialogue, conversationId, requestHash } = plan;
+    const inboxId = await this.parts.conversations.defaultInbox(this.organizationId);
+    const { id, ...fields } = dialogue.visitor ?? {};
+    const context = this.context(derivedId('import-visitor', this.organizationId, dialogue.id), requestHash);
+    if (isNamed(dialogue)) {
+      const given = id === undefined ? fields : { id, ...fields };
+      const resolved = await this.parts.visitors.resolve({ ...context, thorough: true }, given);
+      const { keyId, key } = await this.parts.keys.make(this.organizationId, resolved.visitorId);
+      return { visitorId: resolved.visitorId, companyId: resolved.state.companyId, keyId, key, inboxId };
+    }
+    const visitorId = this.ownVisitorId(conversationId);
+    const keyId = visitorKeyId(this.organizationId, visitorId);
+    const key = await this.parts.keys.find(this.organizationId, keyId);
+    if (key === undefined) throw new ThreadlogError('visitor_erased');
+    const create = createVisitor(sealVisitor(key, fields));
+    const own: CommandContext = { ...context, keyId, fresh: true, thorough: true };
+    await this.parts.transactor.transact(visitorAggregate, visitorId, own, (state) => create(state));
+    return { visitorId, companyId: null, keyId, key, inboxId };
+  }
+
+  private async visitorOf(state: Conversation): Promise<With> {
+    const { visitorId, keyId, companyId, inboxId } = state;
+    return { visitorId, keyId, companyId, inboxId, key: await this.parts.keys.find(this.organizationId, keyId) };
+  }
+
+  /** Before any wait, so that the order of the queue is that of the file. */
+  private queueUp({ id, visitor: named }: Dialogue): Turn {
+    const names = [
+      `dialogue ${id}`,
+      ...(named?.id === undefined ? [] : [`id ${named.id}`]),
+      ...(named?.userId === undefined ? [] : [`userId ${named.userId}`]),
+      ...(named?.email === undefined ? [] : [`email ${normalizeEmail(named.email)}`]),
+    ];
+    const before = names.flatMap((name) => this.queues.get(name) ?? []);
+    let left: () => void = () => undefined;
+    const leaving = new Promise<void>((resolve) => (left = resolve));
+    for (const name of names) this.queues.set(name, leaving);
+    return {
+      come: Promise.all(before),
+      leave: () => {
+        left();
+        for (const name of names) if (this.queues.get(name) === leaving) this.queues.delete(name);
+      },
+    };
+  }
+
+  /** Archived agents too: they did say what they said. @throws ThreadlogError unknown_agent */
+  private async authors({ turns }: Dialogue): Promise<ReadonlyMap<string, Author>> {
+    const authors = new Map<string, Author>();
+    for (const { agentId } of turns) {
+      if (agentId === undefined || authors.has(agentId)) continue;
+      const agent = await this.parts.agents.assignee(this.organizationId, agentId);
+      if (agent?.type !== 'agent') throw new ThreadlogError('unknown_agent', `no agent has the id ${agentId}`);
+      authors.set(agentId, { type: 'agent', id: agentId, name: agent.name });
+    }
+    return authors;
+  }
+
+  private ownVisitorId(conversationId: string): string {
+    return derivedId('visitor', 'import', this.organizationId, conversationId);
+  }
+
+  private context(commandId: string, requestHash: string): CommandContext {
+    return {
+      organizationId: this.organizationId,
+      actor: { type: 'system', id: 'import' },
+      commandId,
+      requestHash,
+      correlationId: commandId,
+      imported: true,
+    };
+  }
+}
+
+/** Whom a conversation is with, and what its opening takes from its surroundings. */
+interface With {
+  readonly visitorId: string;
+  readonly companyId: string | null;
+  readonly inboxId: string;
+  readonly keyId: string;
+  /** Undefined once the visitor was erased. */
+  readonly key: DataKey | undefined;
+}
+
+/** What the log has of a dialogue: nothing, a part or more than all of it, or all of it as its last word. */
+type Look = { readonly kind: 'absent' } | { readonly kind: 'begun' } | { readonly kind: 'answered'; readonly answer: Imported };
+
+/** Not looked at. */
+const ABSENT: Look = { kind: 'absent' };
+
+const OTHER_CONTENT = 'another conversation was imported under this id before';
+
+/** Whether other lines or requests can mean the same visitor. A company has to be looked up, as the directory does. */
+function isNamed({ visitor: given }: Dialogue): boolean {
+  return given?.id !== undefined || given?.userId !== undefined || given?.email !== undefined || given?.companyId !== undefined;
+}
+
+function present({ conversationId, dialogue }: Planned, position: Position): Imported {
+  return { outcome: 'present', conversationId, messages: dialogue.turns.length, position };
+}
+
+/** A decision whose events happened at their own time: transact() takes `at` from them (see Decided). */
+function happened(at: number | undefined, decision: Decision): Decision {
+  return at === undefined ? decision : (state) => decision(state).map((event) => ({ at, ...event }));
+}
+
+/** Base64 of the JSON text, roughly from above. */
+const sealedBytes = (text: string) => Math.ceil((Buffer.byteLength(JSON.stringify(text)) + 32) / 3) * 4;
+
+function openingBytes({ subject = '', customAttributes = {}, topics = [], tags: given = [] }: Dialogue): number {
+  let bytes = 3 * EVENT_BYTES + sealedBytes(subject);
+  for (const tag of [...topics, ...given]) bytes += Buffer.byteLength(JSON.stringify(tag));
+  for (const [name, value] of Object.entries(customAttributes)) bytes += sealedBytes(name) + sealedBytes(String(value));
+  return bytes;
+}

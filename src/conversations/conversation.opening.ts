@@ -1,0 +1,142 @@
+import type { Recorded } from '../event-store/aggregate.js';
+import { type DataKey, ERASED, type Sealed } from '../platform/sealing.js';
+import type { Conversation, ConversationEvent, LastMessage, MessageFacts } from './conversation.js';
+
+/** A personal value as a reader sees it: what was sealed, or ERASED when its key is gone. */
+export type Opened = unknown;
+
+/** A personal value that is a text; ERASED is one too. */
+export const openedText = (value: Opened): string | null => (typeof value === 'string' ? value : null);
+
+/*
+ * The contexts that values are sealed in. Texts that may repeat carry their message's id, so that equal texts do not show as equal bytes;
+ * subject and attributes do not, so that a decision sees that nothing would change.
+ */
+const SUBJECT = 'conversation.subject';
+const ATTRIBUTE = 'conversation.attribute';
+const contentContext = (messageId: string) => `message.content ${messageId}`;
+const attachmentsContext = (messageId: string) => `message.attachments ${messageId}`;
+const attributeContext = (name: string) => `${ATTRIBUTE} ${name}`;
+const COMMENT = 'conversation.comment';
+
+export interface MessageInput {
+  readonly type: 'text' | 'attachment' | 'card';
+  readonly content: unknown;
+  readonly attachments?: readonly unknown[];
+}
+
+export function sealMessage(key: DataKey, messageId: string, message: MessageInput): MessageFacts {
+  return {
+    messageId,
+    contentType: message.type,
+    content: key.seal(contentContext(messageId), message.content),
+    ...(message.attachments === undefined ? {} : { attachments: key.seal(attachmentsContext(messageId), message.attachments) }),
+  };
+}
+
+export const sealSubject = (key: DataKey, subject: string): Sealed => key.seal(SUBJECT, subject);
+export const sealComment = (key: DataKey, comment: string): Sealed => key.seal(COMMENT, comment);
+
+/** Names and values sealed one by one, so that a merge needs no plaintext; `null` (remove) stays null. */
+export function sealAttributes(key: DataKey, attributes: Readonly<Record<string, unknown>>): Record<string, Sealed | null> {
+  return Object.fromEntries(
+    Object.entries(attributes).map(([name, value]) => [
+      key.seal(ATTRIBUTE, name),
+      value === null ? null : key.seal(attributeContext(name), value),
+    ]),
+  );
+}
+
+/** The event with its personal values opened; without the key they are ERASED, and attributes are gone, names included. */
+export function openConversationEvent(event: Recorded<ConversationEvent>, key: DataKey | undefined): Recorded<ConversationEvent<Opened>> {
+  const open = (context: string, sealed: Sealed): Opened => (key === undefined ? ERASED : key.open(context, sealed));
+  switch (event.type) {
+    case 'ConversationOpened': {
+      const { subject, customAttributes, ...data } = event.data;
+      return {
+        ...event,
+        data: {
+          ...data,
+          ...(subject === undefined ? {} : { subject: open(SUBJECT, subject) }),
+          ...(customAttributes === undefined ? {} : { customAttributes: openAttributes(key, customAttributes) }),
+        },
+      };
+    }
+    case 'MessageReceived':
+      return { ...event, data: openMessage(key, event.data) };
+    case 'MessageSent':
+      return { ...event, data: { author: event.data.author, ...openMessage(key, event.data) } };
+    case 'NoteAdded':
+      return { ...event, data: { author: event.data.author, ...openMessage(key, event.data) } };
+    case 'SubjectChanged':
+      return { ...event, data: { subject: event.data.subject === null ? null : open(SUBJECT, event.data.subject) } };
+    case 'CustomAttributesChanged':
+      return {
+        ...event,
+        data: {
+          set: openAttributes(key, event.data.set),
+          removed: key === undefined ? [] : event.data.removed.map((name) => String(key.open(ATTRIBUTE, name as Sealed))),
+        },
+      };
+    case 'ConversationRated': {
+      const { comment, ...data } = event.data;
+      return { ...event, data: { ...data, ...(comment === undefined ? {} : { comment: open(COMMENT, comment) }) } };
+    }
+    case 'ConversationStatusChanged':
+    case 'ConversationSnoozed':
+    case 'ConversationAssigned':
+    case 'ConversationUnassigned':
+    case 'TagsAdded':
+    case 'TagRemoved':
+    case 'PriorityChanged':
+    case 'InboxChanged':
+      return event;
+  }
+}
+
+/** Decision state with its personal values opened. */
+export function openConversation(state: Conversation, key: DataKey | undefined): Conversation<Opened> {
+  const { subject, lastMessage, rating, shown } = state;
+  const opened = openedOrNone(key, lastMessage);
+  const open = (context: string, sealed: Sealed): Opened => (key === undefined ? ERASED : key.open(context, sealed));
+  return {
+    ...state,
+    subject: subject === null ? null : open(SUBJECT, subject),
+    customAttributes: openAttributes(key, state.customAttributes),
+    lastMessage: opened,
+    rating: rating === null ? null : { ...rating, comment: rating.comment === null ? null : open(COMMENT, rating.comment) },
+    shown: {
+      ...shown,
+      lastMessage: shown.lastMessage?.messageId === lastMessage?.messageId ? opened : openedOrNone(key, shown.lastMessage),
+    },
+  };
+}
+
+const openedOrNone = (key: DataKey | undefined, message: LastMessage | null) => (message === null ? null : openLastMessage(key, message));
+
+/** A stored message with its content opened. */
+export function openLastMessage(key: DataKey | undefined, message: LastMessage): LastMessage<Opened> {
+  const { type, author, createdAt } = message;
+  return { ...openMessage(key, message), type, ...(author === undefined ? {} : { author }), createdAt };
+}
+
+function openMessage(key: DataKey | undefined, message: MessageFacts): MessageFacts<Opened> {
+  const { messageId, contentType, content, attachments } = message;
+  if (key === undefined) return { messageId, contentType, content: ERASED };
+  return {
+    messageId,
+    contentType,
+    content: key.open(contentContext(messageId), content),
+    ...(attachments === undefined ? {} : { attachments: key.open(attachmentsContext(messageId), attachments) }),
+  };
+}
+
+function openAttributes(key: DataKey | undefined, sealed: Readonly<Record<string, Sealed>>): Record<string, Opened> {
+  if (key === undefined) return {};
+  return Object.fromEntries(
+    Object.entries(sealed).map(([name, value]) => {
+      const opened = String(key.open(ATTRIBUTE, name as Sealed));
+      return [opened, key.open(attributeContext(opened), value)];
+    }),
+  );
+}

@@ -1,0 +1,95 @@
+import { ArrayMaxSize, IsArray, IsIn, IsObject, IsOptional } from 'class-validator';
+import { type FieldError, ThreadlogError } from '../platform/errors.js';
+import { Described } from '../platform/request-schema.js';
+import { Becomes, IsInstant, IsVisibleText, parseInstant, textFault } from '../platform/validation.js';
+import { type ConversationFilter, type Sort, SORTS } from '../queries/conversation-list.js';
+import { PAGING_PARAMETERS } from '../queries/paging.js';
+import { PRIORITIES, type Priority, type Status, STATUSES } from './conversation.js';
+
+/** Values of one repeated parameter. */
+const MAX_VALUES = 50;
+
+/** A repeated parameter means any of its values. */
+const Listed = (): PropertyDecorator => (target, property) => {
+  Becomes((value) => (typeof value === 'string' ? [value] : value))(target, property);
+  IsOptional()(target, property);
+  IsArray()(target, property);
+  ArrayMaxSize(MAX_VALUES)(target, property);
+};
+
+/** The filters of GET /conversations, which other requests name too. Every value is a text, so nothing is converted silently. */
+export class ConversationFilterDto {
+  @Listed() @IsIn(STATUSES, { each: true }) status?: Status[];
+  @Listed() @IsIn(PRIORITIES, { each: true }) priority?: Priority[];
+  @Listed() @IsVisibleText(128, { each: true }) teamId?: string[];
+  @Listed() @IsVisibleText(128, { each: true }) inboxId?: string[];
+  @Listed() @IsVisibleText(128, { each: true }) assigneeId?: string[];
+  @Listed() @IsVisibleText(128, { each: true }) visitorId?: string[];
+  @Listed() @IsVisibleText(128, { each: true }) companyId?: string[];
+  @Listed() @IsVisibleText(100, { each: true }) tag?: string[];
+  @IsOptional() @IsIn(['any', 'all']) tagMatch?: 'any' | 'all';
+  @IsOptional() @IsInstant() createdAfter?: string;
+  @IsOptional() @IsInstant() createdBefore?: string;
+  @IsOptional() @IsInstant() updatedAfter?: string;
+  @IsOptional() @IsInstant() updatedBefore?: string;
+  /** `customAttributes[key]=value`, gathered by the parser of addresses. */
+  @Described({ type: 'object', maxProperties: MAX_VALUES, propertyNames: { maxLength: 64 }, additionalProperties: { type: 'string' } })
+  @IsOptional()
+  @IsObject()
+  customAttributes?: Record<string, unknown>;
+
+  /** @param path of the filter in the request, for what errors name. @throws ThreadlogError validation_failed */
+  filter(path = ''): ConversationFilter {
+    const ms = (text: string | undefined) => (text === undefined ? undefined : parseInstant(text));
+    const filter = {
+      status: this.status,
+      priority: this.priority,
+      teamId: this.teamId,
+      inboxId: this.inboxId,
+      assigneeId: this.assigneeId,
+      visitorId: this.visitorId,
+      companyId: this.companyId,
+      tag: this.tag,
+      tagMatch: this.tagMatch,
+      createdAfter: ms(this.createdAfter),
+      createdBefore: ms(this.createdBefore),
+      updatedAfter: ms(this.updatedAfter),
+      updatedBefore: ms(this.updatedBefore),
+      customAttributes: this.attributes(path),
+    };
+    return Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== undefined)) as ConversationFilter;
+  }
+
+  private attributes(path: string): Record<string, string> | undefined {
+    if (this.customAttributes === undefined) return undefined;
+    const errors: FieldError[] = [];
+    const entries = Object.entries(this.customAttributes);
+    if (entries.length > MAX_VALUES) errors.push({ field: `${path}customAttributes`, message: `must have at most ${MAX_VALUES} names` });
+    for (const [name, value] of entries)
+      if (textFault(name, 64) !== undefined || typeof value !== 'string' || value.includes('\0'))
+        errors.push({ field: `${path}customAttributes[${name.slice(0, 64)}]`, message: 'must be one name and one value' });
+    if (errors.length > 0) throw new ThreadlogError('validation_failed', undefined, { errors });
+    return Object.fromEntries(entries) as Record<string, string>;
+  }
+}
+
+/** The address of GET /conversations. */
+export class ListQueryDto extends ConversationFilterDto {
+  @IsOptional() @IsIn(SORTS) sort?: Sort;
+  @IsOptional() @IsIn(['asc', 'desc']) order?: 'asc' | 'desc';
+  // Checked by readPaging, which all lists share.
+  @Described(PAGING_PARAMETERS.page) @IsOptional() page?: unknown;
+  @Described(PAGING_PARAMETERS.limit) @IsOptional() limit?: unknown;
+  @Described(PAGING_PARAMETERS.cursor) @IsOptional() cursor?: unknown;
+  @Described(PAGING_PARAMETERS.total) @IsOptional() total?: unknown;
+
+  /** Times run from the newest, priorities from urgent, unless the order is given. */
+  sorting(): { by: Sort; order: 'asc' | 'desc' } {
+    const by = this.sort ?? 'updatedAt';
+    return { by, order: this.order ?? (by === 'priority' ? 'asc' : 'desc') };
+  }
+
+  paging(): Record<string, unknown> {
+    return { page: this.page, limit: this.limit, cursor: this.cursor, total: this.total };
+  }
+}

@@ -1,0 +1,97 @@
+import { z } from 'zod';
+import { CHANNELS, type Conversation, type LastMessage, SHOWN_STATUSES, shownStatus } from './conversation.js';
+import { messageAnswer, messageSchema } from './conversation.answer.js';
+import { type Opened, openedText } from './conversation.opening.js';
+
+/*
+ * What a visitor is answered of its own conversations: what it said, what it was told, its rating, and whether the matter is settled. Not
+ * here, since they are the team's: notes, assignee, team, tags, priority, custom attributes, inbox, snoozes, and who waits since when.
+ * Revision, counts and times are those of `Conversation.shown`, so that no byte of an answer tells that there is more.
+ */
+
+const instant = z.iso.datetime({ precision: 3 });
+
+export const visitorMessageSchema = z
+  .strictObject({
+    id: z.string(),
+    /** Who spoke. */
+    type: z.enum(['visitor', 'agent', 'automation']),
+    contentType: messageSchema.shape.contentType,
+    content: messageSchema.shape.content,
+    attachments: messageSchema.shape.attachments,
+    createdAt: instant,
+    /** The agent's name as it was then. Left out of what a rule sent, and of what was sent with a key that is no agent's. */
+    author: z.strictObject({ name: z.string() }).optional(),
+  })
+  .meta({ id: 'VisitorMessage' });
+export type VisitorMessageAnswer = z.infer<typeof visitorMessageSchema>;
+
+const base = {
+  id: z.string(),
+  /** `open` also while it is snoozed. */
+  status: z.enum(SHOWN_STATUSES),
+  subject: z.string().nullable(),
+  channel: z.enum(CHANNELS),
+  rating: z.strictObject({ rating: z.number().int(), comment: z.string().nullable() }).nullable(),
+  /** Counts what the visitor sees, from 0. */
+  revision: z.number().int(),
+  createdAt: instant,
+  updatedAt: instant,
+  messageCount: z.number().int(),
+};
+
+/** In a visitor's list, and as the answer of its rating. */
+export const visitorConversationSummarySchema = z
+  .strictObject({ ...base, lastMessage: visitorMessageSchema.nullable() })
+  .meta({ id: 'VisitorConversationSummary' });
+export type VisitorConversationSummary = z.infer<typeof visitorConversationSummarySchema>;
+
+/** One conversation, with its last messages, oldest first. */
+export const visitorConversationSchema = z
+  .strictObject({ ...base, messages: z.array(visitorMessageSchema) })
+  .meta({ id: 'VisitorConversation' });
+export type VisitorConversationAnswer = z.infer<typeof visitorConversationSchema>;
+
+/** What of a conversation these answers are made of. */
+export type Shown = Pick<Conversation<Opened>, 'status' | 'subject' | 'channel' | 'rating' | 'createdAt' | 'shown'>;
+
+/** Every message but a note. */
+export const isShown = (message: LastMessage<unknown>) => message.type !== 'note';
+
+/** @throws Error for a note: whoever hands one in has a fault that must not be answered */
+export function visitorMessageAnswer(message: LastMessage<Opened>): VisitorMessageAnswer {
+  const { id, type, contentType, content, attachments, createdAt } = messageAnswer(message, false);
+  if (type === 'note') throw new Error('a note is not for visitors');
+  return {
+    id,
+    type,
+    contentType,
+    content,
+    ...(attachments === undefined ? {} : { attachments }),
+    createdAt,
+    ...(message.author?.type === 'agent' ? { author: { name: message.author.name } } : {}),
+  };
+}
+
+function baseAnswer(id: string, c: Shown): Omit<VisitorConversationSummary, 'lastMessage'> {
+  return {
+    id,
+    status: shownStatus(c.status),
+    subject: openedText(c.subject),
+    channel: c.channel,
+    rating: c.rating === null ? null : { rating: c.rating.rating, comment: openedText(c.rating.comment) },
+    revision: c.shown.revision,
+    createdAt: c.createdAt,
+    updatedAt: c.shown.updatedAt,
+    messageCount: c.shown.messageCount,
+  };
+}
+
+export function visitorConversationSummary(id: string, c: Shown): VisitorConversationSummary {
+  return { ...baseAnswer(id, c), lastMessage: c.shown.lastMessage === null ? null : visitorMessageAnswer(c.shown.lastMessage) };
+}
+
+/** @param messages without notes */
+export function visitorConversationAnswer(id: string, c: Shown, messages: readonly LastMessage<Opened>[]): VisitorConversationAnswer {
+  return { ...baseAnswer(id, c), messages: messages.map(visitorMessageAnswer) };
+}
