@@ -1,0 +1,138 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { IsIn, IsInt, IsOptional, Max, Min, ValidateIf } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../event-store/transact.js';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { type Role, ROLES } from '../platform/roles.js';
+import { IsInstant, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type ApiKeyAnswer, apiKeyAnswer, apiKeySchema, newApiKeySchema } from './api-key.answer.js';
+import { CreateApiKey, ChangeApiKey, RevokeApiKey } from './api-key.commands.js';
+import { type ApiKey, apiKeyAggregate, type ApiKeyEvent } from './api-key.js';
+
+const MAX_RATE_LIMIT = 1_000_000;
+
+class CreateApiKeyDto {
+  @IsVisibleText(200) name!: string;
+  @IsIn(ROLES) role!: Role;
+  /** The agent that the key acts for. */
+  @IsOptional() @IsResourceId() agentId?: string | null;
+  /** Valid until revoked when absent. */
+  @IsOptional() @IsInstant() expiresAt?: string | null;
+  /** Requests a minute; RATE_LIMIT_PER_MINUTE holds when absent, 0 is no limit. */
+  @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
+}
+
+class ChangeApiKeyDto {
+  @ValidateIf((body: ChangeApiKeyDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  /** null gives it back to RATE_LIMIT_PER_MINUTE. */
+  @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
+}
+
+const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
+
+/**
+ * API keys. The key itself is in the answer of the POST that made it, and nowhere else. DELETE revokes it at once; GET goes on answering
+ * it with `revokedAt`. What a key may do never changes: make another one.
+ */
+@Controller('api-keys')
+export class ApiKeyController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin')
+  @Answers('Makes an API key; the only answer that holds the key itself.', { 201: dataOf(newApiKeySchema) }, { errors: ['expiry_in_past'] })
+  async create(
+    @Body() body: CreateApiKeyDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: ApiKeyAnswer & { key: string } }> {
+    const { name, role, agentId, expiresAt, rateLimitPerMinute } = body;
+    const input = {
+      name,
+      role,
+      ...(agentId === undefined || agentId === null ? {} : { agentId }),
+      ...(expiresAt === undefined || expiresAt === null ? {} : { expiresAt }),
+      ...(rateLimitPerMinute === undefined || rateLimitPerMinute === null ? {} : { rateLimitPerMinute }),
+    };
+    const made = await this.commands.execute(new CreateApiKey(commandContext(request), input));
+    describeAnswer(reply, made);
+    void reply.header('location', `/api/support/api-keys/${made.id}`);
+    return { data: { ...apiKeyAnswer(made.id, made.state, made.revision), key: made.key } };
+  }
+
+  @Get()
+  @Roles('admin', 'auditor')
+  @Answers('Lists API keys.', { 200: pageOf(apiKeySchema) }, { query: LIST_PARAMETERS.apiKeys })
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listApiKeys(principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'auditor')
+  @Answers('Reads an API key.', { 200: dataOf(apiKeySchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: ApiKeyAnswer }> {
+    const found = await this.transactor.load(apiKeyAggregate, principalOf(request).organizationId, id);
+    if (found === undefined) throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: apiKeyAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin')
+  @Answers('Changes the named fields of an API key.', { 200: dataOf(apiKeySchema) }, { errors: ['resource_archived'] })
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeApiKeyDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: ApiKeyAnswer }> {
+    const changed = await this.commands.execute(new ChangeApiKey(commandContext(request), id, body));
+    describeAnswer(reply, changed);
+    return { data: apiKeyAnswer(id, changed.state, changed.revision) };
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin')
+  @Answers('Revokes an API key, at once.', { 204: null })
+  async revoke(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new RevokeApiKey(commandContext(request), id)));
+  }
+}

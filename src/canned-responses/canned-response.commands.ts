@@ -1,0 +1,190 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
+import { claimAggregate } from '../claims/claim.js';
+import { aside, Claims, PlanOvertaken } from '../claims/claims.js';
+import { type CommandContext, everAgain, type Transacted, Transactor } from '../event-store/transact.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { derivedId } from '../platform/ids.js';
+import { VisitorKeys } from '../platform/visitor-keys.js';
+import {
+  archiveCannedResponse,
+  type CannedResponse,
+  cannedResponseAggregate,
+  type CannedResponseDecision,
+  type CannedResponseEvent,
+  type CannedResponseFields,
+  changeCannedResponse,
+  createCannedResponse,
+  heldAfter,
+  heldShortcut,
+  unarchiveCannedResponse,
+  voidShortcutClaim,
+} from './canned-response.js';
+
+/** Plans in a row that the log had overtaken before the client is told. */
+const ATTEMPTS = 8;
+/** How often, and from how long on (ms, doubling), a claim that another request has not used yet is looked at before it is taken away. */
+const LOOKS = 5;
+const FIRST_LOOK_MS = 10;
+
+/** What every command on a canned response answers. */
+export interface CannedResponseChanged extends Transacted<CannedResponse, CannedResponseEvent> {
+  readonly id: string;
+}
+
+/**
+ * Writes canned responses so that one at a time has a shortcut (archived ones apart), also among racing requests and after a crash at any
+ * step: by the rules of Claims. A claim whose response lacks the shortcut and has no later event is given a moment, since most are in
+ * flight; then it is voided by an event in that response's own stream, which no request that is still about to use it can get past.
+ */
+@Injectable()
+export class CannedResponseWriter {
+  private readonly claims: Claims;
+
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(VisitorKeys) keys: VisitorKeys,
+  ) {
+    this.claims = new Claims(transactor, keys);
+  }
+
+  /** @throws ThreadlogError shortcut_taken and what the decision throws */
+  async write(context: CommandContext, id: string, decision: CannedResponseDecision): Promise<CannedResponseChanged> {
+    const plan: { wanted: string | null } = { wanted: null };
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++)
+      try {
+        return await this.claims.holding(context, id, async (hold) => {
+          const done = await this.transactor.transact(
+            cannedResponseAggregate,
+            id,
+            context,
+            (state) => decision(state),
+            async (state) => {
+              hold.left.clear();
+              // What will be refused claims nothing, and what changes no shortcut needs no claim.
+              const before = heldShortcut(state);
+              const wanted = heldAfter(state, decision(state));
+              plan.wanted = wanted;
+              if (wanted === before) return;
+              if (wanted !== null) await this.claims.take(context, id, [['shortcut', wanted]], hold);
+              if (before !== null) await this.claims.noteLeft(context, id, 'shortcut', before, hold.left);
+            },
+          );
+          return { ...done, id };
+        });
+      } catch (error) {
+        if (!(error instanceof PlanOvertaken)) throw error;
+        if (plan.wanted !== null && (await this.isTaken(context, plan.wanted))) throw new ThreadlogError('shortcut_taken');
+      }
+    throw new ThreadlogError('concurrent_changes', `gave up after ${ATTEMPTS} attempts`, { retryAfterSeconds: 1 });
+  }
+
+  /** Whether a response has the shortcut. A claim that nobody will use any more is released. */
+  private async isTaken(context: CommandContext, shortcut: string): Promise<boolean> {
+    const { organizationId } = context;
+    const claimId = await this.claims.idOf(organizationId, 'shortcut', shortcut);
+    for (let look = 0; ; look++) {
+      const claimed = await this.transactor.load(claimAggregate, organizationId, claimId);
+      const owner = claimed?.state.owner ?? null;
+      if (claimed === undefined || owner === null) return false;
+      const holder = await this.transactor.load(cannedResponseAggregate, organizationId, owner);
+      if (holder !== undefined && heldShortcut(holder.state) === shortcut) return true;
+      if (holder === undefined || holder.position < claimed.position) {
+        if (look < LOOKS) {
+          // By chance, so that two who wait for each other do not go on waiting in step.
+          await new Promise((resolve) => setTimeout(resolve, FIRST_LOOK_MS * 2 ** look * (0.5 + Math.random())));
+          continue;
+        }
+        const voided = await this.transactor.transact(cannedResponseAggregate, owner, aside(context), voidShortcutClaim(shortcut));
+        if (voided.outcome === 'unchanged') return true;
+      }
+      await this.claims.giveBack(context, owner, new Map([[claimId, claimed.revision]]));
+      return false;
+    }
+  }
+}
+
+/** @throws ThreadlogError shortcut_taken, unknown_variable */
+export class CreateCannedResponse extends Command<CannedResponseChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly given: CannedResponseFields,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(CreateCannedResponse)
+export class CreateCannedResponseHandler implements ICommandHandler<CreateCannedResponse> {
+  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
+
+  execute({ context, given }: CreateCannedResponse): Promise<CannedResponseChanged> {
+    return this.writer.write(everAgain(context), derivedId('cannedresponse', context.commandId), createCannedResponse(given));
+  }
+}
+
+/** Sets the named fields. @throws ThreadlogError not_found, resource_archived, shortcut_taken, unknown_variable */
+export class ChangeCannedResponse extends Command<CannedResponseChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly changes: Partial<CannedResponseFields>,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ChangeCannedResponse)
+export class ChangeCannedResponseHandler implements ICommandHandler<ChangeCannedResponse> {
+  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
+
+  execute({ context, id, changes }: ChangeCannedResponse): Promise<CannedResponseChanged> {
+    return this.writer.write(context, id, changeCannedResponse(changes));
+  }
+}
+
+/** Frees its shortcut. @throws ThreadlogError not_found */
+export class ArchiveCannedResponse extends Command<CannedResponseChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ArchiveCannedResponse)
+export class ArchiveCannedResponseHandler implements ICommandHandler<ArchiveCannedResponse> {
+  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
+
+  execute({ context, id }: ArchiveCannedResponse): Promise<CannedResponseChanged> {
+    return this.writer.write(context, id, archiveCannedResponse());
+  }
+}
+
+/** Takes its shortcut again. @throws ThreadlogError not_found, shortcut_taken */
+export class UnarchiveCannedResponse extends Command<CannedResponseChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(UnarchiveCannedResponse)
+export class UnarchiveCannedResponseHandler implements ICommandHandler<UnarchiveCannedResponse> {
+  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
+
+  execute({ context, id }: UnarchiveCannedResponse): Promise<CannedResponseChanged> {
+    return this.writer.write(context, id, unarchiveCannedResponse());
+  }
+}
+
+/** Every handler of this file; the module registers them, and the start checks that every command has one. */
+export const cannedResponseCommandHandlers = [
+  CreateCannedResponseHandler,
+  ChangeCannedResponseHandler,
+  ArchiveCannedResponseHandler,
+  UnarchiveCannedResponseHandler,
+];

@@ -1,0 +1,195 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { ValidateIf } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { ConversationWriter } from '../conversations/conversation.commands.js';
+import { Transactor } from '../event-store/transact.js';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { IsResourceId, IsShortcut, IsVisibleText } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
+import {
+  ArchiveCannedResponse,
+  type CannedResponseChanged,
+  ChangeCannedResponse,
+  CreateCannedResponse,
+  UnarchiveCannedResponse,
+} from './canned-response.commands.js';
+import { CannedResponseRenderer } from './canned-response.rendering.js';
+import { type CannedResponse, cannedResponseAggregate, type CannedResponseEvent } from './canned-response.js';
+import type { Rendered } from './template.js';
+
+const MAX_TITLE = 200;
+const MAX_SHORTCUT = 50;
+const MAX_TEMPLATE = 10_000;
+
+class CreateCannedResponseDto {
+  @IsVisibleText(MAX_TITLE) title!: string;
+  @IsShortcut(MAX_SHORTCUT) shortcut!: string;
+  /** With placeholders such as {{visitor.name | "there"}}. */
+  @IsVisibleText(MAX_TEMPLATE) content!: string;
+}
+
+class ChangeCannedResponseDto {
+  @ValidateIf((body: ChangeCannedResponseDto) => body.title !== undefined) @IsVisibleText(MAX_TITLE) title?: string;
+  @ValidateIf((body: ChangeCannedResponseDto) => body.shortcut !== undefined) @IsShortcut(MAX_SHORTCUT) shortcut?: string;
+  @ValidateIf((body: ChangeCannedResponseDto) => body.content !== undefined) @IsVisibleText(MAX_TEMPLATE) content?: string;
+}
+
+class RenderDto {
+  @IsResourceId() conversationId!: string;
+}
+
+const HISTORY: HistoryOf<CannedResponse, CannedResponseEvent> = {
+  aggregate: cannedResponseAggregate,
+  shows: ({ exists }) => exists,
+};
+
+/**
+ * Canned responses. DELETE archives: GET answers it with `archived: true`, its shortcut is free for another, and it can be changed and
+ * sent only once it is brought back.
+ */
+@Controller('canned-responses')
+export class CannedResponseController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(CannedResponseRenderer) private readonly renderer: CannedResponseRenderer,
+    @Inject(ConversationWriter) private readonly conversations: ConversationWriter,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin', 'agent')
+  @Answers('Makes a canned response.', { 201: dataOf(cannedResponseSchema) }, { errors: ['shortcut_taken', 'unknown_variable'] })
+  async create(
+    @Body() { title, shortcut, content }: CreateCannedResponseDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CannedResponseAnswer }> {
+    const changed = await this.commands.execute(new CreateCannedResponse(commandContext(request), { title, shortcut, content }));
+    void reply.header('location', `/api/support/canned-responses/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Lists canned responses.', { 200: pageOf(cannedResponseSchema) }, { query: LIST_PARAMETERS.cannedResponses })
+  async list(
+    @Query() query: Record<string, unknown>,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: CannedResponseAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listCannedResponses(principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Reads a canned response.', { 200: dataOf(cannedResponseSchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CannedResponseAnswer }> {
+    const found = await this.transactor.load(cannedResponseAggregate, principalOf(request).organizationId, id);
+    if (found?.state.exists !== true) throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: cannedResponseAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin', 'agent')
+  @Answers(
+    'Changes the named fields of a canned response.',
+    { 200: dataOf(cannedResponseSchema) },
+    { errors: ['shortcut_taken', 'unknown_variable', 'resource_archived'] },
+  )
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() { title, shortcut, content }: ChangeCannedResponseDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CannedResponseAnswer }> {
+    const changes = {
+      ...(title === undefined ? {} : { title }),
+      ...(shortcut === undefined ? {} : { shortcut }),
+      ...(content === undefined ? {} : { content }),
+    };
+    return answered(reply, await this.commands.execute(new ChangeCannedResponse(commandContext(request), id, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin', 'agent')
+  @Answers('Archives a canned response.', { 204: null })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveCannedResponse(commandContext(request), id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin', 'agent')
+  @Answers('Brings a canned response back from the archive.', { 200: dataOf(cannedResponseSchema) }, { errors: ['shortcut_taken'] })
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CannedResponseAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveCannedResponse(commandContext(request), id)));
+  }
+
+  /** What it would say in a conversation, with the values of this moment. Writes nothing. */
+  @Post(':id/render')
+  @HttpCode(200)
+  @Roles('admin', 'agent')
+  @Answers(
+    'Tells what it would say in a conversation. Writes nothing.',
+    { 200: dataOf(renderedSchema) },
+    { errors: ['unknown_conversation', 'resource_archived'] },
+  )
+  async render(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() { conversationId }: RenderDto,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: Rendered }> {
+    const { organizationId, keyName } = principalOf(request);
+    const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
+    if (found?.state.exists !== true) throw new ThreadlogError('not_found');
+    if (found.state.archived) throw new ThreadlogError('resource_archived');
+    const { name } = await this.conversations.author(commandContext(request), keyName);
+    const rendered = await this.renderer.render(organizationId, found.state.content, conversationId, name);
+    if (rendered === undefined) throw new ThreadlogError('unknown_conversation', `no conversation has the id ${conversationId}`);
+    return { data: rendered };
+  }
+}
+
+function answered(reply: FastifyReply, changed: CannedResponseChanged): { data: CannedResponseAnswer } {
+  describeAnswer(reply, changed);
+  return { data: cannedResponseAnswer(changed.id, changed.state, changed.revision) };
+}

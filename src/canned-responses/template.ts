@@ -1,0 +1,102 @@
+import { ThreadlogError } from '../platform/errors.js';
+
+/*
+ * The placeholders of a canned response: {{visitor.name}}, or {{visitor.name | "there"}} with what stands there when there is no name. Plain
+ * replacement over an allow-list, in one pass: what is put in is never looked at for placeholders again.
+ */
+
+/** What may stand between the braces, beside `visitor.attributes.` and an attribute's name. */
+export const VARIABLES = ['visitor.name', 'visitor.email', 'agent.name', 'company.name'] as const;
+type Variable = (typeof VARIABLES)[number];
+
+const ATTRIBUTE = 'visitor.attributes.';
+/** An attribute's name has at most as many characters. */
+const MAX_ATTRIBUTE_NAME = 64;
+
+/** What the variables stand for; null for what is not there. */
+export interface TemplateValues {
+  readonly visitor: {
+    readonly name: string | null;
+    readonly email: string | null;
+    readonly attributes: Readonly<Record<string, unknown>>;
+  };
+  readonly agent: { readonly name: string | null };
+  readonly company: { readonly name: string | null };
+}
+
+export interface Rendered {
+  readonly text: string;
+  /** The variables that had no value, each once, in the order of the text; also where a fallback stands for it. */
+  readonly missing: string[];
+}
+
+type Part = string | { readonly variable: string; readonly fallback: string };
+
+/**
+ * The content as texts and placeholders. A {{ that no placeholder follows is refused, since it is a slip in every case that is known.
+ * @throws ThreadlogError unknown_variable, naming the first one
+ */
+export function parseTemplate(content: string): readonly Part[] {
+  const parts: Part[] = [];
+  let at = 0;
+  for (let start = content.indexOf('{{'); start >= 0; start = content.indexOf('{{', at)) {
+    if (start > at) parts.push(content.slice(at, start));
+    // Each of the three reads on from where the one before ended, and none can go back: the time is that of one pass.
+    const name = /[^{}|"]*/y;
+    const fallback = /\|\s*"([^"]*)"\s*/y;
+    name.lastIndex = start + 2;
+    const variable = (name.exec(content)?.[0] ?? '').trim();
+    fallback.lastIndex = name.lastIndex;
+    const given = fallback.exec(content);
+    at = given === null ? name.lastIndex : fallback.lastIndex;
+    if (!content.startsWith('}}', at)) throw refused(`{{${variable.slice(0, 100)} is not written as {{name}} or {{name | "fallback"}}`);
+    if (!isKnown(variable))
+      throw refused(`{{${variable.slice(0, 100)}}} is none of ${VARIABLES.join(', ')} and ${ATTRIBUTE} with an attribute's name`);
+    parts.push({ variable, fallback: given?.[1] ?? '' });
+    at += 2;
+  }
+  if (at < content.length) parts.push(content.slice(at));
+  return parts;
+}
+
+/** @param content that parseTemplate() takes */
+export function renderTemplate(content: string, values: TemplateValues): Rendered {
+  const missing = new Set<string>();
+  const text = parseTemplate(content).map((part) => {
+    if (typeof part === 'string') return part;
+    const value = valueOf(part.variable, values);
+    if (value !== null) return value;
+    missing.add(part.variable);
+    return part.fallback;
+  });
+  return { text: text.join(''), missing: [...missing] };
+}
+
+function isKnown(variable: string): boolean {
+  if (isVariable(variable)) return true;
+  const length = variable.length - ATTRIBUTE.length;
+  return variable.startsWith(ATTRIBUTE) && length > 0 && length <= MAX_ATTRIBUTE_NAME * 2;
+}
+
+const isVariable = (variable: string): variable is Variable => VARIABLES.some((one) => one === variable);
+
+function valueOf(variable: string, { visitor, agent, company }: TemplateValues): string | null {
+  if (!isVariable(variable)) {
+    const name = variable.slice(ATTRIBUTE.length);
+    // Own names only: `constructor` is no attribute of a visitor who was given none.
+    const value = Object.hasOwn(visitor.attributes, name) ? visitor.attributes[name] : null;
+    return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : null;
+  }
+  switch (variable) {
+    case 'visitor.name':
+      return visitor.name;
+    case 'visitor.email':
+      return visitor.email;
+    case 'agent.name':
+      return agent.name;
+    case 'company.name':
+      return company.name;
+  }
+}
+
+const refused = (message: string) => new ThreadlogError('unknown_variable', undefined, { errors: [{ field: 'content', message }] });

@@ -1,0 +1,144 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { ValidateIf } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../event-store/transact.js';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { IsAttributes, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type CompanyAnswer, companyAnswer, companySchema } from './company.answer.js';
+import { ArchiveCompany, ChangeCompany, type CompanyChanged, CreateCompany, UnarchiveCompany } from './company.commands.js';
+import { type Company, companyAggregate, type CompanyAttribute, type CompanyEvent, MAX_COMPANY_ATTRIBUTES } from './company.js';
+
+class CreateCompanyDto {
+  @IsResourceId() id!: string;
+  @IsVisibleText(200) name!: string;
+  @ValidateIf((body: CreateCompanyDto) => body.attributes !== undefined)
+  @IsAttributes(MAX_COMPANY_ATTRIBUTES)
+  attributes?: Record<string, CompanyAttribute | null>;
+}
+
+class ChangeCompanyDto {
+  @ValidateIf((body: ChangeCompanyDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  /** Merged; null removes one. */
+  @ValidateIf((body: ChangeCompanyDto) => body.attributes !== undefined)
+  @IsAttributes(MAX_COMPANY_ATTRIBUTES)
+  attributes?: Record<string, CompanyAttribute | null>;
+}
+
+const HISTORY: HistoryOf<Company, CompanyEvent> = { aggregate: companyAggregate };
+
+/**
+ * Companies. DELETE archives: visitors and conversations go on naming the company, GET answers it with `archived: true`, its id stays
+ * taken, and it can be changed and named by visitors only once it is brought back.
+ */
+@Controller('companies')
+export class CompanyController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin', 'agent')
+  @Answers('Makes a company.', { 201: dataOf(companySchema) }, { errors: ['id_taken'] })
+  async create(
+    @Body() body: CreateCompanyDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CompanyAnswer }> {
+    const { id, name, attributes } = body;
+    const given = { name, ...(attributes === undefined ? {} : { attributes }) };
+    const changed = await this.commands.execute(new CreateCompany(commandContext(request), id, given));
+    void reply.header('location', `/api/support/companies/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Lists companies.', { 200: pageOf(companySchema) }, { query: LIST_PARAMETERS.companies })
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listCompanies(principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Reads a company.', { 200: dataOf(companySchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CompanyAnswer }> {
+    const found = await this.transactor.load(companyAggregate, principalOf(request).organizationId, id);
+    if (found === undefined) throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: companyAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin', 'agent')
+  @Answers('Changes the named fields of a company.', { 200: dataOf(companySchema) }, { errors: ['resource_archived', 'limit_exceeded'] })
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeCompanyDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CompanyAnswer }> {
+    const { name, attributes } = body;
+    const changes = { ...(name === undefined ? {} : { name }), ...(attributes === undefined ? {} : { attributes }) };
+    return answered(reply, await this.commands.execute(new ChangeCompany(commandContext(request), id, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin', 'agent')
+  @Answers('Archives a company.', { 204: null })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveCompany(commandContext(request), id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin', 'agent')
+  @Answers('Brings a company back from the archive.', { 200: dataOf(companySchema) })
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: CompanyAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveCompany(commandContext(request), id)));
+  }
+}
+
+function answered(reply: FastifyReply, changed: CompanyChanged): { data: CompanyAnswer } {
+  describeAnswer(reply, changed);
+  return { data: companyAnswer(changed.id, changed.state, changed.revision) };
+}

@@ -1,0 +1,226 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
+import { type CommandContext, everAgain, type Transacted, Transactor } from '../event-store/transact.js';
+import { changeDefaultInbox, organizationAggregate, reinstateInbox, retireInbox } from '../organizations/organization.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { derivedId, randomIds } from '../platform/ids.js';
+import { StreamAgentDirectory } from '../team/agent-directory.js';
+import {
+  archiveInbox,
+  changeInboxFields,
+  createInbox,
+  type Inbox,
+  inboxAggregate,
+  type InboxChanges,
+  type InboxEvent,
+  unarchiveInbox,
+} from './inbox.js';
+
+/** Looks in a row at an inbox that kept moving before the client is told. */
+const ATTEMPTS = 8;
+
+/** What every command on an inbox answers. */
+export interface InboxChanged extends Transacted<Inbox, InboxEvent> {
+  readonly id: string;
+  readonly isDefault: boolean;
+}
+
+/** An inbox's stream and its organization's: what commands on inboxes do with the two of them. */
+@Injectable()
+export class InboxWriter {
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(StreamAgentDirectory) private readonly directory: StreamAgentDirectory,
+  ) {}
+
+  /** @throws ThreadlogError id_taken, unknown_agent */
+  async create(
+    context: CommandContext,
+    id: string,
+    given: InboxChanges & { readonly name: string },
+    isDefault: boolean,
+  ): Promise<InboxChanged> {
+    const done = await this.transactor.transact(
+      inboxAggregate,
+      id,
+      context,
+      (state) => {
+        // Of another command's making: the one that made it is answered from the log when it comes again.
+        if (state.exists) throw new ThreadlogError('id_taken');
+        return createInbox(given)(state);
+      },
+      async (state) => {
+        if (!state.exists) await this.directory.requireAgents(context.organizationId, given.assignment?.agentIds ?? []);
+      },
+    );
+    // A new inbox is the default when that was asked for and not otherwise, so a repeated request has the first one's answer.
+    return isDefault ? this.makeDefault(context, { ...done, id, isDefault }) : { ...done, id, isDefault };
+  }
+
+  /** @throws ThreadlogError not_found, resource_archived, unknown_agent, default_inbox_required */
+  async change(context: CommandContext, id: string, changes: InboxChanges, isDefault: boolean | undefined): Promise<InboxChanged> {
+    if (isDefault === false && (await this.isDefault(context.organizationId, id)))
+      throw new ThreadlogError('default_inbox_required', 'make another inbox the default instead');
+    const done = await this.transactor.transact(
+      inboxAggregate,
+      id,
+      context,
+      (state) => changeInboxFields(changes)(state),
+      async (state) => {
+        // An inbox that cannot be changed is refused for that, whatever its new members are.
+        if (state.exists && !state.archived)
+          await this.directory.requireAgents(context.organizationId, changes.assignment?.agentIds ?? [], state.assignment.agentIds);
+      },
+    );
+    if (isDefault === true) return this.makeDefault(context, { ...done, id, isDefault });
+    return { ...done, id, isDefault: isDefault ?? (await this.isDefault(context.organizationId, id)) };
+  }
+
+  /** @throws ThreadlogError not_found, revision_mismatch, default_inbox_required */
+  async archive(context: CommandContext, id: string): Promise<InboxChanged> {
+    const { organizationId, ifMatch } = context;
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      // Looked at before the organization is told: what is refused must change nothing.
+      const known = await this.transactor.load(inboxAggregate, organizationId, id);
+      if (known === undefined) throw new ThreadlogError('not_found');
+      const { revision, state: before } = known;
+      if (ifMatch !== undefined && ifMatch !== revision) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
+      if (!before.archived)
+        await this.transactor.transact(organizationAggregate, organizationId, step(context), (state) => retireInbox(id, revision)(state));
+      try {
+        // At the revision that the organization was told: one that has come back since is another matter.
+        const done = await this.transactor.transact(inboxAggregate, id, { ...context, ifMatch: revision }, (state) =>
+          archiveInbox()(state),
+        );
+        return { ...done, id, isDefault: false };
+      } catch (error) {
+        if (ifMatch !== undefined || !(error instanceof ThreadlogError) || error.code !== 'revision_mismatch') throw error;
+      }
+    }
+    throw new ThreadlogError('concurrent_changes', `gave up after ${ATTEMPTS} attempts`, { retryAfterSeconds: 1 });
+  }
+
+  /** Brings it back; it may become the default again. @throws ThreadlogError not_found, revision_mismatch */
+  async unarchive(context: CommandContext, id: string): Promise<InboxChanged> {
+    const { organizationId } = context;
+    const done = await this.transactor.transact(inboxAggregate, id, context, (state) => unarchiveInbox()(state));
+    // Also when this command had nothing to do: another may have ended between the two streams.
+    const backAt = done.events[0]?.revision ?? (await this.lastUnarchived(organizationId, id));
+    if (backAt === undefined) return { ...done, id, isDefault: await this.isDefault(organizationId, id) };
+    const { state, position } = await this.transactor.transact(organizationAggregate, organizationId, aside(context), (organization) =>
+      reinstateInbox(id, backAt)(organization),
+    );
+    return { ...done, id, isDefault: state.defaultInboxId === id, position: position > done.position ? position : done.position };
+  }
+
+  private async lastUnarchived(organizationId: string, id: string): Promise<number | undefined> {
+    let last: number | undefined;
+    for await (const { type, revision } of this.transactor.history(inboxAggregate, organizationId, id))
+      if (type === 'InboxUnarchived') last = revision;
+    return last;
+  }
+
+  /** After the inbox's own events, so that the default always names an inbox that is there; the answer's position is the later of the two. */
+  private async makeDefault(context: CommandContext, done: InboxChanged): Promise<InboxChanged> {
+    const { position } = await this.transactor.transact(organizationAggregate, context.organizationId, aside(context), (state) =>
+      changeDefaultInbox(done.id)(state),
+    );
+    return position > done.position ? { ...done, position } : done;
+  }
+
+  private async isDefault(organizationId: string, id: string): Promise<boolean> {
+    return (await this.transactor.load(organizationAggregate, organizationId, organizationId))?.state.defaultInboxId === id;
+  }
+}
+
+/** The organization's stream is a step of the command, not its answer: If-Match and the request's own memory belong to the inbox. */
+function aside(context: CommandContext): CommandContext {
+  const { ifMatch: _ifMatch, keyed: _keyed, ...step } = context;
+  return step;
+}
+
+/** As aside(), for a step that one command may take several times: each has an id of its own, and is not answered with the first one. */
+function step(context: CommandContext): CommandContext {
+  return { ...aside(context), commandId: randomIds.next(), causationId: context.commandId };
+}
+
+export class CreateInbox extends Command<InboxChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string | undefined,
+    readonly given: InboxChanges & { readonly name: string },
+    readonly isDefault: boolean,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(CreateInbox)
+export class CreateInboxHandler implements ICommandHandler<CreateInbox> {
+  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
+
+  execute({ context, id = derivedId('inbox', context.commandId), given, isDefault }: CreateInbox): Promise<InboxChanged> {
+    return this.writer.create(everAgain(context), id, given, isDefault);
+  }
+}
+
+/** Sets the named fields; `isDefault: true` takes it from the inbox that has it. */
+export class ChangeInbox extends Command<InboxChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly changes: InboxChanges,
+    readonly isDefault: boolean | undefined,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ChangeInbox)
+export class ChangeInboxHandler implements ICommandHandler<ChangeInbox> {
+  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
+
+  execute({ context, id, changes, isDefault }: ChangeInbox): Promise<InboxChanged> {
+    return this.writer.change(context, id, changes, isDefault);
+  }
+}
+
+export class ArchiveInbox extends Command<InboxChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ArchiveInbox)
+export class ArchiveInboxHandler implements ICommandHandler<ArchiveInbox> {
+  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
+
+  execute({ context, id }: ArchiveInbox): Promise<InboxChanged> {
+    return this.writer.archive(context, id);
+  }
+}
+
+/** @throws ThreadlogError not_found */
+export class UnarchiveInbox extends Command<InboxChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(UnarchiveInbox)
+export class UnarchiveInboxHandler implements ICommandHandler<UnarchiveInbox> {
+  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
+
+  execute({ context, id }: UnarchiveInbox): Promise<InboxChanged> {
+    return this.writer.unarchive(context, id);
+  }
+}
+
+/** Every handler of this file; the module registers them, and the start checks that every command has one. */
+export const inboxCommandHandlers = [CreateInboxHandler, ChangeInboxHandler, ArchiveInboxHandler, UnarchiveInboxHandler];

@@ -1,0 +1,265 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import {
+  ArrayMaxSize,
+  ArrayUnique,
+  IsArray,
+  IsBoolean,
+  IsEmail,
+  IsIn,
+  IsInt,
+  IsOptional,
+  Max,
+  Min,
+  ValidateBy,
+  ValidateIf,
+  type ValidationArguments,
+} from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../event-store/transact.js';
+import { organizationAggregate } from '../organizations/organization.js';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { Described } from '../platform/request-schema.js';
+import { IsResourceId, IsVisibleText, IsNested } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type InboxAnswer, inboxAnswer, inboxSchema } from './inbox.answer.js';
+import { ArchiveInbox, ChangeInbox, CreateInbox, type InboxChanged, UnarchiveInbox } from './inbox.commands.js';
+import {
+  type Assignment,
+  ASSIGNMENT_MODES,
+  type AutoResponder,
+  type Inbox,
+  inboxAggregate,
+  type InboxChanges,
+  type InboxEvent,
+  isTimezone,
+  scheduleFault,
+  WEEKDAYS,
+  type WorkingHours,
+} from './inbox.js';
+
+const MAX_MEMBERS = 500;
+const MAX_CAP = 10_000;
+const MAX_REPLY = 5_000;
+const DAY_SECONDS = 86_400;
+
+class AssignmentDto {
+  @IsIn(ASSIGNMENT_MODES) mode!: Assignment['mode'];
+  /** Nobody when absent. */
+  @ValidateIf((body: AssignmentDto) => body.agentIds !== undefined)
+  @IsArray()
+  @ArrayMaxSize(MAX_MEMBERS)
+  @ArrayUnique()
+  @IsResourceId({ each: true })
+  agentIds?: string[];
+  /** Open conversations that a member gets at most; no bound when absent or null. */
+  @IsOptional() @IsInt() @Min(1) @Max(MAX_CAP) cap?: number | null;
+}
+
+const WEEKDAY = {
+  type: 'array',
+  items: { type: 'array', prefixItems: [{ type: 'string' }, { type: 'string' }], minItems: 2, maxItems: 2 },
+} as const;
+
+class WorkingHoursDto {
+  @Described({ type: 'string', description: 'An IANA zone, such as Europe/Berlin.' })
+  @ValidateBy({
+    name: 'isTimezone',
+    validator: { validate: isTimezone, defaultMessage: () => 'timezone must be an IANA zone, such as Europe/Berlin' },
+  })
+  timezone!: string;
+  /** Per weekday its intervals; a day that is not there is a day off. */
+  @Described({
+    type: 'object',
+    properties: Object.fromEntries(WEEKDAYS.map((day) => [day, WEEKDAY])),
+    additionalProperties: false,
+    description: 'Per weekday its intervals, from and to as HH:MM; a day that is not there is a day off.',
+  })
+  @ValidateBy({
+    name: 'isSchedule',
+    validator: {
+      validate: (value) => scheduleFault(value) === undefined,
+      defaultMessage: (given?: ValidationArguments) => `schedule ${scheduleFault(given?.value) ?? ''}`,
+    },
+  })
+  schedule!: WorkingHours['schedule'];
+}
+
+class AutoResponderDto {
+  @IsBoolean() enabled!: boolean;
+  @IsVisibleText(MAX_REPLY) message!: string;
+  /** At once when absent. */
+  @ValidateIf((body: AutoResponderDto) => body.delaySeconds !== undefined)
+  @IsInt()
+  @Min(0)
+  @Max(DAY_SECONDS)
+  delaySeconds?: number;
+  @ValidateIf((body: AutoResponderDto) => body.onlyOutsideWorkingHours !== undefined) @IsBoolean() onlyOutsideWorkingHours?: boolean;
+}
+
+/** The fields that null clears. */
+class InboxFieldsDto {
+  @IsOptional() @IsVisibleText(2_000) description?: string | null;
+  @IsOptional() @IsEmail() email?: string | null;
+  @IsOptional() @IsVisibleText(50) color?: string | null;
+  @IsOptional() @IsVisibleText(100) icon?: string | null;
+  /** Replaced as a whole; `manual` with nobody when absent. */
+  @ValidateIf((body: InboxFieldsDto) => body.assignment !== undefined) @IsNested(AssignmentDto) assignment?: AssignmentDto;
+  /** Replaced as a whole; null is open at any time. */
+  @IsOptional() @IsNested(WorkingHoursDto) workingHours?: WorkingHoursDto | null;
+  /** Replaced as a whole. */
+  @IsOptional() @IsNested(AutoResponderDto) autoResponder?: AutoResponderDto | null;
+  /** True makes it the default inbox in place of the one that is; false on the default one is refused. */
+  @ValidateIf((body: InboxFieldsDto) => body.isDefault !== undefined) @IsBoolean() isDefault?: boolean;
+}
+
+class CreateInboxDto extends InboxFieldsDto {
+  @ValidateIf((body: CreateInboxDto) => body.id !== undefined) @IsResourceId() id?: string;
+  @IsVisibleText(200) name!: string;
+}
+
+class ChangeInboxDto extends InboxFieldsDto {
+  @ValidateIf((body: ChangeInboxDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+}
+
+function fieldsOf({ description, email, color, icon, assignment, workingHours, autoResponder }: InboxFieldsDto): InboxChanges {
+  return {
+    ...(description === undefined ? {} : { description }),
+    ...(email === undefined ? {} : { email }),
+    ...(color === undefined ? {} : { color }),
+    ...(icon === undefined ? {} : { icon }),
+    ...(assignment === undefined
+      ? {}
+      : { assignment: { mode: assignment.mode, agentIds: assignment.agentIds ?? [], cap: assignment.cap ?? null } }),
+    ...(workingHours === undefined ? {} : { workingHours }),
+    ...(autoResponder === undefined ? {} : { autoResponder: autoResponder === null ? null : autoResponderOf(autoResponder) }),
+  };
+}
+
+function autoResponderOf({ enabled, message, delaySeconds = 0, onlyOutsideWorkingHours = false }: AutoResponderDto): AutoResponder {
+  return { enabled, message, delaySeconds, onlyOutsideWorkingHours };
+}
+
+const HISTORY: HistoryOf<Inbox, InboxEvent> = { aggregate: inboxAggregate };
+
+/**
+ * Inboxes. DELETE archives: conversations go on naming the inbox, GET answers it with `archived: true`, its id stays taken, and it can
+ * be changed (409 resource_archived) only once it is brought back. The default inbox cannot be archived.
+ */
+@Controller('inboxes')
+export class InboxController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin')
+  @Answers('Makes an inbox.', { 201: dataOf(inboxSchema) }, { errors: ['id_taken'] })
+  async create(
+    @Body() body: CreateInboxDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: InboxAnswer }> {
+    const given = { ...fieldsOf(body), name: body.name };
+    const changed = await this.commands.execute(new CreateInbox(commandContext(request), body.id, given, body.isDefault === true));
+    void reply.header('location', `/api/support/inboxes/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Lists inboxes.', { 200: pageOf(inboxSchema) }, { query: LIST_PARAMETERS.inboxes })
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listInboxes(principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Reads an inbox.', { 200: dataOf(inboxSchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: InboxAnswer }> {
+    const { organizationId } = principalOf(request);
+    const [inbox, organization] = await Promise.all([
+      this.transactor.load(inboxAggregate, organizationId, id),
+      this.transactor.load(organizationAggregate, organizationId, organizationId),
+    ]);
+    if (inbox === undefined || organization === undefined) throw new ThreadlogError('not_found');
+    const position = organization.position > inbox.position ? organization.position : inbox.position;
+    describeAnswer(reply, { revision: inbox.revision, position });
+    return { data: inboxAnswer(id, inbox.state, inbox.revision, organization.state.defaultInboxId === id) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin')
+  @Answers(
+    'Changes the named fields of an inbox.',
+    { 200: dataOf(inboxSchema) },
+    { errors: ['resource_archived', 'default_inbox_required'] },
+  )
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeInboxDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: InboxAnswer }> {
+    const changes = { ...fieldsOf(body), ...(body.name === undefined ? {} : { name: body.name }) };
+    return answered(reply, await this.commands.execute(new ChangeInbox(commandContext(request), id, changes, body.isDefault)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin')
+  @Answers('Archives an inbox.', { 204: null }, { errors: ['default_inbox_required'] })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveInbox(commandContext(request), id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin')
+  @Answers('Brings an inbox back from the archive.', { 200: dataOf(inboxSchema) })
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: InboxAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveInbox(commandContext(request), id)));
+  }
+}
+
+function answered(reply: FastifyReply, changed: InboxChanged): { data: InboxAnswer } {
+  describeAnswer(reply, changed);
+  return { data: inboxAnswer(changed.id, changed.state, changed.revision, changed.isDefault) };
+}

@@ -1,0 +1,103 @@
+import { z } from 'zod';
+import type { Aggregate } from '../event-store/aggregate.js';
+import { schemaCodec } from '../event-store/schema-codec.js';
+import { ThreadlogError } from '../platform/errors.js';
+
+/*
+ * The tenant. It alone says which inbox is the default one, so that two requests can never leave it with two defaults or with none.
+ * Its stream's id is the organization's own id.
+ */
+export type OrganizationEvent =
+  | { readonly type: 'OrganizationCreated'; readonly data: { readonly name: string } }
+  | { readonly type: 'DefaultInboxChanged'; readonly data: { readonly inboxId: string } }
+  /** The inbox, as it is at this revision, is about to be archived and may not become the default any more. */
+  | { readonly type: 'InboxRetired'; readonly data: { readonly inboxId: string; readonly inboxRevision: number } }
+  /** The inbox is back from the archive. */
+  | { readonly type: 'InboxReinstated'; readonly data: { readonly inboxId: string } };
+
+export interface Organization {
+  readonly exists: boolean;
+  readonly name: string;
+  /** Null only while the organization is being made. */
+  readonly defaultInboxId: string | null;
+  readonly retiredInboxes: readonly { readonly inboxId: string; readonly inboxRevision: number }[];
+  readonly createdAt: string;
+  readonly updatedAt: string;
+}
+
+export const organizationAggregate: Aggregate<Organization, OrganizationEvent> = {
+  kind: 'organization',
+  codec: schemaCodec<OrganizationEvent>(
+    {
+      OrganizationCreated: [z.object({ name: z.string() })],
+      DefaultInboxChanged: [z.object({ inboxId: z.string() })],
+      InboxRetired: [z.object({ inboxId: z.string() }), z.object({ inboxId: z.string(), inboxRevision: z.number().int() })],
+      InboxReinstated: [z.object({ inboxId: z.string() })],
+    },
+    {},
+    // Which revision it was is not known; every one that an inbox comes back with is later.
+    { InboxRetired: [(data) => ({ ...(data as { inboxId: string }), inboxRevision: 0 })] },
+  ),
+  initial: { exists: false, name: '', defaultInboxId: null, retiredInboxes: [], createdAt: '', updatedAt: '' },
+  evolve: (before, event) => {
+    const at = event.metadata.occurredAt;
+    switch (event.type) {
+      case 'OrganizationCreated':
+        return { ...before, exists: true, name: event.data.name, createdAt: at, updatedAt: at };
+      case 'DefaultInboxChanged':
+        return { ...before, defaultInboxId: event.data.inboxId, updatedAt: at };
+      case 'InboxRetired':
+        return { ...before, retiredInboxes: [...without(before, event.data.inboxId), event.data], updatedAt: at };
+      case 'InboxReinstated':
+        return { ...before, retiredInboxes: without(before, event.data.inboxId), updatedAt: at };
+    }
+  },
+};
+
+const without = ({ retiredInboxes }: Organization, id: string) => retiredInboxes.filter(({ inboxId }) => inboxId !== id);
+const retirementOf = ({ retiredInboxes }: Organization, id: string) => retiredInboxes.find(({ inboxId }) => inboxId === id);
+
+export type OrganizationDecision = (o: Organization) => readonly OrganizationEvent[];
+
+export function createOrganization(name: string): OrganizationDecision {
+  return (o) => (o.exists ? [] : [{ type: 'OrganizationCreated', data: { name } }]);
+}
+
+/** @throws ThreadlogError resource_archived for an inbox that was retired meanwhile */
+export function changeDefaultInbox(inboxId: string): OrganizationDecision {
+  return (o) => {
+    if (!o.exists) throw new ThreadlogError('not_found');
+    if (o.defaultInboxId === inboxId) return [];
+    if (retirementOf(o, inboxId) !== undefined)
+      throw new ThreadlogError('resource_archived', 'an archived inbox cannot become the default');
+    return [{ type: 'DefaultInboxChanged', data: { inboxId } }];
+  };
+}
+
+/**
+ * Comes before the inbox's own InboxArchived: between the two, a racing request can no longer make it the default.
+ * @param inboxRevision of the inbox that is about to be archived; the archiving is to fail when it has moved on
+ */
+export function retireInbox(inboxId: string, inboxRevision: number): OrganizationDecision {
+  return (o) => {
+    if (!o.exists) throw new ThreadlogError('not_found');
+    if (o.defaultInboxId === inboxId) throw new ThreadlogError('default_inbox_required', 'make another inbox the default first');
+    const retired = retirementOf(o, inboxId);
+    return retired !== undefined && retired.inboxRevision >= inboxRevision
+      ? []
+      : [{ type: 'InboxRetired', data: { inboxId, inboxRevision } }];
+  };
+}
+
+/**
+ * Comes after the inbox's own InboxUnarchived. A retirement that was made for a later revision stays: it belongs to a request that archives
+ * the inbox again.
+ * @param backAt revision of the InboxUnarchived
+ */
+export function reinstateInbox(inboxId: string, backAt: number): OrganizationDecision {
+  return (o) => {
+    if (!o.exists) throw new ThreadlogError('not_found');
+    const retired = retirementOf(o, inboxId);
+    return retired !== undefined && retired.inboxRevision < backAt ? [{ type: 'InboxReinstated', data: { inboxId } }] : [];
+  };
+}

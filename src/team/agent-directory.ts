@@ -1,0 +1,38 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Transactor } from '../event-store/transact.js';
+import type { AgentDirectory } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { type AssigneeState, assigneeAggregate } from './assignee.js';
+
+/** How old the memory of an agent or a team may be when another resource names it (ms). */
+const MAX_AGE_MS = 1_000;
+
+/** Finds agents and teams by the id that others name them by, in their streams: a list may be behind. */
+@Injectable()
+export class StreamAgentDirectory implements AgentDirectory {
+  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
+
+  /** Archived ones too; undefined for an id that names none. */
+  async assignee(organizationId: string, id: string): Promise<AssigneeState | undefined> {
+    return (await this.transactor.load(assigneeAggregate, organizationId, id, MAX_AGE_MS))?.state;
+  }
+
+  /** An archived agent acts no more. */
+  async hasAgent(organizationId: string, agentId: string): Promise<boolean> {
+    const found = await this.assignee(organizationId, agentId);
+    return found?.type === 'agent' && !found.archived;
+  }
+
+  /**
+   * Checks the ids that a list of agents has gained. Those it had before are let be, so that what was read can be written back also after
+   * one of them was archived.
+   * @throws ThreadlogError unknown_agent
+   */
+  async requireAgents(organizationId: string, asked: readonly string[], before: readonly string[] = []): Promise<void> {
+    const had = new Set(before);
+    const fresh = asked.filter((id) => !had.has(id));
+    const known = await Promise.all(fresh.map((id) => this.hasAgent(organizationId, id)));
+    const unknown = fresh.filter((_, index) => known[index] !== true);
+    if (unknown.length > 0) throw new ThreadlogError('unknown_agent', `no agent has the id ${unknown.slice(0, 10).join(', ')}`);
+  }
+}

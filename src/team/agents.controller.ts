@@ -1,0 +1,152 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { IsEmail, IsIn, IsOptional, ValidateIf } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../event-store/transact.js';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
+import {
+  type AgentChanges,
+  assigneeAggregate,
+  type AssigneeEvent,
+  type AssigneeState,
+  AVAILABILITIES,
+  type Availability,
+} from './assignee.js';
+import { ArchiveAssignee, type AssigneeChanged, ChangeAgent, CreateAgent, UnarchiveAssignee } from './team.commands.js';
+
+class AgentFieldsDto {
+  /** null clears it. */
+  @IsOptional() @IsEmail() email?: string | null;
+  /** `online` when absent. */
+  @ValidateIf((body: AgentFieldsDto) => body.availability !== undefined) @IsIn(AVAILABILITIES) availability?: Availability;
+}
+
+class CreateAgentDto extends AgentFieldsDto {
+  @ValidateIf((body: CreateAgentDto) => body.id !== undefined) @IsResourceId() id?: string;
+  @IsVisibleText(200) name!: string;
+}
+
+class ChangeAgentDto extends AgentFieldsDto {
+  @ValidateIf((body: ChangeAgentDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+}
+
+function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {
+  return { ...(email === undefined ? {} : { email }), ...(availability === undefined ? {} : { availability }) };
+}
+
+const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'agent' };
+
+/**
+ * Agents. DELETE archives: what the agent did keeps naming it, GET answers it with `archived: true`, its id stays taken (by teams too),
+ * it can be changed and assigned only once it is brought back, and the API keys bound to it are revoked.
+ */
+@Controller('agents')
+export class AgentController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin')
+  @Answers('Makes an agent.', { 201: dataOf(agentSchema) }, { errors: ['id_taken'] })
+  async create(
+    @Body() body: CreateAgentDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    const changed = await this.commands.execute(new CreateAgent(commandContext(request), body.id, { ...fieldsOf(body), name: body.name }));
+    void reply.header('location', `/api/support/agents/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Lists agents.', { 200: pageOf(agentSchema) }, { query: LIST_PARAMETERS.agents })
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listAgents(principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Reads an agent.', { 200: dataOf(agentSchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    const found = await this.transactor.load(assigneeAggregate, principalOf(request).organizationId, id);
+    if (found?.state.type !== 'agent') throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: agentAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin')
+  @Answers('Changes the named fields of an agent.', { 200: dataOf(agentSchema) }, { errors: ['resource_archived'] })
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeAgentDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    const changes = { ...fieldsOf(body), ...(body.name === undefined ? {} : { name: body.name }) };
+    return answered(reply, await this.commands.execute(new ChangeAgent(commandContext(request), id, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin')
+  @Answers('Archives an agent and revokes the keys that are bound to it.', { 204: null })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveAssignee(commandContext(request), 'agent', id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin')
+  @Answers('Brings an agent back from the archive.', { 200: dataOf(agentSchema) })
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveAssignee(commandContext(request), 'agent', id)));
+  }
+}
+
+function answered(reply: FastifyReply, changed: AssigneeChanged): { data: AgentAnswer } {
+  describeAnswer(reply, changed);
+  return { data: agentAnswer(changed.id, changed.state, changed.revision) };
+}

@@ -1,0 +1,202 @@
+import { Inject } from '@nestjs/common';
+import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
+import { ApiKeyService } from '../api-keys/api-key.service.js';
+import { type CommandContext, everAgain, type Transacted, Transactor } from '../event-store/transact.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { derivedId } from '../platform/ids.js';
+import { StreamAgentDirectory } from './agent-directory.js';
+import {
+  type AgentChanges,
+  archiveAssignee,
+  type AssigneeEvent,
+  assigneeAggregate,
+  type AssigneeState,
+  changeAgent,
+  changeTeam,
+  createAgent,
+  createTeam,
+  type TeamChanges,
+  unarchiveAssignee,
+} from './assignee.js';
+
+/** What every command on an agent or a team answers. */
+export interface AssigneeChanged extends Transacted<AssigneeState, AssigneeEvent> {
+  readonly id: string;
+}
+
+/** Of another command's making: the one that made it is answered from the log when it comes again. @throws ThreadlogError id_taken */
+function unlessTaken(state: AssigneeState): AssigneeState {
+  if (state.exists) throw new ThreadlogError('id_taken', 'agents and teams share one id space');
+  return state;
+}
+
+/** @throws ThreadlogError id_taken, also when an archived agent or a team has the id */
+export class CreateAgent extends Command<AssigneeChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string | undefined,
+    readonly given: AgentChanges & { readonly name: string },
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(CreateAgent)
+export class CreateAgentHandler implements ICommandHandler<CreateAgent> {
+  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
+
+  async execute({ context, id = derivedId('agent', context.commandId), given }: CreateAgent): Promise<AssigneeChanged> {
+    const done = await this.transactor.transact(assigneeAggregate, id, everAgain(context), (state) =>
+      createAgent(given)(unlessTaken(state)),
+    );
+    return { ...done, id };
+  }
+}
+
+/** Sets the named fields. @throws ThreadlogError not_found, resource_archived */
+export class ChangeAgent extends Command<AssigneeChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly changes: AgentChanges,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ChangeAgent)
+export class ChangeAgentHandler implements ICommandHandler<ChangeAgent> {
+  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
+
+  async execute({ context, id, changes }: ChangeAgent): Promise<AssigneeChanged> {
+    return { ...(await this.transactor.transact(assigneeAggregate, id, context, (state) => changeAgent(changes)(state))), id };
+  }
+}
+
+/** @throws ThreadlogError id_taken; unknown_agent, also for an archived one */
+export class CreateTeam extends Command<AssigneeChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string | undefined,
+    readonly given: { readonly name: string; readonly agentIds: readonly string[] },
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(CreateTeam)
+export class CreateTeamHandler implements ICommandHandler<CreateTeam> {
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(StreamAgentDirectory) private readonly directory: StreamAgentDirectory,
+  ) {}
+
+  async execute({ context, id = derivedId('team', context.commandId), given }: CreateTeam): Promise<AssigneeChanged> {
+    const done = await this.transactor.transact(
+      assigneeAggregate,
+      id,
+      everAgain(context),
+      (state) => createTeam(given)(unlessTaken(state)),
+      async (state) => {
+        if (!state.exists) await this.directory.requireAgents(context.organizationId, given.agentIds);
+      },
+    );
+    return { ...done, id };
+  }
+}
+
+/** Sets the named fields. @throws ThreadlogError not_found, resource_archived, unknown_agent */
+export class ChangeTeam extends Command<AssigneeChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly changes: TeamChanges,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ChangeTeam)
+export class ChangeTeamHandler implements ICommandHandler<ChangeTeam> {
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(StreamAgentDirectory) private readonly directory: StreamAgentDirectory,
+  ) {}
+
+  async execute({ context, id, changes }: ChangeTeam): Promise<AssigneeChanged> {
+    const done = await this.transactor.transact(
+      assigneeAggregate,
+      id,
+      context,
+      (state) => changeTeam(changes)(state),
+      async (state) => {
+        // A team that cannot be changed is refused for that, whatever its new members are.
+        if (state.exists && state.type === 'team' && !state.archived)
+          await this.directory.requireAgents(context.organizationId, changes.agentIds ?? [], state.agentIds);
+      },
+    );
+    return { ...done, id };
+  }
+}
+
+/** Archives an agent, with the API keys that are bound to it, or a team. @throws ThreadlogError not_found */
+export class ArchiveAssignee extends Command<AssigneeChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly type: 'agent' | 'team',
+    readonly id: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(ArchiveAssignee)
+export class ArchiveAssigneeHandler implements ICommandHandler<ArchiveAssignee> {
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(ApiKeyService) private readonly apiKeys: ApiKeyService,
+  ) {}
+
+  async execute({ context, type, id }: ArchiveAssignee): Promise<AssigneeChanged> {
+    const done = await this.transactor.transact(assigneeAggregate, id, context, (state) => archiveAssignee(type)(state));
+    // After it, since no new key can be bound to an archived agent; the same request sent again ends what a crash left over.
+    if (type === 'agent') await this.apiKeys.revokeOfAgent(context, id);
+    return { ...done, id };
+  }
+}
+
+/** Brings back an agent, whose keys stay revoked, or a team. @throws ThreadlogError not_found */
+export class UnarchiveAssignee extends Command<AssigneeChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly type: 'agent' | 'team',
+    readonly id: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(UnarchiveAssignee)
+export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssignee> {
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(ApiKeyService) private readonly apiKeys: ApiKeyService,
+  ) {}
+
+  async execute({ context, type, id }: UnarchiveAssignee): Promise<AssigneeChanged> {
+    const known = await this.transactor.load(assigneeAggregate, context.organizationId, id);
+    // Those that a crash while it was archived has left over would open again with it.
+    if (type === 'agent' && known?.state.type === 'agent' && known.state.archived) await this.apiKeys.revokeOfAgent(context, id);
+    return { ...(await this.transactor.transact(assigneeAggregate, id, context, (state) => unarchiveAssignee(type)(state))), id };
+  }
+}
+
+/** Every handler of this file; the module registers them, and the start checks that every command has one. */
+export const teamCommandHandlers = [
+  CreateAgentHandler,
+  ChangeAgentHandler,
+  CreateTeamHandler,
+  ChangeTeamHandler,
+  ArchiveAssigneeHandler,
+  UnarchiveAssigneeHandler,
+];

@@ -1,0 +1,152 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { ArrayMaxSize, ArrayUnique, IsArray, ValidateIf } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../event-store/transact.js';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
+import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
+import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, UnarchiveAssignee } from './team.commands.js';
+
+const MAX_MEMBERS = 500;
+
+class CreateTeamDto {
+  @ValidateIf((body: CreateTeamDto) => body.id !== undefined) @IsResourceId() id?: string;
+  @IsVisibleText(200) name!: string;
+  /** Nobody when absent. */
+  @ValidateIf((body: CreateTeamDto) => body.agentIds !== undefined)
+  @IsArray()
+  @ArrayMaxSize(MAX_MEMBERS)
+  @ArrayUnique()
+  @IsResourceId({ each: true })
+  agentIds?: string[];
+}
+
+class ChangeTeamDto {
+  @ValidateIf((body: ChangeTeamDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  /** All members: whoever is not named leaves the team. */
+  @ValidateIf((body: ChangeTeamDto) => body.agentIds !== undefined)
+  @IsArray()
+  @ArrayMaxSize(MAX_MEMBERS)
+  @ArrayUnique()
+  @IsResourceId({ each: true })
+  agentIds?: string[];
+}
+
+const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'team' };
+
+/**
+ * Teams. DELETE archives: conversations go on naming the team, GET answers it with `archived: true`, its id stays taken (by agents too),
+ * and it can be changed and assigned only once it is brought back. Members who are archived stay listed.
+ */
+@Controller('teams')
+export class TeamController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin')
+  @Answers('Makes a team.', { 201: dataOf(teamSchema) }, { errors: ['id_taken'] })
+  async create(
+    @Body() body: CreateTeamDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    const given = { name: body.name, agentIds: body.agentIds ?? [] };
+    const changed = await this.commands.execute(new CreateTeam(commandContext(request), body.id, given));
+    void reply.header('location', `/api/support/teams/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Lists teams.', { 200: pageOf(teamSchema) }, { query: LIST_PARAMETERS.teams })
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listTeams(principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Reads a team.', { 200: dataOf(teamSchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    const found = await this.transactor.load(assigneeAggregate, principalOf(request).organizationId, id);
+    if (found?.state.type !== 'team') throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: teamAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin')
+  @Answers('Changes the named fields of a team.', { 200: dataOf(teamSchema) }, { errors: ['resource_archived'] })
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeTeamDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    const { name, agentIds } = body;
+    const changes = { ...(name === undefined ? {} : { name }), ...(agentIds === undefined ? {} : { agentIds }) };
+    return answered(reply, await this.commands.execute(new ChangeTeam(commandContext(request), id, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin')
+  @Answers('Archives a team.', { 204: null })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveAssignee(commandContext(request), 'team', id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin')
+  @Answers('Brings a team back from the archive.', { 200: dataOf(teamSchema) })
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveAssignee(commandContext(request), 'team', id)));
+  }
+}
+
+function answered(reply: FastifyReply, changed: AssigneeChanged): { data: TeamAnswer } {
+  describeAnswer(reply, changed);
+  return { data: teamAnswer(changed.id, changed.state, changed.revision) };
+}

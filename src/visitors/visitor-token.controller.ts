@@ -1,0 +1,70 @@
+import { Body, Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { IsDefined, IsInt, IsOptional, Max, Min } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Answers, dataOf } from '../platform/answers.js';
+import { Roles } from '../platform/auth.guard.js';
+import { commandContext } from '../platform/request-context.js';
+import { IsNested, IsResourceId } from '../platform/validation.js';
+import { type RevokedTokensAnswer, revokedTokensSchema, type VisitorTokenAnswer, visitorTokenSchema } from './visitor-token.answer.js';
+import { MintVisitorToken, RevokeVisitorTokens } from './visitor.commands.js';
+import { VisitorInputDto } from './visitor.controller.js';
+
+const DEFAULT_TTL = 3_600;
+const MIN_TTL = 60;
+const MAX_TTL = 86_400;
+
+class MintTokenDto {
+  /** As in POST /conversations. */
+  @IsDefined() @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
+  /** Seconds; an hour when absent. */
+  @IsOptional() @IsInt() @Min(MIN_TTL) @Max(MAX_TTL) ttl?: number | null;
+}
+
+class RevokeTokensDto {
+  @IsResourceId() visitorId!: string;
+}
+
+/** Tokens by which a widget speaks for one visitor. They are not listed: none is stored. */
+@Controller('visitor-tokens')
+export class VisitorTokenController {
+  constructor(private readonly commands: CommandBus) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin', 'agent')
+  @Answers(
+    'Mints a token by which a widget speaks for its visitor.',
+    { 201: dataOf(visitorTokenSchema) },
+    {
+      errors: ['unknown_company', 'visitor_conflict', 'visitor_erased', 'resource_archived', 'limit_exceeded'],
+    },
+  )
+  async mint(
+    @Body() body: MintTokenDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: VisitorTokenAnswer }> {
+    const minting = new MintVisitorToken(commandContext(request), body.visitor, body.ttl ?? DEFAULT_TTL);
+    const { token, visitorId, expiresAt, position } = await this.commands.execute(minting);
+    void reply.header('x-position', position);
+    return { data: { token, visitorId, expiresAt } };
+  }
+
+  /** Ends all tokens that the visitor has. A POST and no DELETE, since doing it again is another revocation. */
+  @Post('revoke')
+  @HttpCode(200)
+  @Roles('admin', 'agent')
+  @Answers('Ends all tokens that a visitor has.', { 200: dataOf(revokedTokensSchema) }, { errors: ['not_found'] })
+  async revoke(
+    @Body() body: RevokeTokensDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: RevokedTokensAnswer }> {
+    const { visitorId, revokedAt, position } = await this.commands.execute(
+      new RevokeVisitorTokens(commandContext(request), body.visitorId),
+    );
+    void reply.header('x-position', position);
+    return { data: { visitorId, revokedAt } };
+  }
+}

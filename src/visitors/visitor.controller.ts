@@ -1,0 +1,163 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { IsEmail, IsOptional, MaxLength } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { principalOf, Roles } from '../platform/auth.guard.js';
+import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
+import { IsAttributes, IsHttpUrl, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import type { PageMeta } from '../queries/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
+import { ReadModel } from '../queries/read-model.js';
+import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
+import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
+import { VisitorDirectory } from './visitor.directory.js';
+import { MAX_ATTRIBUTES, type Visitor, visitorAggregate, type VisitorEvent } from './visitor.js';
+import { openVisitorEvent } from './visitor.opening.js';
+
+const MAX_NAME = 200;
+const MAX_EMAIL = 320;
+const MAX_PHONE = 50;
+const MAX_PLAN = 100;
+const MAX_USER_ID = 256;
+
+/** Who a conversation is with: found by id, userId or e-mail, made if unknown. A field that is null counts as absent. */
+export class VisitorInputDto {
+  @IsOptional() @IsResourceId() id?: string;
+  /** The caller's own id of the person. */
+  @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string;
+  @IsOptional() @IsEmail() @MaxLength(MAX_EMAIL) email?: string;
+  @IsOptional() @IsVisibleText(MAX_NAME) name?: string;
+  @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string;
+  @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string;
+  /** Merged into those of a visitor that is found; null removes one. */
+  @IsOptional() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
+  @IsOptional() @IsResourceId() companyId?: string;
+}
+
+class CreateVisitorDto extends VisitorInputDto {
+  @IsOptional() @IsHttpUrl() avatarUrl?: string;
+}
+
+/** The named fields only; null clears one. */
+class ChangeVisitorDto {
+  @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
+  @IsOptional() @IsEmail() @MaxLength(MAX_EMAIL) email?: string | null;
+  @IsOptional() @IsVisibleText(MAX_NAME) name?: string | null;
+  @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string | null;
+  @IsOptional() @IsHttpUrl() avatarUrl?: string | null;
+  @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string | null;
+  @IsOptional() @IsResourceId() companyId?: string | null;
+  /** Merged; null removes one. */
+  @IsOptional() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
+}
+
+const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate, open: openVisitorEvent };
+
+@Controller('visitors')
+export class VisitorController {
+  constructor(
+    private readonly commands: CommandBus,
+    @Inject(VisitorDirectory) private readonly directory: VisitorDirectory,
+    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  /** 201 when it was made; 200 when the userId or the e-mail found one. */
+  @Post()
+  @Roles('admin', 'agent')
+  @Answers(
+    'Makes a visitor, or finds the one with this userId or e-mail address.',
+    { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
+    {
+      errors: [
+        'id_taken',
+        'user_id_taken',
+        'email_taken',
+        'visitor_conflict',
+        'visitor_erased',
+        'resource_archived',
+        'unknown_company',
+        'limit_exceeded',
+      ],
+    },
+  )
+  async create(
+    @Body() body: CreateVisitorDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: VisitorAnswer }> {
+    const done = await this.commands.execute(new CreateVisitor(commandContext(request), body));
+    describeAnswer(reply, done);
+    void reply.status(done.made ? 201 : 200);
+    if (done.made) void reply.header('location', `/api/support/visitors/${done.visitorId}`);
+    return { data: visitorAnswer(done.visitorId, done.opened, done.revision) };
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Lists visitors.', { 200: pageOf(visitorSchema) }, { query: LIST_PARAMETERS.visitors })
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request);
+    return this.people.listVisitors(principalOf(request).organizationId, query);
+  }
+
+  /** Folds the stream, so it is never behind a write. */
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers('Reads a visitor.', { 200: dataOf(visitorSchema) })
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: VisitorAnswer }> {
+    const view = await this.directory.get(principalOf(request).organizationId, id);
+    describeAnswer(reply, view);
+    return { data: visitorAnswer(id, view.opened, view.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin', 'agent')
+  @Answers(
+    'Changes the named fields of a visitor.',
+    { 200: dataOf(visitorSchema) },
+    { errors: ['resource_archived', 'visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
+  )
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeVisitorDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: VisitorAnswer }> {
+    const done = await this.commands.execute(new ChangeVisitor(commandContext(request), id, body));
+    describeAnswer(reply, done);
+    return { data: visitorAnswer(id, done.opened, done.revision) };
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin', 'agent')
+  @Answers('Archives a visitor.', { 204: null })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveVisitor(commandContext(request), id)));
+  }
+}

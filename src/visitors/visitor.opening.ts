@@ -1,0 +1,98 @@
+import type { Recorded } from '../event-store/aggregate.js';
+import { type DataKey, ERASED, type Sealed } from '../platform/sealing.js';
+import type { Visitor, VisitorChanges, VisitorEvent, VisitorFields } from './visitor.js';
+
+const PERSONAL = ['name', 'email', 'phone', 'avatarUrl'] as const;
+const ATTRIBUTE = 'visitor.attribute';
+const attributeContext = (name: string) => `${ATTRIBUTE} ${name}`;
+
+/** A visitor's fields in plain text, as callers give them and readers see them. */
+export interface PlainVisitor {
+  readonly userId?: string | null;
+  readonly name?: string | null;
+  readonly email?: string | null;
+  readonly phone?: string | null;
+  readonly avatarUrl?: string | null;
+  readonly plan?: string | null;
+  readonly companyId?: string | null;
+  readonly attributes?: Readonly<Record<string, unknown>>;
+}
+
+export function sealVisitor(key: DataKey, plain: PlainVisitor): VisitorChanges {
+  const { attributes, ...fields } = plain;
+  const sealed: Record<string, unknown> = { ...fields };
+  for (const field of PERSONAL) {
+    const value = plain[field];
+    if (typeof value === 'string') sealed[field] = key.seal(`visitor.${field}`, value);
+  }
+  if (attributes !== undefined)
+    sealed['attributes'] = Object.fromEntries(
+      Object.entries(attributes).map(([name, value]) => [
+        key.seal(ATTRIBUTE, name),
+        value === null ? null : key.seal(attributeContext(name), value),
+      ]),
+    );
+  return sealed as VisitorChanges;
+}
+
+function openAttributes(key: DataKey, attributes: Readonly<Record<string, Sealed>>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(attributes).map(([name, value]) => {
+      const opened = String(key.open(ATTRIBUTE, name as Sealed));
+      return [opened, key.open(attributeContext(opened), value)];
+    }),
+  );
+}
+
+function openFields(key: DataKey | undefined, fields: VisitorFields): VisitorFields<unknown> {
+  const opened: Record<string, unknown> = { ...fields };
+  for (const field of PERSONAL) {
+    const value = fields[field];
+    if (value !== undefined && value !== null) opened[field] = key === undefined ? ERASED : key.open(`visitor.${field}`, value);
+  }
+  return opened;
+}
+
+/** The state with its personal values opened; without the key they are ERASED and the attributes gone. */
+export function openVisitor(visitor: Visitor, key: DataKey | undefined): Visitor<unknown> {
+  return {
+    ...visitor,
+    ...openFields(key, visitor),
+    attributes: key === undefined ? {} : openAttributes(key, visitor.attributes),
+  } as Visitor<unknown>;
+}
+
+export function openVisitorEvent(event: Recorded<VisitorEvent>, key: DataKey | undefined): Recorded<VisitorEvent<unknown>> {
+  switch (event.type) {
+    case 'VisitorCreated': {
+      const { attributes, ...fields } = event.data;
+      return {
+        ...event,
+        data: {
+          ...openFields(key, fields),
+          ...(attributes === undefined || key === undefined ? {} : { attributes: openAttributes(key, attributes) }),
+        },
+      };
+    }
+    case 'VisitorChanged': {
+      const { attributes, ...fields } = event.data;
+      return {
+        ...event,
+        data: {
+          ...openFields(key, fields),
+          ...(attributes === undefined || key === undefined
+            ? {}
+            : {
+                attributes: {
+                  set: openAttributes(key, attributes.set),
+                  removed: attributes.removed.map((name) => String(key.open(ATTRIBUTE, name as Sealed))),
+                },
+              }),
+        },
+      };
+    }
+    case 'VisitorArchived':
+    case 'VisitorTokensRevoked':
+      return event;
+  }
+}
