@@ -1,0 +1,79 @@
+import { conversationAggregate, type ConversationEvent } from '../src/conversations/conversation.js';
+import { openConversationEvent } from '../src/conversations/conversation.opening.js';
+import { companyAggregate } from '../src/companies/company.js';
+import { apiKeyAggregate } from '../src/api-keys/api-key.js';
+import { cannedResponseAggregate } from '../src/canned-responses/canned-response.js';
+import { type Codec, decode, type DomainEvent, type Recorded } from '../src/event-store/aggregate.js';
+import { parseStreamName, type StoredEvent, type StreamKind } from '../src/event-store/event-store.js';
+import { headAggregate } from '../src/event-store/log-head.js';
+import { inboxAggregate } from '../src/inboxes/inbox.js';
+import { organizationAggregate } from '../src/organizations/organization.js';
+import type { DataKey } from '../src/platform/sealing.js';
+import type { VisitorKeys } from '../src/platform/visitor-keys.js';
+import { assigneeAggregate } from '../src/team/assignee.js';
+import { claimAggregate } from '../src/claims/claim.js';
+import { visitorAggregate, type VisitorEvent } from '../src/visitors/visitor.js';
+import { openVisitorEvent } from '../src/visitors/visitor.opening.js';
+import type { DecodeBatch, ProjectedEvent } from './runtime/projection.js';
+
+/** The codec of every kind of stream that holds domain events: at start, each event type has exactly one. */
+export const CODECS: Readonly<Partial<Record<StreamKind, Codec<DomainEvent>>>> = {
+  conversation: conversationAggregate.codec as Codec<DomainEvent>,
+  visitor: visitorAggregate.codec as Codec<DomainEvent>,
+  company: companyAggregate.codec as Codec<DomainEvent>,
+  inbox: inboxAggregate.codec as Codec<DomainEvent>,
+  assignee: assigneeAggregate.codec as Codec<DomainEvent>,
+  apikey: apiKeyAggregate.codec as Codec<DomainEvent>,
+  cannedresponse: cannedResponseAggregate.codec as Codec<DomainEvent>,
+  organization: organizationAggregate.codec as Codec<DomainEvent>,
+  claim: claimAggregate.codec as Codec<DomainEvent>,
+  head: headAggregate.codec as Codec<DomainEvent>,
+};
+
+/** Decodes a batch and opens its personal fields: one query for all the keys that are not known yet. */
+export function batchDecoder(keys: VisitorKeys): DecodeBatch {
+  return async (events) => {
+    const wanted = new Map<string, Set<string>>();
+    const failed: { event: StoredEvent; error: Error }[] = [];
+    const read: { kind: StreamKind; organizationId: string; streamId: string; event: Recorded<DomainEvent> }[] = [];
+    for (const stored of events) {
+      try {
+        const name = parseStreamName(stored.stream);
+        const codec = name === undefined ? undefined : CODECS[name.kind];
+        if (name === undefined || codec === undefined)
+          throw new Error(`nothing is known of streams such as ${stored.stream.split('-', 1)[0] ?? ''}`);
+        const event = decode(codec, stored);
+        read.push({ kind: name.kind, organizationId: name.organizationId, streamId: name.id, event });
+        const { keyId } = event.metadata;
+        if (keyId !== undefined) {
+          const ids = wanted.get(name.organizationId);
+          if (ids === undefined) wanted.set(name.organizationId, new Set([keyId]));
+          else ids.add(keyId);
+        }
+      } catch (error) {
+        failed.push({ event: stored, error: error instanceof Error ? error : new Error(String(error)) });
+      }
+    }
+    const found = new Map<string, Map<string, DataKey>>();
+    for (const [organizationId, keyIds] of wanted) found.set(organizationId, await keys.findMany(organizationId, keyIds));
+
+    const decoded: ProjectedEvent[] = [];
+    for (const one of read) {
+      const { keyId } = one.event.metadata;
+      const key = keyId === undefined ? undefined : found.get(one.organizationId)?.get(keyId);
+      try {
+        decoded.push({ ...one, event: open(one.kind, one.event, key) });
+      } catch (error) {
+        const stored = events.find(({ id, stream }) => id === one.event.id && stream === one.event.stream);
+        if (stored !== undefined) failed.push({ event: stored, error: error instanceof Error ? error : new Error(String(error)) });
+      }
+    }
+    return { decoded, failed };
+  };
+}
+
+function open(kind: StreamKind, event: Recorded<DomainEvent>, key: DataKey | undefined): Recorded<DomainEvent> {
+  if (kind === 'conversation') return openConversationEvent(event as Recorded<ConversationEvent>, key);
+  if (kind === 'visitor') return openVisitorEvent(event as Recorded<VisitorEvent>, key);
+  return event;
+}

@@ -1,0 +1,155 @@
+import type { Kysely } from 'kysely';
+import type { Position, StreamName } from '../../src/event-store/event-store.js';
+import type { Database } from '../../src/platform/database.js';
+import type { Batch, Skipped } from './batches.js';
+import { describeError, GroupPaused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
+import { tableOf } from './generations.js';
+import { applyIsolated } from './isolation.js';
+import { type Lease, moveCheckpoint } from './lease.js';
+import { park, readParked, readSkipped } from './parking.js';
+import type { ProjectedEvent, Projection } from './projection.js';
+import { type RowCopier, targetOf } from './rows.js';
+import type { RuntimeLog } from './runtime-log.js';
+
+/** Writes the batches of one generation: rows and checkpoint together, or neither. */
+export class BatchWriter {
+  /** The streams that the generation goes on without. */
+  readonly parked = new Set<StreamName>();
+  #skipped: Skipped = new Map();
+
+  /** @param options.copier takes the rows of new streams; absent where a batch may come twice */
+  constructor(
+    private readonly options: {
+      readonly group: string;
+      readonly projections: readonly Projection[];
+      readonly database: Kysely<Database>;
+      readonly log: RuntimeLog;
+      readonly copier?: RowCopier;
+      /** Streams that are known to be parked and say nothing of this build: they do not count as an accident. */
+      readonly expected?: ReadonlySet<StreamName>;
+    },
+    private readonly lease: Pick<Lease, 'generation' | 'epoch'>,
+  ) {}
+
+  /** Of the group, whatever the generation. */
+  get skipped(): Skipped {
+    return this.#skipped;
+  }
+
+  /**
+   * To be awaited before the first batch: what other processes decided about streams of this generation.
+   * @param skipped instead of what operators have passed over
+   */
+  async begin(skipped?: Skipped): Promise<void> {
+    const { database, group } = this.options;
+    this.forget();
+    for (const stream of await readParked(database, group, this.lease.generation)) this.parked.add(stream);
+    this.#skipped = skipped ?? (await readSkipped(database, group));
+  }
+
+  /**
+   * One transaction. What cannot be handled is parked with it.
+   * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
+   */
+  async write(batch: Batch, from: Position | 'start'): Promise<void> {
+    const events = this.parked.size === 0 ? batch.decoded : batch.decoded.filter(({ event }) => !this.parked.has(event.stream));
+    const failed = batch.failed.some(({ event }) => !this.parked.has(event.stream));
+    if (failed || !(await this.#writeWhole(batch, from, events))) {
+      let poison: Poison[] = [];
+      await this.#transaction(async (tx) => {
+        poison = await this.writeIn(tx, batch, from);
+      });
+      this.nowParked(poison);
+    }
+  }
+
+  /**
+   * As write(), in a transaction of the caller's, who calls nowParked() with the answer once it is committed, or forget() when it is not.
+   */
+  async writeIn(tx: Kysely<Database>, batch: Batch, from: Position | 'start'): Promise<Poison[]> {
+    const { group, expected } = this.options;
+    const { generation } = this.lease;
+    await moveCheckpoint(tx, this.lease, { from, to: batch.through, events: batch.events });
+    const poison = await this.applyReadable(
+      tx,
+      batch.decoded.filter(({ event }) => !this.parked.has(event.stream)),
+      batch.failed.filter(({ event }) => !this.parked.has(event.stream)),
+    );
+    if (poison.length > 0) await park(tx, group, generation, poison, expected);
+    return poison;
+  }
+
+  /** Applies what can be applied of each stream, up to its first event that cannot, and answers those events. */
+  async applyReadable(tx: Kysely<Database>, events: readonly ProjectedEvent[], failed: Batch['failed']): Promise<Poison[]> {
+    const poison = new Map<StreamName, Poison>();
+    const note = (one: Poison) => {
+      const earlier = poison.get(one.event.stream);
+      if (earlier === undefined || earlier.event.revision > one.event.revision) poison.set(one.event.stream, one);
+    };
+    for (const one of failed) note(one);
+    const readable = events.filter(({ event }) => event.revision < (poison.get(event.stream)?.event.revision ?? Infinity));
+    for (const one of await applyIsolated(
+      tx,
+      readable,
+      (part) => this.#apply(tx, part),
+      () => this.forget(),
+    ))
+      note(one);
+    return [...poison.values()];
+  }
+
+  nowParked(poison: readonly Poison[]): void {
+    for (const { event, error } of poison) {
+      const { stream, revision, position, id: eventId, type } = event;
+      this.parked.add(stream);
+      this.options.log.error(
+        { group: this.options.group, stream, revision, position, eventId, type, error: describeError(error) },
+        'stream parked',
+      );
+    }
+  }
+
+  /** Memory of rows must go whenever a transaction that wrote them did not commit. */
+  forget(): void {
+    for (const projection of this.options.projections) projection.forget?.();
+  }
+
+  /** False when something of the batch failed for a reason of its own. */
+  async #writeWhole(batch: Batch, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<boolean> {
+    try {
+      await this.#transaction(async (tx) => {
+        await moveCheckpoint(tx, this.lease, { from, to: batch.through, events: batch.events });
+        await this.#apply(tx, events);
+      });
+      return true;
+    } catch (error) {
+      if (error instanceof LeaseLost || error instanceof GroupPaused || isOfTheSurroundings(error)) throw error;
+      return false;
+    }
+  }
+
+  /** Between begin and commit there is no I/O but the transaction's own. */
+  async #transaction(write: (tx: Kysely<Database>) => Promise<void>): Promise<void> {
+    const tx = await this.options.database.startTransaction().execute();
+    try {
+      await write(tx);
+      await tx.commit().execute();
+    } catch (error) {
+      this.forget();
+      // It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells.
+      await tx
+        .rollback()
+        .execute()
+        .catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #apply(tx: Kysely<Database>, events: readonly ProjectedEvent[]): Promise<void> {
+    const target = targetOf(tx, tableOf(this.lease.generation), this.options.copier);
+    for (const projection of this.options.projections) {
+      const wanted = events.filter(({ kind }) => projection.kinds.includes(kind));
+      if (wanted.length > 0) await projection.apply(wanted, target);
+    }
+  }
+}

@@ -1,0 +1,120 @@
+import type { DomainEvent, Metadata, Recorded } from '../../src/event-store/aggregate.js';
+import {
+  type EventStore,
+  type FeedBatch,
+  parseStreamName,
+  type Position,
+  type StoredEvent,
+  type StreamName,
+} from '../../src/event-store/event-store.js';
+import { isOfTheSurroundings } from './failures.js';
+import type { DecodeBatch, ProjectedEvent } from './projection.js';
+
+/** Greatest number of events in one transaction, unless a caller wants fewer. */
+export const MOST_EVENTS = 5_000;
+const MOST_BYTES = 4_000_000;
+
+/** A part of the feed that is written in one transaction. */
+export interface Batch {
+  readonly decoded: readonly ProjectedEvent[];
+  readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
+  readonly through: Position;
+  /** Events that the group's projections want. */
+  readonly events: number;
+  readonly caughtUp: boolean;
+}
+
+/** Revisions that an operator has passed over, by stream. */
+export type Skipped = ReadonlyMap<StreamName, ReadonlySet<number>>;
+
+/** Told of all that a group reads of the log. */
+export interface LogFollower {
+  /**
+   * Called with each part of the feed before any of it is decoded, whatever the projections want of it. `after` is where the part before
+   * it ended; a group that begins again, after a lost lease for one, reads again from its checkpoint. Must not throw.
+   */
+  follow(after: Position | 'start', part: FeedBatch): void;
+}
+
+/** The feed in parts of one transaction each, decoded. It ends by the signal alone. */
+export async function* batchesOf(
+  store: EventStore,
+  after: Position | 'start',
+  options: {
+    readonly kinds: ReadonlySet<string>;
+    readonly decode: DecodeBatch;
+    readonly skipped: Skipped;
+    readonly signal: AbortSignal;
+    readonly maxEvents?: number | undefined;
+    readonly follower?: LogFollower | undefined;
+  },
+): AsyncGenerator<Batch, void, undefined> {
+  const { kinds, follower, signal, maxEvents = MOST_EVENTS } = options;
+  let read = after;
+  for await (const part of store.feed(after, { maxEvents, signal })) {
+    follower?.follow(read, part);
+    read = part.through;
+    for (const { events, last } of inTransactions(part.events, maxEvents)) {
+      const wanted = events.filter((event) => kinds.has(parseStreamName(event.stream)?.kind ?? ''));
+      const through = last ? part.through : (events.at(-1)?.position ?? part.through);
+      yield { ...(await readBatch(options.decode, wanted, options.skipped)), through, caughtUp: last && part.caughtUp };
+    }
+  }
+}
+
+/** Decodes events, but for those that are passed over. */
+export async function readBatch(
+  decode: DecodeBatch,
+  wanted: readonly StoredEvent[],
+  skipped: Skipped,
+): Promise<Pick<Batch, 'decoded' | 'failed' | 'events'>> {
+  const isSkipped = ({ stream, revision }: StoredEvent) => skipped.get(stream)?.has(revision) === true;
+  const passed = skipped.size === 0 ? [] : wanted.filter(isSkipped);
+  const readable = passed.length === 0 ? wanted : wanted.filter((event) => !isSkipped(event));
+  const { decoded, failed } = readable.length > 0 ? await decodeEach(decode, readable) : { decoded: [], failed: [] };
+  const inOrder =
+    passed.length === 0 ? decoded : [...decoded, ...passed.map(passedOver)].sort((a, b) => (a.event.position < b.event.position ? -1 : 1));
+  return { decoded: inOrder, failed, events: wanted.length };
+}
+
+function passedOver({ id, stream, revision, position, type }: StoredEvent): ProjectedEvent {
+  const { kind, organizationId, id: streamId } = parseStreamName(stream) ?? { kind: 'conversation', organizationId: '', id: '' };
+  const event: Recorded<DomainEvent> = { id, stream, revision, position, type, data: {}, metadata: {} as Metadata };
+  return { kind, organizationId, streamId, event, skipped: true };
+}
+
+/** One undecodable event must not hide the others: what decodes together is decoded together, otherwise stream by stream. */
+async function decodeEach(decode: DecodeBatch, events: readonly StoredEvent[]): ReturnType<DecodeBatch> {
+  try {
+    return await decode(events);
+  } catch (error) {
+    if (isOfTheSurroundings(error)) throw error;
+    if (events.length === 1) {
+      const [event] = events;
+      return {
+        decoded: [],
+        failed: event === undefined ? [] : [{ event, error: error instanceof Error ? error : new Error(String(error)) }],
+      };
+    }
+    const half = events.length >> 1;
+    const first = await decodeEach(decode, events.slice(0, half));
+    const second = await decodeEach(decode, events.slice(half));
+    return { decoded: [...first.decoded, ...second.decoded], failed: [...first.failed, ...second.failed] };
+  }
+}
+
+/** Cuts what the feed gave into parts that one transaction may hold; an empty part carries the feed's news. */
+function* inTransactions(events: readonly StoredEvent[], maxEvents: number): Generator<{ events: readonly StoredEvent[]; last: boolean }> {
+  let from = 0;
+  let bytes = 0;
+  for (const [i, event] of events.entries()) {
+    const size = event.data.length + event.metadata.length;
+    if (i > from && (bytes + size > MOST_BYTES || i - from >= maxEvents)) {
+      yield { events: events.slice(from, i), last: false };
+      from = i;
+      bytes = 0;
+    }
+    bytes += size;
+  }
+  yield { events: from === 0 ? events : events.slice(from), last: true };
+}

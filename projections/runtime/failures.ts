@@ -1,0 +1,54 @@
+import type { StoredEvent } from '../../src/event-store/event-store.js';
+
+/** The group cannot go on until a person has looked. Restarting it meets the same again. */
+export class GroupStopped extends Error {
+  override readonly name: string = 'GroupStopped';
+}
+
+/** The checkpoint speaks of another log than the one that is open, or of a place that this log has not reached. */
+export class CheckpointRefused extends GroupStopped {
+  override readonly name = 'CheckpointRefused';
+}
+
+/** Another worker has the group now, or the checkpoint was moved by another hand. Nothing of the batch was written. */
+export class LeaseLost extends Error {
+  override readonly name = 'LeaseLost';
+}
+
+/** An operator has paused the group. Nothing of the batch was written; the lease stays. */
+export class GroupPaused extends Error {
+  override readonly name = 'GroupPaused';
+}
+
+/** An event that the group cannot handle, for a reason of the event's own. */
+export interface Poison {
+  readonly event: Pick<StoredEvent, 'stream' | 'revision' | 'position' | 'id' | 'type'>;
+  readonly error: unknown;
+}
+
+// 08 connection, 25 a session that was ended in its transaction, 40 rollback, 53 resources, 55 locks, 57 operator, 58 system
+const SURROUNDINGS = /^(08|25|40|53|55|57|58)[0-9A-Z]{3}$/;
+
+/**
+ * True when the error says nothing about the event: the same batch may succeed later. Errors of node's sockets have codes such as
+ * ECONNRESET; a session that broke without a code is found out by its next statement.
+ */
+export function isOfTheSurroundings(error: unknown): boolean {
+  const code = codeOf(error);
+  if (code !== undefined) return SURROUNDINGS.test(code) || /^E[A-Z_]{3,}$/.test(code);
+  return error instanceof Error && ['StoreUnavailable', 'OutcomeUnknown', 'AbortError'].includes(error.name);
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** What may be logged and kept of an error. Quoted text is cut: Postgres and JSON.parse put the offending value there. */
+export function describeError(error: unknown): string {
+  if (!(error instanceof Error)) return 'an error that is not an Error was thrown';
+  const facts = ['code', 'table', 'column', 'constraint']
+    .map((key) => [key, (error as unknown as Record<string, unknown>)[key]] as const)
+    .filter((fact): fact is readonly [string, string] => typeof fact[1] === 'string')
+    .map(([key, value]) => ` ${key}=${value}`);
+  return `${error.name}: ${error.message.replace(/"[^"]*"?/gs, '"…"').slice(0, 500)}${facts.join('')}`;
+}

@@ -1,0 +1,87 @@
+import { sql, type Kysely } from 'kysely';
+import { parseStreamName, type StreamName } from '../../src/event-store/event-store.js';
+import type { Database } from '../../src/platform/database.js';
+import { describeError, GroupStopped, type Poison } from './failures.js';
+
+/** More than this within a minute is no accident of a few streams: the group stops instead of going on without them. */
+const MOST_PER_MINUTE = 50;
+
+/** What operators have passed over in a group, whatever the generation: a rebuild makes the same rows. */
+export async function readSkipped(database: Kysely<Database>, group: string): Promise<Map<StreamName, Set<number>>> {
+  const rows = await database.selectFrom('keep.skipped').select(['stream', 'revision']).where('group_name', '=', group).execute();
+  const skipped = new Map<StreamName, Set<number>>();
+  for (const row of rows) {
+    const stream = row.stream as StreamName;
+    const revisions = skipped.get(stream);
+    if (revisions === undefined) skipped.set(stream, new Set([row.revision]));
+    else revisions.add(row.revision);
+  }
+  return skipped;
+}
+
+/** The streams that a generation goes on without. */
+export async function readParked(database: Kysely<Database>, group: string, generation: number): Promise<Set<StreamName>> {
+  const rows = await database
+    .selectFrom('keep.parked')
+    .select('stream')
+    .where('group_name', '=', group)
+    .where('generation', '=', generation)
+    .execute();
+  return new Set(rows.map((row) => row.stream as StreamName));
+}
+
+/**
+ * Parks the streams of events that cannot be handled, in the transaction of their batch: the checkpoint passes them, and their later
+ * events wait in the log, from the parked revision on, until the stream is retried or skipped.
+ * @param expected streams that do not count as too many
+ * @throws GroupStopped when a stream is one that others depend on, or when too many are parked at once
+ */
+export async function park(
+  tx: Kysely<Database>,
+  group: string,
+  generation: number,
+  poison: readonly Poison[],
+  expected: ReadonlySet<StreamName> = new Set(),
+): Promise<void> {
+  for (const { event, error } of poison) {
+    if (!mayBeParked(event.stream))
+      throw new GroupStopped(
+        `${event.type} ${event.id} at revision ${event.revision} of the settings stream ${event.stream} cannot be handled: ${describeError(error)}`,
+        { cause: error },
+      );
+  }
+  await tx
+    .insertInto('keep.parked')
+    .values(
+      poison.map(({ event, error }) => ({
+        group_name: group,
+        generation,
+        stream: event.stream,
+        revision: event.revision,
+        position: event.position,
+        event_id: event.id,
+        type: event.type,
+        error: describeError(error),
+        at: sql<Date>`clock_timestamp()`,
+      })),
+    )
+    .execute();
+  const { recent } = await tx
+    .selectFrom('keep.parked')
+    .select(sql<number>`count(*)`.as('recent'))
+    .where('group_name', '=', group)
+    .where('generation', '=', generation)
+    .where('at', '>', sql<Date>`clock_timestamp() - interval '1 minute'`)
+    .where(sql<boolean>`stream <> all (${[...expected]}::text[])`)
+    .executeTakeFirstOrThrow();
+  if (recent > MOST_PER_MINUTE)
+    throw new GroupStopped(
+      `more than ${MOST_PER_MINUTE} streams would be parked within a minute; the last: ${describeError(poison.at(-1)?.error)}`,
+    );
+}
+
+/** Without a settings stream (inbox, agent, organization …) every conversation that names it would be shown wrong, in silence. */
+function mayBeParked(stream: StreamName): boolean {
+  const kind = parseStreamName(stream)?.kind;
+  return kind === 'conversation' || kind === 'visitor';
+}

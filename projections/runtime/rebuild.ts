@@ -1,0 +1,372 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Kysely, sql } from 'kysely';
+import type pg from 'pg';
+import { type EventStore, type Position, parseStreamName, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
+import type { Database } from '../../src/platform/database.js';
+import { type Batch, batchesOf, readBatch } from './batches.js';
+import { BatchWriter } from './batch-writer.js';
+import { describeError, LeaseLost } from './failures.js';
+import {
+  beginGeneration,
+  dropGeneration,
+  finishTables,
+  type LiveGeneration,
+  lockLive,
+  swapGeneration,
+  unshownGenerations,
+} from './generations.js';
+import { type Lease, RENEW_MS, renewLease } from './lease.js';
+import { readParked } from './parking.js';
+import type { DecodeBatch, Projection } from './projection.js';
+import { RowCopier } from './rows.js';
+import type { RuntimeLog } from './runtime-log.js';
+import { openWorkerSessions } from './sessions.js';
+
+/** A busy machine must not fail it (ms). */
+const CONNECT_MS = 20_000;
+/** Of the lease and the drops; rows and indexes take as long as they take (ms). */
+const ANSWER_MS = 30_000;
+/** How often it is looked whether another rebuild is alive (ms). */
+const LOOK_MS = 500;
+/** A reader of the views is not kept waiting longer than this (ms) by a swap that waits for another reader. */
+const SWAP_LOCK_MS = 50;
+const SWAP_AGAIN_MS = 1_000;
+/** How long those that read the replaced tables are waited for (ms); after that the next rebuild drops them. */
+const LAST_READERS_MS = 30_000;
+
+/** Another process makes the same group's read models again just now. */
+export class RebuildRunning extends Error {
+  override readonly name = 'RebuildRunning';
+}
+
+export interface RebuildProgress {
+  readonly phase: 'filling' | 'indexing' | 'catching up' | 'swapping' | 'dropping the old tables';
+  /** Events written so far. */
+  readonly events: number;
+  /** Events that the live generation has handled: about as many as there will be. 0 when there is none. */
+  readonly expected: number;
+}
+
+export interface Rebuilt {
+  readonly generation: number;
+  readonly events: number;
+  readonly position: Position | 'start';
+  /** Streams that the new generation goes on without. */
+  readonly parked: number;
+  /** False when somebody still read the replaced tables: the next rebuild drops them. */
+  readonly oldDropped: boolean;
+}
+
+export interface RebuildOptions {
+  readonly group: string;
+  /** Projections of this rebuild's own: they remember rows of the generation that it makes. */
+  readonly projections: readonly Projection[];
+  readonly decode: DecodeBatch;
+  readonly store: EventStore;
+  readonly databaseUrl: string;
+  readonly log: RuntimeLog;
+  readonly signal: AbortSignal;
+  readonly onProgress?: (progress: RebuildProgress) => void;
+  /** Takes up again what operators have skipped. */
+  readonly withSkipped?: boolean;
+  /** Greatest number of events in one transaction. */
+  readonly maxEvents?: number;
+}
+
+/**
+ * Makes a group's read models again from the log's beginning, in tables of their own, while the live ones are read and written as ever; then
+ * shows the new ones instead, in one transaction. It writes rows and nothing else. Ended at any point before the swap it has changed
+ * nothing that anybody reads, and the next rebuild removes what it left.
+ * @throws RebuildRunning, GroupStopped when it would have to park what may not be parked, LeaseLost when it was frozen and taken for dead
+ */
+export async function rebuildGroup(options: RebuildOptions): Promise<Rebuilt> {
+  const { databaseUrl, log } = options;
+  const onError = (error: Error) => log.warn({ error: error.message }, 'a database connection of the rebuild broke');
+  // One session for all that is written, so that rows can be copied within its transactions; another one keeps the lease meanwhile.
+  const one = { poolSize: 1, connectTimeoutMs: CONNECT_MS, onError };
+  const writing = openWorkerSessions(databaseUrl, { name: 'threadlog-rebuild', ...one });
+  const keeping = openWorkerSessions(databaseUrl, { name: 'threadlog-rebuild-lease', ...one, queryTimeoutMs: ANSWER_MS });
+  try {
+    return await new Rebuild(options, writing.kysely, clientOf(writing.pool), keeping.kysely).run();
+  } finally {
+    await writing.close();
+    await keeping.close();
+  }
+}
+
+/** The client that a pool of one has handed out. */
+function clientOf(pool: pg.Pool): () => pg.ClientBase {
+  let current: pg.ClientBase | undefined;
+  pool.on('acquire', (client) => (current = client));
+  return () => {
+    if (current === undefined) throw new Error('rows are copied within a transaction');
+    return current;
+  };
+}
+
+class Rebuild {
+  readonly #owner = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  readonly #ending = new AbortController();
+  readonly #kinds: ReadonlySet<string>;
+  #lost: unknown;
+  #position: Position | 'start' = 'start';
+  #events = 0;
+  #expected = 0;
+
+  constructor(
+    private readonly options: RebuildOptions,
+    private readonly database: Kysely<Database>,
+    private readonly client: () => pg.ClientBase,
+    private readonly keeping: Kysely<Database>,
+  ) {
+    this.#kinds = new Set(options.projections.flatMap(({ kinds }) => kinds));
+  }
+
+  async run(): Promise<Rebuilt> {
+    const { group, projections, store, log, signal } = this.options;
+    await this.#removeAbandoned();
+    const lease = await beginGeneration(this.database, { name: group, projections, logId: store.log.id }, this.#owner);
+    const end = () => this.#ending.abort(signal.reason);
+    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
+    const timer = setInterval(() => void this.#keep(lease), RENEW_MS);
+    let shown = false;
+    try {
+      const old = await this.#make(lease);
+      shown = true;
+      clearInterval(timer);
+      const parked = (await readParked(this.database, group, lease.generation)).size;
+      const oldDropped = old === undefined || (await this.#dropOld(old.generation));
+      return { generation: lease.generation, events: this.#events, position: this.#position, parked, oldDropped };
+    } catch (error) {
+      throw this.#lost ?? error;
+    } finally {
+      clearInterval(timer);
+      signal.removeEventListener('abort', end);
+      this.#ending.abort();
+      if (!shown)
+        await this.#abandon(lease).catch((error: unknown) =>
+          log.warn({ group, error: describeError(error) }, 'what the rebuild made is removed by the next one'),
+        );
+    }
+  }
+
+  /** @throws RebuildRunning */
+  async #removeAbandoned(): Promise<void> {
+    const { group, signal } = this.options;
+    let first: Map<number, string> | undefined;
+    for (;;) {
+      signal.throwIfAborted();
+      const found = await unshownGenerations(this.database, group);
+      for (const { generation, free } of found) if (free) await this.#dropAbandoned(generation);
+      const held = found.filter(({ free }) => !free);
+      if (held.length === 0) return;
+      // A rebuild that was killed a moment ago holds its lease for seconds; one that lives renews it.
+      const alive = held.find(({ generation, leaseUntil }) => first !== undefined && first.get(generation) !== leaseUntil);
+      if (alive !== undefined) throw new RebuildRunning(`${alive.owner ?? 'another process'} rebuilds the group ${group} already`);
+      first ??= new Map(held.map(({ generation, leaseUntil }) => [generation, leaseUntil]));
+      await sleep(LOOK_MS, undefined, { signal });
+    }
+  }
+
+  async #dropAbandoned(generation: number): Promise<void> {
+    try {
+      await dropGeneration(this.database, this.options.group, generation);
+    } catch (error) {
+      // Still read, or worked on by the server for a rebuild that was killed. It is in nobody's way, and the next rebuild drops it.
+      if (!isLockTimeout(error)) throw error;
+    }
+  }
+
+  /** Up to the swap. Answers the generation that was replaced. */
+  async #make(lease: Pick<Lease, 'generation' | 'epoch'>): Promise<LiveGeneration | undefined> {
+    const { group, projections, log } = this.options;
+    const { signal } = this.#ending;
+    const live = await this.#live();
+    this.#expected = live?.events ?? 0;
+    const writer = new BatchWriter(
+      {
+        group,
+        projections,
+        database: this.database,
+        log,
+        copier: new RowCopier(this.client),
+        expected: live === undefined ? new Set<StreamName>() : await readParked(this.database, group, live.generation),
+      },
+      lease,
+    );
+    await writer.begin(this.options.withSkipped === true ? new Map() : undefined);
+    this.#tell('filling');
+    await this.#catchUp(writer);
+    await this.#enter(lease, 'indexing');
+    await finishTables(this.database, projections, lease.generation, signal);
+    await this.#enter(lease, 'catching up');
+    for (;;) {
+      // The swap asks the live generation how far it is, and writes what is still missing itself: that must not be much.
+      await this.#catchUp(writer);
+      this.#tell('swapping');
+      try {
+        return await this.#swap(lease, writer);
+      } catch (error) {
+        if (!isLockTimeout(error)) throw error;
+        // Somebody reads the views for a long time.
+        await sleep(SWAP_AGAIN_MS, undefined, { signal });
+      }
+    }
+  }
+
+  /** Writes what the log holds beyond the last batch. The next batch is read and decoded while one is written. */
+  async #catchUp(writer: BatchWriter): Promise<void> {
+    const { store, decode, maxEvents } = this.options;
+    const reading = new AbortController();
+    const signal = AbortSignal.any([this.#ending.signal, reading.signal]);
+    // A feed that has said that it caught up says nothing until there is more, so each time there is a new one.
+    const batches = batchesOf(store, this.#position, { kinds: this.#kinds, decode, skipped: writer.skipped, signal, maxEvents });
+    let next = batches.next();
+    try {
+      for (;;) {
+        const { value: batch, done } = await next;
+        this.#ending.signal.throwIfAborted();
+        if (done === true) throw new Error('the feed ended by itself');
+        if (!batch.caughtUp) {
+          next = batches.next();
+          // It is met where it is awaited, if the write does not fail before.
+          next.catch(() => undefined);
+        }
+        if (batch.through !== this.#position && !(batch.events === 0 && this.#position === 'start')) {
+          await writer.write(batch, this.#position);
+          this.#position = batch.through;
+          this.#events += batch.events;
+        }
+        this.#tell(undefined);
+        if (batch.caughtUp) return;
+      }
+    } finally {
+      // What is read ahead ends by the signal; the feed cannot be closed before.
+      reading.abort();
+      await next.catch(() => undefined);
+      await batches.return().catch(() => undefined);
+    }
+  }
+
+  async #swap(lease: Pick<Lease, 'generation' | 'epoch'>, writer: BatchWriter): Promise<LiveGeneration | undefined> {
+    const { group, projections, store } = this.options;
+    const tx = await this.database.startTransaction().execute();
+    try {
+      const old = await lockLive(tx, group);
+      // Rows of another log are replaced wherever they stand.
+      const rest = old?.logId === store.log.id ? await this.#rest(old.position, writer) : undefined;
+      const poison = rest === undefined ? [] : await writer.writeIn(tx, rest, this.#position);
+      if (this.options.withSkipped === true) await tx.deleteFrom('keep.skipped').where('group_name', '=', group).execute();
+      await sql`set local lock_timeout = ${sql.lit(SWAP_LOCK_MS)}`.execute(tx);
+      await swapGeneration(tx, projections, old, lease);
+      await tx.commit().execute();
+      writer.nowParked(poison);
+      if (rest !== undefined) {
+        this.#position = rest.through;
+        this.#events += rest.events;
+      }
+      return old;
+    } catch (error) {
+      writer.forget();
+      await tx
+        .rollback()
+        .execute()
+        .catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** What the live generation has and the new one has not: a few events, since it has just caught up. Undefined when there are none. */
+  async #rest(until: Position | 'start', writer: BatchWriter): Promise<Batch | undefined> {
+    const { store, decode, maxEvents } = this.options;
+    if (until === 'start' || (this.#position !== 'start' && this.#position >= until)) return undefined;
+    const events: StoredEvent[] = [];
+    let through = this.#position;
+    const reading = new AbortController();
+    try {
+      for await (const part of store.feed(this.#position, { maxEvents: maxEvents ?? 1_000, signal: reading.signal })) {
+        for (const event of part.events)
+          if (event.position <= until && this.#kinds.has(parseStreamName(event.stream)?.kind ?? '')) events.push(event);
+        through = part.through < until ? part.through : until;
+        // A live generation beyond the end of a log that was restored is no aim.
+        if (part.through >= until || part.caughtUp) break;
+      }
+    } finally {
+      reading.abort();
+    }
+    if (through === this.#position || through === 'start') return undefined;
+    return { ...(await readBatch(decode, events, writer.skipped)), through, caughtUp: true };
+  }
+
+  /** @returns false when somebody reads the tables for too long */
+  async #dropOld(generation: number): Promise<boolean> {
+    const { group, signal } = this.options;
+    this.#tell('dropping the old tables');
+    const until = performance.now() + LAST_READERS_MS;
+    while (!signal.aborted) {
+      try {
+        return await dropGeneration(this.keeping, group, generation);
+      } catch (error) {
+        if (!isLockTimeout(error)) throw error;
+        if (performance.now() > until) return false;
+      }
+    }
+    return false;
+  }
+
+  async #abandon({ generation, epoch }: Pick<Lease, 'generation' | 'epoch'>): Promise<void> {
+    await this.keeping
+      .updateTable('read.checkpoints')
+      .set({ lease_until: sql<Date>`'-infinity'` })
+      .where('generation', '=', generation)
+      .where('epoch', '=', epoch)
+      .where('live', '=', false)
+      .execute();
+    await dropGeneration(this.keeping, this.options.group, generation);
+  }
+
+  async #live(): Promise<{ generation: number; events: number } | undefined> {
+    return await this.database
+      .selectFrom('read.checkpoints')
+      .select(['generation', 'events'])
+      .where('group_name', '=', this.options.group)
+      .where('live', '=', true)
+      .orderBy('version', 'desc')
+      .executeTakeFirst();
+  }
+
+  async #keep(lease: Pick<Lease, 'generation' | 'epoch'>): Promise<void> {
+    try {
+      await renewLease(this.keeping, lease);
+    } catch (error) {
+      // The surroundings may come back in time; another owner does not go away.
+      if (!(error instanceof LeaseLost)) return;
+      this.#lost = error;
+      this.#ending.abort(error);
+    }
+  }
+
+  async #enter(lease: Pick<Lease, 'generation' | 'epoch'>, phase: 'indexing' | 'catching up'): Promise<void> {
+    await this.keeping
+      .updateTable('read.checkpoints')
+      .set({ phase })
+      .where('generation', '=', lease.generation)
+      .where('epoch', '=', lease.epoch)
+      .execute();
+    this.#tell(phase);
+  }
+
+  #phase: RebuildProgress['phase'] = 'filling';
+
+  #tell(phase: RebuildProgress['phase'] | undefined): void {
+    this.#phase = phase ?? this.#phase;
+    this.options.onProgress?.({ phase: this.#phase, events: this.#events, expected: this.#expected });
+  }
+}
+
+function isLockTimeout(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '55P03';
+}

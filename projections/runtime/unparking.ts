@@ -1,0 +1,132 @@
+import { type Kysely, sql } from 'kysely';
+import type { EventStore, StreamName } from '../../src/event-store/event-store.js';
+import type { Database } from '../../src/platform/database.js';
+import { BatchWriter } from './batch-writer.js';
+import { readBatch } from './batches.js';
+import { describeError, GroupStopped } from './failures.js';
+import { lockLive, shapeOf } from './generations.js';
+import { assertOwnLog, assertOwnTables } from './lease.js';
+import { readSkipped } from './parking.js';
+import type { DecodeBatch, Projection } from './projection.js';
+import type { RuntimeLog } from './runtime-log.js';
+
+export interface ParkedEvent {
+  readonly revision: number;
+  readonly position: string;
+  readonly eventId: string;
+  readonly type: string;
+  readonly error: string;
+}
+
+export interface Replayed {
+  /** The event that was passed over; null when none was to be. */
+  readonly skipped: ParkedEvent | null;
+  /** Events that were handled, the parked one and what came after it. */
+  readonly handled: number;
+  /** Where the stream stands still again; null when it goes on. */
+  readonly parked: ParkedEvent | null;
+}
+
+export interface UnparkingOptions {
+  readonly group: string;
+  /** Projections of this call's own. */
+  readonly projections: readonly Projection[];
+  readonly decode: DecodeBatch;
+  readonly store: EventStore;
+  /** Sessions with WORKER_SESSION's settings. */
+  readonly database: Kysely<Database>;
+  readonly log: RuntimeLog;
+}
+
+/**
+ * Handles a parked stream's events from the parked one on, in order and up to where its group is, and lets the stream go on with the group:
+ * rows, parking and what came meanwhile in one transaction. Where an event cannot be handled still, or a later one cannot, the stream stays
+ * parked there with that error. The group's worker begins anew after it, since it goes on without the stream from memory.
+ * @param options.skip passes over the parked event first, for good: its revision counts, its content is in no row, and rebuilds leave it out
+ * @returns undefined when the stream is not parked in the live generation
+ * @throws GroupStopped when the live rows are another build's, another log's, or not there; when nothing can follow what is skipped
+ */
+export async function replayParked(
+  options: UnparkingOptions,
+  stream: StreamName,
+  { skip = false }: { readonly skip?: boolean } = {},
+): Promise<Replayed | undefined> {
+  const { group, projections, decode, store, database, log } = options;
+  return await database.transaction().execute(async (tx) => {
+    // Its worker waits meanwhile, so the place that it has reached stays the one to replay to.
+    const live = await lockLive(tx, group);
+    if (live === undefined) throw new GroupStopped(`there are no read models of ${group} yet`);
+    assertOwnTables(group, live, shapeOf(projections));
+    assertOwnLog(group, live, store.log);
+    const { generation, position } = live;
+    const row = await tx
+      .selectFrom('keep.parked')
+      .select(['revision', 'position', 'event_id', 'type', 'error'])
+      .where('group_name', '=', group)
+      .where('generation', '=', generation)
+      .where('stream', '=', stream)
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    if (skip) await skipEvent(tx, group, stream, row);
+
+    const skipped = await readSkipped(tx, group);
+    const writer = new BatchWriter({ group, projections, database, log }, { generation, epoch: 0 });
+    writer.forget();
+    let handled = 0;
+    let parked: ParkedEvent | null = null;
+    for await (const events of store.read(stream, { from: row.revision })) {
+      const passed = events.filter((event) => position !== 'start' && event.position <= position);
+      const { decoded, failed } = await readBatch(decode, passed, skipped);
+      const [poison] = await writer.applyReadable(tx, decoded, failed);
+      handled += poison === undefined ? passed.length : poison.event.revision - (passed[0]?.revision ?? 0);
+      if (poison !== undefined) {
+        const { id, revision, position: at, type } = poison.event;
+        parked = { revision, position: at, eventId: id, type, error: describeError(poison.error) };
+        break;
+      }
+      // What is beyond is the worker's.
+      if (passed.length < events.length) break;
+    }
+    if (parked === null)
+      await tx
+        .deleteFrom('keep.parked')
+        .where('group_name', '=', group)
+        .where('generation', '=', generation)
+        .where('stream', '=', stream)
+        .execute();
+    else
+      await tx
+        .updateTable('keep.parked')
+        // `at` stays: a retry is no new accident, and too many of those stop the group.
+        .set({ revision: parked.revision, position: parked.position, event_id: parked.eventId, type: parked.type, error: parked.error })
+        .where('group_name', '=', group)
+        .where('generation', '=', generation)
+        .where('stream', '=', stream)
+        .execute();
+    await tx
+      .updateTable('read.checkpoints')
+      .set((eb) => ({ epoch: eb('epoch', '+', 1) }))
+      .where('generation', '=', generation)
+      .returning(sql`set_config('synchronous_commit', 'on', true)`.as('durable'))
+      .execute();
+    const was: ParkedEvent = { revision: row.revision, position: row.position, eventId: row.event_id, type: row.type, error: row.error };
+    return { skipped: skip ? was : null, handled: skip ? Math.max(handled - 1, 0) : handled, parked };
+  });
+}
+
+/** @throws GroupStopped */
+async function skipEvent(
+  tx: Kysely<Database>,
+  group: string,
+  stream: StreamName,
+  event: { readonly revision: number; readonly event_id: string; readonly type: string; readonly error: string },
+): Promise<void> {
+  if (event.revision === 0)
+    throw new GroupStopped(`revision 0 begins ${stream}: there is no row without it, so nothing could follow what is skipped`);
+  const { revision, event_id, type, error } = event;
+  await tx
+    .insertInto('keep.skipped')
+    .values({ group_name: group, stream, revision, event_id, type, error })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+}
