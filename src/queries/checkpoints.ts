@@ -1,0 +1,241 @@
+import { sql, type Kysely } from 'kysely';
+import type { Position, StreamName } from '../event-store/event-store.js';
+import { READ_MODEL_VERSION, type Database } from '../platform/database.js';
+
+/** How often the checkpoints are read while somebody waits (ms). */
+const POLL_MS = 5;
+
+/** 'parked': the stream that was asked about cannot be shown as it is, since one of its events could not be handled. */
+export type Waited = 'reached' | 'behind' | 'parked';
+
+/** A group of projections as an operator sees it. */
+export interface GroupHealth {
+  readonly group: string;
+  readonly generation: number;
+  readonly position: Position | 'start';
+  /** Events handled since the generation was made. */
+  readonly events: number;
+  /** Who works on it; null when nobody does. */
+  readonly owner: string | null;
+  /** How long ago it moved, or was found to have nothing to do (ms, by the database's clock). */
+  readonly idleMs: number;
+  readonly parked: number;
+  /** Why its last worker gave up for good; null otherwise. */
+  readonly stopped: string | null;
+  /** An operator wants nothing handled. */
+  readonly paused: boolean;
+}
+
+/** A generation of a group, of this build or another, live or not. */
+export interface GenerationHealth extends GroupHealth {
+  /** The number of the read models that it was made for. */
+  readonly version: number;
+  readonly live: boolean;
+  readonly logId: string;
+  /** How far a rebuild is; null when none makes it. */
+  readonly phase: 'filling' | 'indexing' | 'catching up' | null;
+}
+
+interface Waiter {
+  readonly position: Position;
+  readonly resolve: (reached: boolean) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Group {
+  /** The greatest position that was seen; a checkpoint of a live generation never goes back. */
+  position: Position | 'start';
+  /** A worker of this process has the group and tells of every step, so that no poll is needed. */
+  here: boolean;
+  readonly waiters: Set<Waiter>;
+}
+
+/**
+ * How far the read models are, for reads that must see an earlier write. All waiters of a process share one poll, and need none while the
+ * group is worked on in the same process.
+ */
+export class Checkpoints {
+  readonly #groups = new Map<string, Group>();
+  #polling = false;
+
+  constructor(private readonly database: Kysely<Database>) {}
+
+  /** The checkpoint of the group's live generation, read now. */
+  async position(group: string): Promise<Position | 'start'> {
+    await this.#read([group]);
+    return this.#group(group).position;
+  }
+
+  /**
+   * Waits until the group's rows hold everything up to a position.
+   * @param stream when given, the answer is 'parked' if this stream's rows stand still
+   * @throws the database's error when the checkpoints cannot be read
+   */
+  async waitFor(group: string, position: Position, timeoutMs: number, stream?: StreamName): Promise<Waited> {
+    const state = this.#group(group);
+    if (!includes(state.position, position) && !(await this.#wait(state, position, timeoutMs))) return 'behind';
+    // After the wait: the row that parks a stream is committed with the checkpoint that passed its event.
+    return stream !== undefined && (await this.#isParked(group, stream)) ? 'parked' : 'reached';
+  }
+
+  /** A group of this process has committed everything up to a position. */
+  advanced(group: string, position: Position | 'start'): void {
+    const state = this.#group(group);
+    state.here = true;
+    this.#reached(state, position);
+  }
+
+  /** No worker of this process has the group any more; another process may go on with it. */
+  left(group: string): void {
+    const state = this.#group(group);
+    state.here = false;
+    if (state.waiters.size > 0) this.#startPolling();
+  }
+
+  /** All groups of this build's read models. */
+  async health(): Promise<GroupHealth[]> {
+    const live = (await this.generations()).filter((one) => one.live && one.version === READ_MODEL_VERSION);
+    return live.map(({ group, generation, position, events, owner, idleMs, parked, stopped, paused }) => ({
+      group,
+      generation,
+      position,
+      events,
+      owner,
+      idleMs,
+      parked,
+      stopped,
+      paused,
+    }));
+  }
+
+  /** Every generation that there is, by group and version, the live one first. */
+  async generations(): Promise<GenerationHealth[]> {
+    const rows = await this.database
+      .selectFrom('read.checkpoints as c')
+      .select([
+        'c.group_name',
+        'c.generation',
+        'c.version',
+        'c.live',
+        'c.log_id',
+        'c.position',
+        'c.events',
+        'c.stopped',
+        'c.paused',
+        'c.phase',
+      ])
+      .select(sql<string | null>`case when c.lease_until > clock_timestamp() then c.owner end`.as('owner'))
+      .select(sql<number>`(extract(epoch from clock_timestamp() - c.progress_at) * 1000)::bigint`.as('idle_ms'))
+      .select(
+        sql<number>`(select count(*) from keep.parked p where p.group_name = c.group_name and p.generation = c.generation)`.as('parked'),
+      )
+      .orderBy('c.group_name')
+      .orderBy('c.version')
+      .orderBy('c.live', 'desc')
+      .orderBy('c.generation')
+      .execute();
+    return rows.map((row) => ({
+      group: row.group_name,
+      generation: row.generation,
+      position: positionFrom(row.position),
+      events: row.events,
+      owner: row.owner,
+      idleMs: row.idle_ms,
+      parked: row.parked,
+      stopped: row.stopped,
+      paused: row.paused,
+      version: row.version,
+      live: row.live,
+      logId: row.log_id,
+      phase: row.phase,
+    }));
+  }
+
+  #group(name: string): Group {
+    let group = this.#groups.get(name);
+    if (group === undefined) this.#groups.set(name, (group = { position: 'start', here: false, waiters: new Set() }));
+    return group;
+  }
+
+  #wait(group: Group, position: Position, timeoutMs: number): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => done(() => resolve(false)), timeoutMs);
+      const done = (settle: () => void) => {
+        clearTimeout(timer);
+        group.waiters.delete(waiter);
+        settle();
+      };
+      const waiter: Waiter = {
+        position,
+        resolve: (reached) => done(() => resolve(reached)),
+        reject: (error) => done(() => reject(error instanceof Error ? error : new Error(String(error)))),
+      };
+      group.waiters.add(waiter);
+      if (!group.here) this.#startPolling();
+    });
+  }
+
+  #reached(group: Group, position: Position | 'start'): void {
+    group.position = position;
+    for (const waiter of group.waiters) if (includes(position, waiter.position)) waiter.resolve(true);
+  }
+
+  #startPolling(): void {
+    if (this.#polling) return;
+    this.#polling = true;
+    void this.#poll();
+  }
+
+  async #poll(): Promise<void> {
+    for (;;) {
+      const waited = [...this.#groups].filter(([, group]) => group.waiters.size > 0 && !group.here);
+      if (waited.length === 0) {
+        // In the same turn as the look, or a waiter that came in between would find a poll that is over.
+        this.#polling = false;
+        return;
+      }
+      try {
+        await this.#read(waited.map(([name]) => name));
+      } catch (error) {
+        for (const [, group] of waited) for (const waiter of group.waiters) waiter.reject(error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  async #read(groups: readonly string[]): Promise<void> {
+    const rows = await this.database
+      .selectFrom('read.checkpoints')
+      .select(['group_name', 'position'])
+      .where('version', '=', READ_MODEL_VERSION)
+      .where('live', '=', true)
+      .where('group_name', 'in', groups)
+      .execute();
+    for (const row of rows) {
+      const group = this.#group(row.group_name);
+      // A worker of this process may have gone on while the answer was under way.
+      if (!group.here || !includes(group.position, row.position)) this.#reached(group, positionFrom(row.position));
+    }
+  }
+
+  async #isParked(group: string, stream: StreamName): Promise<boolean> {
+    const row = await this.database
+      .selectFrom('keep.parked as p')
+      .innerJoin('read.checkpoints as c', 'c.generation', 'p.generation')
+      .select('p.stream')
+      .where('p.group_name', '=', group)
+      .where('p.stream', '=', stream)
+      .where('c.live', '=', true)
+      .where('c.version', '=', READ_MODEL_VERSION)
+      .executeTakeFirst();
+    return row !== undefined;
+  }
+}
+
+function includes(reached: Position | 'start', wanted: string): boolean {
+  return reached !== 'start' && reached >= wanted;
+}
+
+function positionFrom(text: string): Position | 'start' {
+  return text === '' ? 'start' : (text as Position);
+}

@@ -1,0 +1,341 @@
+import { Inject } from '@nestjs/common';
+import { type IQueryHandler, Query, QueryHandler } from '@nestjs/cqrs';
+import {
+  type Expression,
+  type ExpressionBuilder,
+  type Kysely,
+  type OrderByItemBuilder,
+  type SelectQueryBuilder,
+  sql,
+  type SqlBool,
+} from 'kysely';
+import { type ConversationSummary, messageAnswer, visitorBrief } from '../conversations/conversation.answer.js';
+import { PRIORITIES, type Priority, type Status } from '../conversations/conversation.js';
+import { DATABASE, type Database } from '../platform/database.js';
+import { attributeLabel, type ConversationRow, tagLabel } from './conversation-row.js';
+import { Cursors, type PageMeta, type Paging, readPaging, TOTAL_LIMIT } from './paging.js';
+
+export const SORTS = ['updatedAt', 'createdAt', 'waitingSince', 'priority'] as const;
+export type Sort = (typeof SORTS)[number];
+
+/** Filters of GET /conversations, all combinable. Each list means any of its values. Ranges are from `after` (included) to `before` (excluded), in ms. */
+export interface ConversationFilter {
+  readonly status?: readonly Status[];
+  readonly priority?: readonly Priority[];
+  readonly teamId?: readonly string[];
+  readonly inboxId?: readonly string[];
+  /** `none` for unassigned. */
+  readonly assigneeId?: readonly string[];
+  readonly visitorId?: readonly string[];
+  /** The visitor's company as it is now. */
+  readonly companyId?: readonly string[];
+  readonly tag?: readonly string[];
+  readonly tagMatch?: 'any' | 'all';
+  readonly createdAfter?: number;
+  readonly createdBefore?: number;
+  readonly updatedAfter?: number;
+  readonly updatedBefore?: number;
+  /** Name to value, compared as text. */
+  readonly customAttributes?: Readonly<Record<string, string>>;
+}
+
+const SORT_COLUMNS = { updatedAt: 'updated_at', createdAt: 'created_at', waitingSince: 'waiting_since', priority: 'priority' } as const;
+
+/** Lists conversations from their read model. */
+export class ListConversations extends Query<{ data: ConversationSummary[]; meta: PageMeta }> {
+  constructor(
+    readonly organizationId: string,
+    readonly filter: ConversationFilter,
+    readonly sort: { readonly by: Sort; readonly order: 'asc' | 'desc' },
+    /** page, limit, cursor, total as they came in the address */
+    readonly paging: Readonly<Record<string, unknown>>,
+    /** True for roles that may not read message contents. */
+    readonly withhold: boolean,
+  ) {
+    super();
+  }
+}
+
+/** The ids of those that match, from the one that was changed last; never more than `limit`. */
+export class FindConversationIds extends Query<string[]> {
+  constructor(
+    readonly organizationId: string,
+    readonly filter: ConversationFilter,
+    readonly limit: number,
+  ) {
+    super();
+  }
+}
+
+@QueryHandler(FindConversationIds)
+export class FindConversationIdsHandler implements IQueryHandler<FindConversationIds> {
+  constructor(@Inject(DATABASE) private readonly database: Kysely<Database>) {}
+
+  async execute({ organizationId, filter, limit }: FindConversationIds): Promise<string[]> {
+    const rows = await this.database
+      .selectFrom('read_v1.conversations as c')
+      .select('c.id')
+      .where((c) => c.and(conditions(c, organizationId, filter)))
+      .orderBy('c.updated_at', 'desc')
+      .orderBy('c.id', 'desc')
+      .limit(limit)
+      .execute();
+    return rows.map(({ id }) => id);
+  }
+}
+
+type ListTables = Pick<Database, 'read_v1.conversations' | 'read_v1.visitors' | 'read_v1.assignees'>;
+/** What a page is cut by. */
+interface Found {
+  organization_id: string;
+  id: string;
+  updated_at: number;
+  sorted: number | null;
+}
+type Row = ConversationRow & {
+  visitor_user_id: string | null;
+  visitor_name: string | null;
+  visitor_email: string | null;
+  visitor_phone: string | null;
+  visitor_avatar_url: string | null;
+  visitor_plan: string | null;
+  visitor_company_id: string | null;
+  current_assignee_name: string | null;
+  current_team_name: string | null;
+};
+
+@QueryHandler(ListConversations)
+export class ListConversationsHandler implements IQueryHandler<ListConversations> {
+  constructor(
+    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(Cursors) private readonly cursors: Cursors,
+  ) {}
+
+  async execute(query: ListConversations): Promise<{ data: ConversationSummary[]; meta: PageMeta }> {
+    const { organizationId, filter, sort } = query;
+    const scope = JSON.stringify(['conversations', organizationId, filter, sort]);
+    const paging = readPaging(query.paging, this.cursors, scope);
+    // One more row than asked tells whether there are more; the total is a query beside it, not a window over all rows.
+    const [rows, total] = await Promise.all([
+      this.page(organizationId, filter, sort, paging),
+      paging.withTotal ? this.total(organizationId, filter) : undefined,
+    ]);
+    const shown = rows.slice(0, paging.limit);
+    const last = shown[shown.length - 1];
+    const hasMore = rows.length > paging.limit;
+    return {
+      data: shown.map((row) => summaryOf(row, query.withhold)),
+      meta: {
+        page: paging.page,
+        limit: paging.limit,
+        ...(total === undefined ? {} : { total: Math.min(total, TOTAL_LIMIT), totalIsExact: total <= TOTAL_LIMIT }),
+        hasMore,
+        nextCursor:
+          hasMore && last !== undefined ? this.cursors.sign(scope, [last[SORT_COLUMNS[sort.by]], last.updated_at, last.id]) : null,
+      },
+    };
+  }
+
+  private async page(organizationId: string, filter: ConversationFilter, sort: ListConversations['sort'], paging: Paging): Promise<Row[]> {
+    const column = SORT_COLUMNS[sort.by];
+    const direction = sort.order;
+    const offset = paging.after === undefined ? (paging.page - 1) * paging.limit : 0;
+    // The page is cut by what indexes hold, and only what is shown is read whole, with the names that it is joined with.
+    const matching = (after: Expression<SqlBool> | undefined) =>
+      this.database
+        .selectFrom('read_v1.conversations as c')
+        .select(['c.organization_id', 'c.id', 'c.updated_at', `c.${column} as sorted`])
+        .where((c) => c.and([...conditions(c, organizationId, filter), ...(after === undefined ? [] : [after])]));
+    const found =
+      sort.by === 'waitingSince'
+        ? this.waitingFirst(matching, direction, paging.after, offset + paging.limit + 1)
+        : matching(paging.after === undefined ? undefined : afterCursor(sort, paging.after));
+    const page = this.database
+      .selectFrom(found.as('f'))
+      .select(['f.organization_id', 'f.id'])
+      .orderBy('f.sorted', (by) => inOrder(by, sort))
+      .$if(sort.by === 'priority', (all) => all.orderBy('f.updated_at', direction))
+      .orderBy('f.id', direction)
+      .limit(paging.limit + 1)
+      .offset(offset);
+    return this.database
+      .selectFrom(page.as('p'))
+      .innerJoin('read_v1.conversations as c', (join) =>
+        join.onRef('c.organization_id', '=', 'p.organization_id').onRef('c.id', '=', 'p.id'),
+      )
+      .leftJoin('read_v1.visitors as v', (join) =>
+        join.onRef('v.organization_id', '=', 'c.organization_id').onRef('v.id', '=', 'c.visitor_id'),
+      )
+      .leftJoin('read_v1.assignees as a', (join) =>
+        join.onRef('a.organization_id', '=', 'c.organization_id').onRef('a.id', '=', 'c.assignee_id'),
+      )
+      .leftJoin('read_v1.assignees as t', (join) =>
+        join.onRef('t.organization_id', '=', 'c.organization_id').onRef('t.id', '=', 'c.team_id'),
+      )
+      .selectAll('c')
+      .select([
+        'v.user_id as visitor_user_id',
+        'v.name as visitor_name',
+        'v.email as visitor_email',
+        'v.phone as visitor_phone',
+        'v.avatar_url as visitor_avatar_url',
+        'v.plan as visitor_plan',
+        'v.company_id as visitor_company_id',
+        'a.name as current_assignee_name',
+        't.name as current_team_name',
+      ])
+      .orderBy(`c.${column}`, (by) => inOrder(by, sort))
+      .$if(sort.by === 'priority', (all) => all.orderBy('c.updated_at', direction))
+      .orderBy('c.id', direction)
+      .execute();
+  }
+
+  /**
+   * The first `most` rows: those who wait in their order, then those who do not. In two parts, since no index holds both with the nulls at
+   * their end; the second is looked at only where the first is too short.
+   */
+  private waitingFirst(
+    matching: (after: Expression<SqlBool> | undefined) => SelectQueryBuilder<ListTables & { c: ConversationRow }, 'c', Found>,
+    direction: 'asc' | 'desc',
+    after: Paging['after'],
+    most: number,
+  ) {
+    const [value, , id] = after ?? [];
+    const pastWaiting = after !== undefined && value === null;
+    const beyond = sql.raw(direction === 'asc' ? '>' : '<');
+    const waiting = matching(after === undefined || pastWaiting ? undefined : afterCursor({ by: 'waitingSince', order: direction }, after))
+      .where('c.waiting_since', 'is not', null)
+      .$if(pastWaiting, (all) => all.where(sql<SqlBool>`false`))
+      .orderBy('c.waiting_since', direction)
+      .orderBy('c.id', direction)
+      .limit(most);
+    const others = matching(pastWaiting ? sql<SqlBool>`c.id ${beyond} ${id}` : undefined)
+      .where('c.waiting_since', 'is', null)
+      .orderBy('c.id', direction)
+      .limit(sql<number>`(select ${most} - count(*) from waiting)`);
+    return this.database
+      .with('waiting', () => waiting)
+      .selectFrom('waiting')
+      .selectAll('waiting')
+      .unionAll(this.database.selectFrom(others.as('o')).selectAll('o'));
+  }
+
+  private async total(organizationId: string, filter: ConversationFilter): Promise<number> {
+    const counted = this.database
+      .selectFrom('read_v1.conversations as c')
+      .select(sql.lit(1).as('one'))
+      .where((c) => c.and(conditions(c, organizationId, filter)))
+      .limit(TOTAL_LIMIT + 1);
+    const { n } = await this.database
+      .selectFrom(counted.as('counted'))
+      .select((row) => row.fn.countAll<number>().as('n'))
+      .executeTakeFirstOrThrow();
+    return Number(n);
+  }
+}
+
+function conditions(
+  c: ExpressionBuilder<ListTables & { c: ConversationRow }, 'c'>,
+  organizationId: string,
+  filter: ConversationFilter,
+): Expression<SqlBool>[] {
+  const any = (column: 'c.status' | 'c.team_id' | 'c.inbox_id' | 'c.visitor_id', values: readonly string[] | undefined) =>
+    values === undefined ? [] : [values.length === 1 ? c(column, '=', values[0] as never) : c(column, 'in', [...values] as never)];
+  const found: Expression<SqlBool>[] = [
+    c('c.organization_id', '=', organizationId),
+    ...any('c.status', filter.status),
+    ...any('c.team_id', filter.teamId),
+    ...any('c.inbox_id', filter.inboxId),
+    ...any('c.visitor_id', filter.visitorId),
+  ];
+  if (filter.priority !== undefined)
+    found.push(
+      c(
+        'c.priority',
+        'in',
+        filter.priority.map((priority) => PRIORITIES.indexOf(priority)),
+      ),
+    );
+  if (filter.assigneeId !== undefined) {
+    const ids = filter.assigneeId.filter((id) => id !== 'none');
+    const either: Expression<SqlBool>[] = [];
+    if (ids.length > 0) either.push(c('c.assignee_id', 'in', ids));
+    if (ids.length < filter.assigneeId.length) either.push(c('c.assignee_id', 'is', null));
+    found.push(c.or(either));
+  }
+  if (filter.companyId !== undefined)
+    found.push(
+      c(
+        'c.visitor_id',
+        'in',
+        c
+          .selectFrom('read_v1.visitors as v')
+          .select('v.id')
+          .where('v.organization_id', '=', organizationId)
+          .where('v.company_id', 'in', [...filter.companyId]),
+      ),
+    );
+  if (filter.tag !== undefined) {
+    const labels = filter.tag.map(tagLabel);
+    found.push(filter.tagMatch === 'all' ? sql<SqlBool>`c.labels @> ${labels}::text[]` : sql<SqlBool>`c.labels && ${labels}::text[]`);
+  }
+  if (filter.customAttributes !== undefined) {
+    const labels = Object.entries(filter.customAttributes).map(([name, value]) => attributeLabel(name, value));
+    found.push(sql<SqlBool>`c.labels @> ${labels}::text[]`);
+  }
+  if (filter.createdAfter !== undefined) found.push(c('c.created_at', '>=', filter.createdAfter));
+  if (filter.createdBefore !== undefined) found.push(c('c.created_at', '<', filter.createdBefore));
+  if (filter.updatedAfter !== undefined) found.push(c('c.updated_at', '>=', filter.updatedAfter));
+  if (filter.updatedBefore !== undefined) found.push(c('c.updated_at', '<', filter.updatedBefore));
+  return found;
+}
+
+const inOrder = (by: OrderByItemBuilder, { by: sorted, order }: ListConversations['sort']) =>
+  sorted === 'waitingSince' ? by[order]().nullsLast() : by[order]();
+
+/** Rows after the cursor's, in the order of the sort. Columns are compared as one row, which the index serves. */
+function afterCursor(sort: ListConversations['sort'], after: readonly (string | number | null)[]): Expression<SqlBool> {
+  const [value, updatedAt, id] = after;
+  const beyond = sql.raw(sort.order === 'asc' ? '>' : '<');
+  if (sort.by === 'priority')
+    return sql<SqlBool>`(c.priority, c.updated_at, c.id) ${beyond} (${value}::smallint, ${updatedAt}::bigint, ${id})`;
+  return sql<SqlBool>`(${sql.ref(`c.${SORT_COLUMNS[sort.by]}`)}, c.id) ${beyond} (${value}::bigint, ${id})`;
+}
+
+const instant = (at: number) => new Date(at).toISOString();
+
+function summaryOf(row: Row, withhold: boolean): ConversationSummary {
+  return {
+    id: row.id,
+    status: row.status,
+    subject: row.subject,
+    inboxId: row.inbox_id,
+    channel: row.channel,
+    visitor: visitorBrief(row.visitor_id, {
+      userId: row.visitor_user_id,
+      name: row.visitor_name,
+      email: row.visitor_email,
+      phone: row.visitor_phone,
+      avatarUrl: row.visitor_avatar_url,
+      plan: row.visitor_plan,
+      companyId: row.visitor_company_id,
+    }),
+    assignee:
+      row.assignee_id === null || row.assignee_type === null
+        ? null
+        : { id: row.assignee_id, type: row.assignee_type, name: row.current_assignee_name ?? row.assignee_name ?? '' },
+    team: row.team_id === null ? null : { id: row.team_id, name: row.current_team_name ?? row.team_name ?? '' },
+    tags: [...row.tags],
+    customAttributes: row.custom_attributes as ConversationSummary['customAttributes'],
+    priority: PRIORITIES[row.priority] ?? 'normal',
+    snoozedUntil: row.status === 'snoozed' ? row.snoozed_until : null,
+    rating: row.rating === null ? null : { rating: row.rating, comment: row.rating_comment },
+    previousConversationId: row.previous_conversation_id,
+    revision: row.revision,
+    createdAt: instant(row.created_at),
+    updatedAt: instant(row.updated_at),
+    waitingSince: row.waiting_since === null ? null : instant(row.waiting_since),
+    messageCount: row.message_count,
+    lastMessage: row.last_message === null ? null : messageAnswer(row.last_message, withhold),
+  };
+}

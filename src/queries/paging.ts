@@ -1,0 +1,88 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import { type FieldError, ThreadlogError } from '../platform/errors.js';
+
+/** What a list says of itself, beside its data. */
+export interface PageMeta {
+  readonly page: number;
+  readonly limit: number;
+  /** Exact up to TOTAL_LIMIT, a floor past it; absent with `total=none`. */
+  readonly total?: number;
+  readonly totalIsExact?: boolean;
+  readonly hasMore: boolean;
+  /** Pass as `cursor` for the rows after the last one: stable under inserts. */
+  readonly nextCursor: string | null;
+}
+
+/** A count stops here: an exact total of a million rows costs more than anyone reads from it. */
+export const TOTAL_LIMIT = 10_000;
+/** `page` × `limit` may not reach further: a cursor goes on from there at no cost. */
+const MAX_OFFSET = 10_000;
+
+export interface Paging {
+  readonly page: number;
+  readonly limit: number;
+  /** Sort values of the last row of the page before. */
+  readonly after: readonly (string | number | null)[] | undefined;
+  readonly withTotal: boolean;
+}
+
+/** Signs cursors, so that nobody pages with values that no row had, or with another list's. */
+export class Cursors {
+  constructor(private readonly key: Buffer) {}
+
+  /** @param scope organization, list, filters and sort: a cursor is valid for these alone */
+  sign(scope: string, values: readonly (string | number | null)[]): string {
+    const body = Buffer.from(JSON.stringify(values)).toString('base64url');
+    return `${body}.${this.mac(scope, body)}`;
+  }
+
+  /** @throws ThreadlogError validation_failed */
+  read(scope: string, cursor: string): readonly (string | number | null)[] {
+    const [body = '', mac = ''] = cursor.split('.', 2);
+    const expected = Buffer.from(this.mac(scope, body));
+    const given = Buffer.from(mac);
+    if (given.length !== expected.length || !timingSafeEqual(given, expected))
+      throw invalid([{ field: 'cursor', message: 'is not a cursor of this list and filter' }]);
+    return JSON.parse(Buffer.from(body, 'base64url').toString()) as (string | number | null)[];
+  }
+
+  private mac(scope: string, body: string): string {
+    return createHmac('sha256', this.key).update(scope).update('\0').update(body).digest('base64url').slice(0, 22);
+  }
+}
+
+const invalid = (errors: FieldError[]) => new ThreadlogError('validation_failed', undefined, { errors });
+
+const MAX_LIMIT = 100;
+const MAX_PAGE = 1_000_000;
+
+/** The parameters of every list, as JSON Schema. */
+export const PAGING_PARAMETERS = {
+  page: { type: 'integer', minimum: 1, maximum: MAX_PAGE, default: 1, description: 'Not beside a cursor.' },
+  limit: { type: 'integer', minimum: 1, maximum: MAX_LIMIT, default: 25 },
+  cursor: { type: 'string', description: 'nextCursor of the page before, with the same filters and sort.' },
+  total: { type: 'string', enum: ['none'], description: 'Leaves out the total, which is cheaper.' },
+} as const;
+
+/** Reads page, limit, cursor and total from a query of texts. @throws ThreadlogError validation_failed */
+export function readPaging(query: Readonly<Record<string, unknown>>, cursors: Cursors, scope: string): Paging {
+  const errors: FieldError[] = [];
+  const whole = (field: string, fallback: number, max: number) => {
+    const text = query[field];
+    if (text === undefined) return fallback;
+    if (typeof text === 'string' && /^[1-9]\d{0,8}$/.test(text) && Number(text) <= max) return Number(text);
+    errors.push({ field, message: `must be a whole number from 1 to ${max}` });
+    return fallback;
+  };
+  const limit = whole('limit', 25, MAX_LIMIT);
+  const page = whole('page', 1, MAX_PAGE);
+  const total = query['total'];
+  if (total !== undefined && total !== 'none') errors.push({ field: 'total', message: 'must be none, or absent' });
+  const cursor = query['cursor'];
+  if (cursor !== undefined && typeof cursor !== 'string') errors.push({ field: 'cursor', message: 'must be one cursor' });
+  if (cursor !== undefined && query['page'] !== undefined) errors.push({ field: 'page', message: 'must be absent beside a cursor' });
+  if ((page - 1) * limit > MAX_OFFSET)
+    errors.push({ field: 'page', message: `reaches at most ${MAX_OFFSET} rows; use nextCursor to go further` });
+  if (errors.length > 0) throw invalid(errors);
+  return { page, limit, after: typeof cursor === 'string' ? cursors.read(scope, cursor) : undefined, withTotal: total !== 'none' };
+}

@@ -1,0 +1,31 @@
+import type { FastifyRequest } from 'fastify';
+import type { Position } from '../event-store/event-store.js';
+import { ThreadlogError } from '../platform/errors.js';
+import type { Checkpoints } from './checkpoints.js';
+
+/** The group of projections that lists, people and settings are read from. */
+export const CORE_GROUP = 'core';
+
+/** How long a read waits for its read model (ms). */
+const WAIT_MS = 5_000;
+
+/** A position looks like one of the log's own: fixed width, digits and a separator. */
+const POSITION = /^[0-9a-z.:@-]{1,100}$/;
+
+/** Lets a read see an earlier write. */
+export class ReadModel {
+  constructor(private readonly checkpoints: Checkpoints) {}
+
+  /**
+   * Waits until the read model has reached the request's X-Min-Position, if it has one.
+   * @throws ThreadlogError malformed_request, read_model_behind
+   */
+  async reached(request: FastifyRequest): Promise<void> {
+    const header = request.headers['x-min-position'];
+    if (header === undefined) return;
+    if (typeof header !== 'string' || !POSITION.test(header))
+      throw new ThreadlogError('malformed_request', 'X-Min-Position is the X-Position of an earlier answer');
+    const waited = await this.checkpoints.waitFor(CORE_GROUP, header as Position, WAIT_MS);
+    if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
+  }
+}
