@@ -1,0 +1,173 @@
+import { type DynamicModule, Inject, Module, type Type } from '@nestjs/common';
+import { APP_GUARD, DiscoveryModule } from '@nestjs/core';
+import { CommandBus, CqrsModule } from '@nestjs/cqrs';
+import { apiKeyCommandHandlers } from './api-keys/api-key.commands.js';
+import * as apiKeyCommands from './api-keys/api-key.commands.js';
+import { ApiKeyController } from './api-keys/api-key.controller.js';
+import { ApiKeyService } from './api-keys/api-key.service.js';
+import type { Backend } from './backend.js';
+import { cannedResponseCommandHandlers, CannedResponseWriter } from './canned-responses/canned-response.commands.js';
+import * as cannedResponseCommands from './canned-responses/canned-response.commands.js';
+import { CannedResponseController } from './canned-responses/canned-response.controller.js';
+import { CannedResponseRenderer } from './canned-responses/canned-response.rendering.js';
+import { companyCommandHandlers } from './companies/company.commands.js';
+import * as companyCommands from './companies/company.commands.js';
+import { CompanyController } from './companies/company.controller.js';
+import { bulkCommandHandlers } from './conversations/bulk.js';
+import * as bulkCommands from './conversations/bulk.js';
+import { BulkController } from './conversations/bulk.controller.js';
+import { conversationCommandHandlers, ConversationWriter } from './conversations/conversation.commands.js';
+import * as conversationCommands from './conversations/conversation.commands.js';
+import { ConversationController } from './conversations/conversation.controller.js';
+import { VisitorConversations } from './conversations/visitor-conversations.js';
+import { DocsController } from './docs/docs.controller.js';
+import { EVENT_STORE } from './event-store/event-store.js';
+import { Transactor } from './event-store/transact.js';
+import { inboxCommandHandlers, InboxWriter } from './inboxes/inbox.commands.js';
+import * as inboxCommands from './inboxes/inbox.commands.js';
+import { InboxController } from './inboxes/inbox.controller.js';
+import { Metrics } from './metrics/metrics.js';
+import { METRICS_ELSEWHERE, MetricsController } from './metrics/metrics.controller.js';
+import { OrganizationService } from './organizations/organization.service.js';
+import { ApiKeys } from './platform/api-keys.js';
+import { AGENT_DIRECTORY, AuthGuard, VISITOR_TOKENS } from './platform/auth.guard.js';
+import { CLOCK } from './platform/clock.js';
+import { DATABASE } from './platform/database.js';
+import { IDS } from './platform/ids.js';
+import { IdempotencyKeys, KeptAnswers } from './platform/idempotency.js';
+import { RateLimits } from './platform/rate-limits.js';
+import { MasterKey } from './platform/sealing.js';
+import { VisitorKeys } from './platform/visitor-keys.js';
+import { VisitorTokenSigner } from './platform/visitor-token.js';
+import { assertHandled } from './platform/start-checks.js';
+import { Checkpoints } from './queries/checkpoints.js';
+import { ConversationReader, conversationQueryHandlers } from './queries/conversation.js';
+import * as conversationQueries from './queries/conversation.js';
+import { FindConversationIdsHandler, ListConversationsHandler } from './queries/conversation-list.js';
+import * as conversationListQueries from './queries/conversation-list.js';
+import { ListOwnConversationsHandler } from './queries/visitor-conversation-list.js';
+import * as visitorConversationListQueries from './queries/visitor-conversation-list.js';
+import { HealthController } from './queries/health.controller.js';
+import { HistoryReader } from './queries/history.js';
+import { Cursors } from './queries/paging.js';
+import { PeopleQueries } from './queries/people.js';
+import { ReadModel } from './queries/read-model.js';
+import { StreamAgentDirectory } from './team/agent-directory.js';
+import { AgentController } from './team/agents.controller.js';
+import { TeamController } from './team/teams.controller.js';
+import { teamCommandHandlers } from './team/team.commands.js';
+import * as teamCommands from './team/team.commands.js';
+import { visitorCommandHandlers } from './visitors/visitor.commands.js';
+import * as visitorCommands from './visitors/visitor.commands.js';
+import { VisitorController } from './visitors/visitor.controller.js';
+import { VisitorTokenController } from './visitors/visitor-token.controller.js';
+import { VisitorTokens } from './visitors/visitor-tokens.js';
+import { VisitorDirectory } from './visitors/visitor.directory.js';
+
+/** Every file that declares commands or queries. */
+const MESSAGES = [
+  apiKeyCommands,
+  cannedResponseCommands,
+  bulkCommands,
+  companyCommands,
+  conversationCommands,
+  inboxCommands,
+  conversationQueries,
+  conversationListQueries,
+  visitorConversationListQueries,
+  teamCommands,
+  visitorCommands,
+];
+
+/** The API: every controller, every handler, and what they are made of. The parts come from an open backend. */
+@Module({})
+export class AppModule {
+  constructor(@Inject(CommandBus) bus: CommandBus, @Inject(Metrics) metrics: Metrics) {
+    metrics.measureCommands(bus);
+  }
+
+  /** Every controller; the documents of roles and routes are generated from them. */
+  static readonly controllers: readonly Type[] = [
+    ConversationController,
+    BulkController,
+    VisitorController,
+    VisitorTokenController,
+    CompanyController,
+    InboxController,
+    AgentController,
+    TeamController,
+    CannedResponseController,
+    ApiKeyController,
+    HealthController,
+    DocsController,
+    MetricsController,
+  ];
+
+  static over(backend: Backend): DynamicModule {
+    const { store, transactor, keys, database, checkpoints, cursors, masterKey, unchangedAnswers } = backend;
+    const apiKeys = new ApiKeys(database);
+    const assignees = new StreamAgentDirectory(transactor);
+    const apiKeyService = new ApiKeyService(transactor, database, apiKeys, masterKey, assignees);
+    const visitors = new VisitorDirectory(transactor, keys, unchangedAnswers);
+    const kept = new KeptAnswers(database);
+    const signer = new VisitorTokenSigner(masterKey.derive('visitor tokens'));
+    const visitorTokens = new VisitorTokens(transactor, visitors, signer, kept, backend.clock, backend.ids);
+    const handlers = [
+      ListConversationsHandler,
+      FindConversationIdsHandler,
+      ListOwnConversationsHandler,
+      ...conversationCommandHandlers,
+      ...bulkCommandHandlers,
+      ...conversationQueryHandlers,
+      ...visitorCommandHandlers,
+      ...companyCommandHandlers,
+      ...inboxCommandHandlers,
+      ...teamCommandHandlers,
+      ...cannedResponseCommandHandlers,
+      ...apiKeyCommandHandlers,
+    ];
+    assertHandled(MESSAGES, handlers);
+    const { RATE_LIMIT_PER_MINUTE, AUTH_FAILURES_PER_MINUTE } = backend.config;
+    const rateLimits = new RateLimits({ requests: RATE_LIMIT_PER_MINUTE, failures: AUTH_FAILURES_PER_MINUTE }, backend.clock);
+    return {
+      module: AppModule,
+      imports: [CqrsModule.forRoot(), DiscoveryModule],
+      controllers: [...AppModule.controllers],
+      providers: [
+        { provide: APP_GUARD, useClass: AuthGuard },
+        { provide: EVENT_STORE, useValue: store },
+        { provide: DATABASE, useValue: database },
+        { provide: CLOCK, useValue: backend.clock },
+        { provide: IDS, useValue: backend.ids },
+        { provide: Transactor, useValue: transactor },
+        { provide: VisitorKeys, useValue: keys },
+        { provide: MasterKey, useValue: masterKey },
+        { provide: Checkpoints, useValue: checkpoints },
+        { provide: Cursors, useValue: cursors },
+        { provide: ApiKeys, useValue: apiKeys },
+        { provide: IdempotencyKeys, useValue: new IdempotencyKeys(keys, database) },
+        { provide: Metrics, useValue: new Metrics(store, checkpoints, backend.clock, { pool: backend.pool, transactor }) },
+        { provide: METRICS_ELSEWHERE, useValue: backend.config.METRICS_PORT !== undefined },
+        { provide: RateLimits, useValue: rateLimits },
+        { provide: ReadModel, useValue: new ReadModel(checkpoints) },
+        { provide: VisitorDirectory, useValue: visitors },
+        { provide: KeptAnswers, useValue: kept },
+        { provide: VisitorTokens, useValue: visitorTokens },
+        { provide: VISITOR_TOKENS, useValue: visitorTokens },
+        { provide: ConversationWriter, useValue: new ConversationWriter(transactor, keys) },
+        { provide: CannedResponseWriter, useValue: new CannedResponseWriter(transactor, keys) },
+        { provide: CannedResponseRenderer, useValue: new CannedResponseRenderer(transactor, keys) },
+        { provide: ConversationReader, useValue: new ConversationReader(store, transactor, keys) },
+        { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
+        { provide: PeopleQueries, useValue: new PeopleQueries(database, cursors) },
+        { provide: StreamAgentDirectory, useValue: assignees },
+        { provide: AGENT_DIRECTORY, useValue: assignees },
+        VisitorConversations,
+        { provide: InboxWriter, useValue: new InboxWriter(transactor, assignees) },
+        { provide: ApiKeyService, useValue: apiKeyService },
+        { provide: OrganizationService, useValue: new OrganizationService(transactor, database, keys, apiKeyService) },
+        ...handlers,
+      ],
+    };
+  }
+}

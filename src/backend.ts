@@ -1,0 +1,127 @@
+import { type Kysely, sql } from 'kysely';
+import type pg from 'pg';
+import type { Logger } from 'pino';
+import type { Config } from './config.js';
+import type { EventStore } from './event-store/event-store.js';
+import { openEventStore } from './event-store/open-event-store.js';
+import { Transactor } from './event-store/transact.js';
+import { type Clock, systemClock } from './platform/clock.js';
+import { type Database, type OpenDatabase, openDatabase } from './platform/database.js';
+import { UnchangedAnswerRows } from './platform/idempotency.js';
+import { type Ids, randomIds } from './platform/ids.js';
+import { openMasterKey } from './platform/master-key.js';
+import { migrateToLatest } from './platform/migrate.js';
+import type { MasterKey } from './platform/sealing.js';
+import { VisitorKeys } from './platform/visitor-keys.js';
+import { Checkpoints } from './queries/checkpoints.js';
+import { Cursors } from './queries/paging.js';
+
+/** What every process of Threadlog stands on: the database, the log, the keys, and the command protocol over them. */
+export interface Backend {
+  readonly config: Config;
+  readonly logger: Logger;
+  readonly databaseUrl: string;
+  readonly database: Kysely<Database>;
+  /** The connections of `database`. */
+  readonly pool: pg.Pool;
+  readonly store: EventStore;
+  readonly transactor: Transactor;
+  readonly masterKey: MasterKey;
+  readonly keys: VisitorKeys;
+  readonly checkpoints: Checkpoints;
+  readonly cursors: Cursors;
+  readonly unchangedAnswers: UnchangedAnswerRows;
+  readonly clock: Clock;
+  /** By which timers are due (ms): the database's clock, which all processes share. An injected clock stands in for it too. */
+  readonly timersNow: () => Promise<number>;
+  readonly ids: Ids;
+  /** In reverse order of opening; the embedded server last. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens everything that the configuration names: starts or finds the embedded PostgreSQL when there is no DATABASE_URL, migrates, opens
+ * the log.
+ * @throws Error with a message for people when something cannot be reached or started
+ */
+export async function openBackend(
+  config: Config,
+  logger: Logger,
+  options: {
+    readonly name: string;
+    readonly clock?: Clock;
+    readonly ids?: Ids;
+    readonly connectTimeoutMs?: number;
+    readonly queryTimeoutMs?: number;
+  } = {
+    name: 'threadlog',
+  },
+): Promise<Backend> {
+  const closing: (() => Promise<void>)[] = [];
+  const close = async () => {
+    for (const step of closing.splice(0).reverse()) await step();
+  };
+  try {
+    let databaseUrl = config.DATABASE_URL;
+    if (databaseUrl === undefined) {
+      const { startEmbeddedPostgres } = await import('./platform/embedded-postgres.js');
+      const embedded = await startEmbeddedPostgres({
+        dataDir: config.DATA_DIR,
+        log: (line) => logger.info({ component: 'postgres' }, line),
+      });
+      closing.push(() => embedded.stop());
+      databaseUrl = embedded.url;
+    }
+    await migrateToLatest(databaseUrl);
+    const database: OpenDatabase = openDatabase({
+      url: databaseUrl,
+      poolSize: config.POOL_SIZE,
+      name: options.name,
+      onError: (error) => logger.warn({ error: error.message }, 'a database connection broke'),
+      ...(options.connectTimeoutMs === undefined ? {} : { connectTimeoutMs: options.connectTimeoutMs }),
+      ...(options.queryTimeoutMs === undefined ? {} : { queryTimeoutMs: options.queryTimeoutMs }),
+    });
+    closing.push(() => database.close());
+    const masterKey = await openMasterKey(config.MASTER_KEY, config.DATA_DIR);
+    const keys = new VisitorKeys(database.kysely, masterKey);
+    await keys.assertMasterKey();
+    const store = await openEventStore({
+      databaseUrl,
+      eventstoreUrl: config.EVENTSTORE_URL,
+      name: options.name,
+      onWarning: (warning) => logger.warn(warning),
+    });
+    closing.push(() => store.close());
+    const clock = options.clock ?? systemClock;
+    const ids = options.ids ?? randomIds;
+    const unchangedAnswers = new UnchangedAnswerRows(database.kysely);
+    return {
+      config,
+      logger,
+      databaseUrl,
+      database: database.kysely,
+      pool: database.pool,
+      store,
+      transactor: new Transactor(store, clock, ids, unchangedAnswers),
+      masterKey,
+      keys,
+      checkpoints: new Checkpoints(database.kysely),
+      cursors: new Cursors(masterKey.derive('cursors')),
+      unchangedAnswers,
+      clock,
+      timersNow: options.clock === undefined ? () => databaseNow(database.kysely) : () => Promise.resolve(clock.now()),
+      ids,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function databaseNow(database: Kysely<Database>): Promise<number> {
+  const { rows } = await sql<{ ms: number }>`select (extract(epoch from clock_timestamp()) * 1000)::bigint as ms`.execute(database);
+  const [now] = rows;
+  if (now === undefined) throw new Error('the database did not tell the time');
+  return now.ms;
+}

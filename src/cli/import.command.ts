@@ -1,0 +1,316 @@
+import { BadDialogue, ConversationImporter, type Dialogue, type Imported, readDialogue } from '../conversations/conversation.import.js';
+import { ConversationWriter } from '../conversations/conversation.commands.js';
+import { VisitorDirectory } from '../visitors/visitor.directory.js';
+import { type Command, type ExitCode, oneOf, parseCommandLine, WrongUsage } from './command.js';
+import { type ExportHeader, headerOf } from './log-export.js';
+import { eventsInFile, LogImport } from './log-import.js';
+import { type Line, readLines } from './ndjson-lines.js';
+import { patience } from './patience.js';
+import { ReadModels } from './read-models.js';
+import { chooseOrganization, type Session, withSession } from './session.js';
+import { count, counted, type Terminal } from './terminal.js';
+
+/** Dialogues and bytes of text that are worked on together; so many blocks are in hand at once, so that reading never waits for the log. */
+const BLOCK_DIALOGUES = 32;
+const BLOCK_BYTES = 1024 * 1024;
+const BLOCKS = 4;
+/** Bad lines that are told one by one; the rest is counted. */
+const SHOWN = 1_000;
+const PROGRESS_MS = 200;
+
+export const importCommand: Command = {
+  help: `Usage: threadlog import FILE [--organization ID] [--on-bad-line skip|fail] [--no-wait] [--json]
+       threadlog import EXPORT [--no-wait] [--json]
+
+Brings conversations into the log, one JSON object a line:
+  {"id": "7", "topics": ["billing"], "turns": [{"from": "visitor", "text": "Hello"}, {"from": "agent", "text": "Hi!"}]}
+docs/import.md tells all fields. FILE may be packed with gzip; - is standard input. It is never held in memory as a whole.
+
+Importing the same again adds nothing, and after an interruption at any point it adds what is missing. Imported conversations cause no
+webhook, rule or assignment. At the end it waits until everything can be read, running the projections itself when no server does.
+
+What threadlog export wrote is recognized. It is imported into an empty instance, with the same MASTER_KEY, while no server or worker runs:
+same ids, times, revisions and hashes, same answers. Anything else than an empty instance, or one that the same export was begun to be
+imported into, is refused and left as it is. docs/export.md tells more.
+
+  --organization ID       may be left out while there is only one; an export brings its own
+  --on-bad-line skip      report lines that cannot be imported with their number, and go on
+  --on-bad-line fail      stop at the first of them (the default); what was imported before it stays
+  --no-wait               end when everything is in the log
+  --json                  print one JSON document: {lines, imported, present, bad, badLines, messages, seconds, messagesPerSecond},
+                          of an export {events, present, kept: {TABLE: rows}, from, log, seconds, eventsPerSecond}`,
+
+  async run(given, terminal, signal) {
+    const options = {
+      organization: { type: 'string' },
+      'on-bad-line': { type: 'string' },
+      'no-wait': { type: 'boolean' },
+      json: { type: 'boolean' },
+    } as const;
+    const { values, positionals } = parseCommandLine(given, options, ['FILE']);
+    const [path = ''] = positionals;
+    const onBadLine = oneOf('--on-bad-line', values['on-bad-line'] ?? 'fail', ['skip', 'fail']);
+    const wait = values['no-wait'] !== true;
+    const json = values.json === true;
+    const lines = readLines(path, signal);
+    try {
+      const first = await lines.next();
+      const header = first.done === true || first.value.text === undefined ? undefined : headerOf(first.value.text);
+      const all = withFirst(first, lines);
+      if (header !== undefined) {
+        if (values.organization !== undefined || values['on-bad-line'] !== undefined)
+          throw new WrongUsage('--organization and --on-bad-line are for conversations: an export is imported as it is');
+        // Before anything is opened. What comes through a pipe can be read once only; there the end is missed when it is due.
+        const total = path === '-' ? undefined : await eventsInFile(readLines(path, signal));
+        return await withSession((session) => importExport(session, { header, lines: all, total, wait, json }, terminal, signal));
+      }
+      return await withSession(async (session) => {
+        const organizationId = await chooseOrganization(session, values.organization);
+        const readModels = new ReadModels(session.backend, terminal);
+        const run = new ImportRun(session, organizationId, terminal, onBadLine, signal);
+        try {
+          // As soon as there is something to fold: a second run over the same file has nothing.
+          await run.all(all, wait ? () => readModels.ensureRunning() : undefined);
+          if (!run.failed && wait) await readModels.caughtUp(signal);
+        } finally {
+          await readModels.stop();
+        }
+        run.report(json);
+        return run.failed ? 1 : 0;
+      });
+    } finally {
+      await lines.return();
+    }
+  },
+};
+
+async function* withFirst<T>(first: IteratorResult<T, void>, rest: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {
+  if (first.done === true) return;
+  yield first.value;
+  yield* rest;
+}
+
+async function importExport(
+  { backend }: Session,
+  given: {
+    readonly header: ExportHeader;
+    readonly lines: AsyncIterable<Line>;
+    readonly total: number | undefined;
+    readonly wait: boolean;
+    readonly json: boolean;
+  },
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<ExitCode> {
+  const { store, database, masterKey } = backend;
+  const { header, wait, json } = given;
+  const began = performance.now();
+  const run = new LogImport({ store, database, masterKey, patiently: patience(signal) }, header, signal);
+  const { done } = run;
+  const telling = setInterval(() => {
+    const of = given.total === undefined ? '' : ` of ${count(given.total)}`;
+    const rate = done.events / ((performance.now() - began) / 1_000);
+    terminal.progress(
+      `${count(done.events + done.present)}${of} events, ${count(done.present)} of them already there; ${count(rate)} a second`,
+    );
+  }, PROGRESS_MS);
+  try {
+    await run.run(given.lines);
+  } finally {
+    clearInterval(telling);
+  }
+  const seconds = (performance.now() - began) / 1_000;
+  if (wait) {
+    // Only now: what projections and reactors would append meanwhile is in the export already, or comes after it.
+    const readModels = new ReadModels(backend, terminal, 'projections alone');
+    try {
+      await readModels.caughtUp(signal);
+    } finally {
+      await readModels.stop();
+    }
+  }
+  const { events, present, kept } = done;
+  const rate = events / seconds;
+  if (json) {
+    const answer = { events, present, kept, from: header.log.id, log: store.log.id };
+    terminal.json({ ...answer, seconds: Number(seconds.toFixed(3)), eventsPerSecond: Math.round(rate) });
+  } else {
+    terminal.answer(`events imported        ${count(events)}`);
+    terminal.answer(`  already there        ${count(present)}`);
+    terminal.answer(`keys and other rows    ${count(Object.values(kept).reduce((sum, rows) => sum + rows, 0))}`);
+    terminal.answer(`seconds                ${seconds.toFixed(1)}`);
+    terminal.answer(`events a second        ${count(rate)}`);
+  }
+  return 0;
+}
+
+/** A line's number with its dialogue. */
+interface Numbered {
+  readonly line: number;
+  readonly dialogue: Dialogue;
+}
+
+/** One run over one file. */
+class ImportRun {
+  /** A bad line ended it. */
+  failed = false;
+  private lines = 0;
+  private imported = 0;
+  private present = 0;
+  private messages = 0;
+  private bad = 0;
+  private readonly badLines: { line: number; reason: string }[] = [];
+  private readonly began = performance.now();
+  private toldAt = 0;
+  private readonly importer: ConversationImporter;
+
+  constructor(
+    private readonly session: Session,
+    organizationId: string,
+    private readonly terminal: Terminal,
+    private readonly onBadLine: 'skip' | 'fail',
+    private readonly signal: AbortSignal,
+  ) {
+    const { store, transactor, keys, unchangedAnswers, ids } = session.backend;
+    this.importer = new ConversationImporter(
+      {
+        store,
+        transactor,
+        keys,
+        ids,
+        agents: session.agents,
+        visitors: new VisitorDirectory(transactor, keys, unchangedAnswers),
+        conversations: new ConversationWriter(transactor, keys),
+        patiently: patience(signal),
+      },
+      organizationId,
+    );
+  }
+
+  /**
+   * @param onFirst called once, when something was imported
+   * @throws CommandFailed when the file or a store gives out
+   */
+  async all(lines: AsyncIterable<Line>, onFirst?: () => Promise<void>): Promise<void> {
+    const { signal } = this;
+    const inHand = new Set<Promise<void>>();
+    let fault: { readonly error: unknown } | undefined;
+    let first = onFirst;
+    const begin = (block: readonly Numbered[]) => {
+      const working = this.block(block)
+        .then(async () => {
+          if (this.imported === 0 || first === undefined) return;
+          const run = first;
+          first = undefined;
+          await run();
+        })
+        .catch((error: unknown) => void (fault ??= { error }))
+        .finally(() => inHand.delete(working));
+      inHand.add(working);
+    };
+    let block: Numbered[] = [];
+    let bytes = 0;
+    try {
+      for await (const line of lines) {
+        this.lines++;
+        const dialogue = this.read(line);
+        if (dialogue !== undefined) {
+          block.push({ line: line.number, dialogue });
+          bytes += line.text?.length ?? 0;
+        }
+        if (block.length >= BLOCK_DIALOGUES || bytes >= BLOCK_BYTES) {
+          begin(block);
+          block = [];
+          bytes = 0;
+          while (inHand.size >= BLOCKS) await Promise.race(inHand);
+        }
+        if (this.failed || fault !== undefined || signal.aborted) break;
+      }
+      if (block.length > 0 && fault === undefined && !signal.aborted) begin(block);
+    } finally {
+      // What is under way ends before the stores are closed under it.
+      await Promise.all(inHand);
+    }
+    signal.throwIfAborted();
+    if (fault !== undefined) throw fault.error;
+  }
+
+  report(json: boolean): void {
+    const seconds = (performance.now() - this.began) / 1_000;
+    const rate = this.messages / seconds;
+    if (json) {
+      this.terminal.json({
+        lines: this.lines,
+        imported: this.imported,
+        present: this.present,
+        bad: this.bad,
+        badLines: this.badLines,
+        messages: this.messages,
+        seconds: Number(seconds.toFixed(3)),
+        messagesPerSecond: Math.round(rate),
+      });
+      return;
+    }
+    this.terminal.answer(`lines                     ${count(this.lines)}`);
+    this.terminal.answer(`conversations imported    ${count(this.imported)}`);
+    this.terminal.answer(`  already there           ${count(this.present)}`);
+    this.terminal.answer(`  bad lines               ${count(this.bad)}`);
+    this.terminal.answer(`messages imported         ${count(this.messages)}`);
+    this.terminal.answer(`seconds                   ${seconds.toFixed(1)}`);
+    this.terminal.answer(`messages a second         ${count(rate)}`);
+  }
+
+  private read({ number, text, fault }: Line): Dialogue | undefined {
+    if (text === undefined) {
+      this.badLine(number, fault ?? 'cannot be read');
+      return undefined;
+    }
+    try {
+      return readDialogue(text, this.session.backend.clock.now());
+    } catch (error) {
+      if (!(error instanceof BadDialogue)) throw error;
+      this.badLine(number, error.message);
+      return undefined;
+    }
+  }
+
+  private badLine(line: number, reason: string): void {
+    this.bad++;
+    if (this.onBadLine === 'fail') this.failed = true;
+    if (this.badLines.length >= SHOWN) return;
+    this.badLines.push({ line, reason });
+    this.terminal.note(`line ${line}: ${reason}`);
+    if (this.badLines.length === SHOWN) this.terminal.note('further bad lines are counted only');
+  }
+
+  private async block(block: readonly Numbered[]): Promise<void> {
+    const results = await this.importer.importAll(block.map(({ dialogue }) => dialogue));
+    results.forEach((result, index) => this.tally(result, block[index]?.line ?? 0));
+    this.tell();
+  }
+
+  private tally(result: Imported, line: number): void {
+    switch (result.outcome) {
+      case 'imported':
+        this.imported++;
+        this.messages += result.messages;
+        return;
+      case 'present':
+        this.present++;
+        return;
+      case 'refused':
+        this.badLine(line, result.reason);
+    }
+  }
+
+  private tell(): void {
+    const now = performance.now();
+    if (now - this.toldAt < PROGRESS_MS) return;
+    this.toldAt = now;
+    const rate = this.messages / ((now - this.began) / 1_000);
+    this.terminal.progress(
+      `${counted(this.imported, 'conversation')} imported, ${count(this.present)} already there, ${count(this.bad)} bad; ` +
+        `${counted(this.messages, 'message')}, ${count(rate)} a second`,
+    );
+  }
+}

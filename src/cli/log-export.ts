@@ -1,0 +1,207 @@
+import { createHash, createHmac, type Hash, timingSafeEqual } from 'node:crypto';
+import { z } from 'zod';
+import { migrations } from '../../migrations/migrations.js';
+import type { Backend } from '../backend.js';
+import { parseStreamName, type StreamName } from '../event-store/event-store.js';
+import { eventsUntil } from '../event-store/events-until.js';
+import { HeadKey, type LogFold, type LogHead, logHead, LOG_START, nextFold } from '../event-store/log-head.js';
+import { ChainCheck } from '../event-store/log-verification.js';
+import { type KeptRow, readKept } from '../platform/keep-tables.js';
+import type { MasterKey } from '../platform/sealing.js';
+import { CommandFailed } from './command.js';
+
+/*
+ * The file of an export: one JSON document a line. A header, the rows of the schema keep that the log cannot give back, a seal over all
+ * lines before it, the events in feed order with their stored bytes, and an end with the signed head of them. docs/export.md explains it.
+ *
+ * Who does not hold MASTER_KEY can neither change a row (the seal), nor an event (the head), nor leave any of them out.
+ */
+
+/** Rises when an older build could not read the file any more. */
+export const EXPORT_FORMAT = 1;
+
+const counts = z.record(z.string(), z.number().int().min(0));
+
+/** The first line. */
+export const exportHeader = z.strictObject({
+  threadlog: z.literal('export'),
+  format: z.number().int().min(1),
+  log: z.strictObject({ adapter: z.string(), id: z.string().min(1) }),
+  /** The position of the last event that may be in it. */
+  until: z.string(),
+  /** Null for all of them. */
+  organizationId: z.string().nullable(),
+  /** The last migration of the database that it came from. */
+  migration: z.string(),
+  /** Tells whether a MASTER_KEY is the one that opens it. */
+  masterKey: z.string(),
+  at: z.string(),
+});
+export type ExportHeader = z.infer<typeof exportHeader>;
+
+export const exportRow = z.strictObject({ keep: z.string(), row: z.record(z.string(), z.unknown()) });
+export const exportSeal = z.strictObject({ kept: counts, seal: z.string().regex(/^[0-9a-f]{64}$/) });
+
+/** An event with its stored texts as they are, and the place that it had in its log. */
+export const exportEvent = z.strictObject({
+  position: z.string(),
+  stream: z.string(),
+  revision: z.number().int().min(0),
+  id: z.string(),
+  type: z.string(),
+  data: z.string(),
+  metadata: z.string(),
+});
+export type ExportEvent = z.infer<typeof exportEvent> & { readonly stream: StreamName };
+
+/** The last line. `head` is the head of a log that holds these events and no others. */
+export const exportEnd = z.strictObject({ end: z.literal(true), events: z.number().int().min(0), head: logHead });
+export type ExportEnd = z.infer<typeof exportEnd>;
+
+/** What only a holder of MASTER_KEY can tell of an export. */
+export class ExportKey {
+  private readonly key: Buffer;
+  private readonly head: HeadKey;
+  private readonly sealed: Hash = createHash('sha256');
+
+  constructor(masterKey: MasterKey) {
+    this.key = masterKey.derive('log export');
+    this.head = new HeadKey(masterKey);
+  }
+
+  /** The same for every holder of the key, and of no use to others. */
+  check(logId: string): string {
+    return this.mac(`check ${logId}`);
+  }
+
+  isOf({ masterKey, log }: ExportHeader): boolean {
+    const given = Buffer.from(masterKey);
+    const own = Buffer.from(this.check(log.id));
+    return given.length === own.length && timingSafeEqual(given, own);
+  }
+
+  /** The next line that the seal covers. */
+  cover(line: string): void {
+    this.sealed.update(line).update('\n');
+  }
+
+  /** Over all lines that were covered so far. */
+  seal(): string {
+    return this.mac(`seal ${this.sealed.copy().digest('hex')}`);
+  }
+
+  sign(fold: LogFold, logId: string): LogHead {
+    return this.head.sign(fold, logId);
+  }
+
+  signed(head: LogHead): boolean {
+    return this.head.signed(head);
+  }
+
+  private mac(text: string): string {
+    return createHmac('sha256', this.key).update(text).digest('hex');
+  }
+}
+
+/** How far an export is. */
+export interface Exported {
+  events: number;
+  readonly kept: Record<string, number>;
+  /** Once it is whole. */
+  head: LogHead | undefined;
+}
+
+export interface ExportParts extends Pick<Backend, 'store' | 'database' | 'masterKey'> {
+  /** ms */
+  readonly now: number;
+  /** Of one organization alone. */
+  readonly organizationId?: string;
+}
+
+/**
+ * The lines of an export, in chunks of text: of everything that is in the log when it begins. The rows are read after that moment, so that
+ * every event finds its key. Never more than a batch is in memory.
+ * @param exported told as it goes
+ * @throws CommandFailed when an event is not what was written
+ */
+export async function* exportLog(parts: ExportParts, exported: Exported, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
+  const { store, database, masterKey, organizationId, now } = parts;
+  const key = new ExportKey(masterKey);
+  const end = await store.head();
+  const header: ExportHeader = {
+    threadlog: 'export',
+    format: EXPORT_FORMAT,
+    log: store.log,
+    until: end,
+    organizationId: organizationId ?? null,
+    migration: latestMigration(),
+    masterKey: key.check(store.log.id),
+    at: new Date(now).toISOString(),
+  };
+  const covered = (value: ExportHeader | { keep: string; row: KeptRow }) => {
+    const line = JSON.stringify(value);
+    key.cover(line);
+    return `${line}\n`;
+  };
+  yield covered(header);
+
+  const includes = async (stream: StreamName) => {
+    for await (const [first] of store.read(stream, { limit: 1 })) return first !== undefined && first.position <= end;
+    return false;
+  };
+  for await (const rows of readKept(database, { ...(organizationId === undefined ? {} : { organizationId }), includes })) {
+    signal.throwIfAborted();
+    for (const { table } of rows) exported.kept[table] = (exported.kept[table] ?? 0) + 1;
+    yield rows.map(({ table, row }) => covered({ keep: table, row })).join('');
+  }
+  yield `${JSON.stringify({ kept: exported.kept, seal: key.seal() })}\n`;
+
+  const chain = new ChainCheck(store);
+  let fold = LOG_START;
+  for await (const events of eventsUntil(store, end, signal)) {
+    const lines: string[] = [];
+    for (const event of events) {
+      if (organizationId !== undefined && parseStreamName(event.stream)?.organizationId !== organizationId) continue;
+      const why = await chain.whyNot(event);
+      if (why !== undefined)
+        throw new CommandFailed(
+          `${event.stream} revision ${event.revision} (position ${event.position}): ${why}; threadlog verify tells all of them`,
+        );
+      const { position, stream, revision, id, type, data, metadata } = event;
+      lines.push(JSON.stringify({ position, stream, revision, id, type, data, metadata }), '\n');
+      fold = nextFold(fold, event);
+      exported.events++;
+    }
+    if (lines.length > 0) yield lines.join('');
+  }
+  exported.head = key.sign(fold, store.log.id);
+  yield `${JSON.stringify({ end: true, events: fold.count, head: exported.head } satisfies ExportEnd)}\n`;
+}
+
+/** Migrations have names that sort. */
+export function latestMigration(): string {
+  return Object.keys(migrations).toSorted().at(-1) ?? '';
+}
+
+/** The header, when the line is one: an export is recognized by it. @throws CommandFailed for one that this build cannot read */
+export function headerOf(line: string): ExportHeader | undefined {
+  if (!line.startsWith('{"threadlog":"export",')) return undefined;
+  const value = jsonOf(line);
+  const read = exportHeader.safeParse(value);
+  if (read.success && read.data.format === EXPORT_FORMAT) return read.data;
+  const { format } = z.object({ format: z.number() }).catch({ format: EXPORT_FORMAT }).parse(value);
+  throw new CommandFailed(
+    format === EXPORT_FORMAT
+      ? 'its first line is damaged: it is no whole export'
+      : `it is an export in the format ${format}, and this build reads the format ${EXPORT_FORMAT}`,
+  );
+}
+
+/** Undefined for what is not JSON. */
+export function jsonOf(line: string): unknown {
+  try {
+    return JSON.parse(line) as unknown;
+  } catch {
+    return undefined;
+  }
+}

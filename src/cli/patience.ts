@@ -1,0 +1,23 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isPassing } from '../conversations/conversation.import.js';
+import { CommandFailed } from './command.js';
+
+/** A store that is away is waited for so long (ms) before an import gives up; run again, it goes on. */
+const PATIENCE_MS = 60_000;
+
+/** Repeats work that is safe to repeat while a store is away for a moment. */
+export function patience(signal: AbortSignal): <T>(work: () => Promise<T>) => Promise<T> {
+  return async (work) => {
+    const until = performance.now() + PATIENCE_MS;
+    for (let pause = 100; ; pause = Math.min(pause * 2, 3_000)) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!isPassing(error) || signal.aborted) throw error;
+        const why = error instanceof Error ? error.message : String(error);
+        if (performance.now() > until) throw new CommandFailed(`gave up: ${why}; run it again to go on`, { cause: error });
+        await sleep(pause, undefined, { signal });
+      }
+    }
+  };
+}

@@ -1,0 +1,190 @@
+import { constants, setPriority } from 'node:os';
+import { MOST_COUNTED, projectionLag } from '../metrics/projection-lag.js';
+import { READ_MODEL_VERSION } from '../platform/database.js';
+import type { GenerationHealth } from '../queries/checkpoints.js';
+import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
+import { withSession } from './session.js';
+import { count, counted, type Terminal } from './terminal.js';
+
+export const projectionsCommand: Command = {
+  help: `Usage: threadlog projections list [--json]
+       threadlog projections rebuild [GROUP] [--with-skipped] [--json]
+       threadlog projections pause GROUP [--json]
+       threadlog projections resume GROUP [--json]
+
+list shows how far each group of read models is, who works on it, and what is being rebuilt.
+rebuild makes a group's read models again from the log's beginning, beside the live ones, and then shows the new ones instead. Requests
+and the live group go on meanwhile. Ended before that, it has changed nothing. Without GROUP it rebuilds every group.
+pause lets a group's workers handle nothing, in every process and after restarts, until resume.
+
+  --with-skipped    take up again the events that threadlog parked skip has passed over
+  --json            print one JSON document: {groups: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
+                    seconds, eventsPerSecond}]} or {group, paused}`,
+
+  async run([action, ...given], terminal, signal) {
+    switch (action) {
+      case 'list':
+        return list(given, terminal);
+      case 'rebuild':
+        return rebuild(given, terminal, signal);
+      case 'pause':
+        return pause(given, terminal, true);
+      case 'resume':
+        return pause(given, terminal, false);
+      case undefined:
+        throw new WrongUsage('list, rebuild, pause or resume is missing');
+      default:
+        throw new WrongUsage(`there is no "projections ${action}"`);
+    }
+  },
+};
+
+const COMMON = { json: { type: 'boolean' } } as const;
+
+const groupsOfThisBuild = async () => (await import('../../projections/live.js')).GROUPS;
+
+async function list(given: readonly string[], terminal: Terminal) {
+  const { values } = parseCommandLine(given, COMMON, []);
+  return withSession(async ({ backend: { store, checkpoints, clock } }) => {
+    const known = await checkpoints.generations();
+    // A place in another log says nothing of this one.
+    const comparable = known.every(({ live, position, logId }) => !live || position === 'start' || logId === store.log.id);
+    const lags = comparable ? await projectionLag(store, checkpoints, clock.now()) : [];
+    const rows = [];
+    for (const one of known) {
+      const { group, generation, version, live, position, events, owner, idleMs, parked, stopped } = one;
+      const lag = lags.find((other) => other.generation === generation)?.events ?? null;
+      const shown = known.find((other) => other.group === group && other.version === version && other.live);
+      rows.push({
+        group,
+        generation,
+        version,
+        live,
+        status: statusOf(one),
+        position,
+        events,
+        lag,
+        lagIsExact: lag !== null && lag < MOST_COUNTED,
+        owner,
+        idleSeconds: Math.round(idleMs / 1_000),
+        parked,
+        stopped,
+        rebuild: one.phase === null ? null : { phase: one.phase, percent: percentOf(events, shown?.events ?? 0) },
+      });
+    }
+    if (values.json === true) terminal.json({ groups: rows });
+    else {
+      terminal.table(
+        ['GROUP', 'GENERATION', 'VERSION', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
+        rows.map((row) => [
+          row.group,
+          String(row.generation),
+          String(row.version),
+          row.rebuild === null
+            ? row.status
+            : `${row.status} ${row.rebuild.percent === null ? '' : `${row.rebuild.percent}%`}, ${row.rebuild.phase}`,
+          row.position,
+          count(row.events),
+          row.lag === null ? '' : `${count(row.lag)}${row.lagIsExact ? '' : '+'}`,
+          row.owner ?? '',
+          String(row.parked),
+        ]),
+        'There are no read models yet: start Threadlog once.',
+      );
+      for (const { group, generation, stopped } of rows)
+        if (stopped !== null) terminal.answer(`${group} (generation ${generation}) stopped: ${stopped}`);
+    }
+    return 0;
+  });
+}
+
+type Status = 'working' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
+
+function statusOf({ live, phase, owner, stopped, paused }: GenerationHealth): Status {
+  if (!live) return phase === null ? 'replaced' : owner === null ? 'abandoned' : 'rebuilding';
+  if (stopped !== null) return 'stopped';
+  if (paused) return 'paused';
+  return owner === null ? 'nobody works on it' : 'working';
+}
+
+/** By the events that the live generation has handled: about as many as the new one will have to. Null when nobody knows. */
+function percentOf(events: number, expected: number): number | null {
+  return expected === 0 ? null : Math.min(Math.floor((events / expected) * 100), 99);
+}
+
+async function rebuild(given: readonly string[], terminal: Terminal, signal: AbortSignal) {
+  const named = given.some((word) => !word.startsWith('-'));
+  const {
+    values,
+    positionals: [name],
+  } = parseCommandLine(given, { ...COMMON, 'with-skipped': { type: 'boolean' } } as const, named ? ['GROUP'] : []);
+  const known = await groupsOfThisBuild();
+  const names = name === undefined ? Object.keys(known) : [oneOf('GROUP', name, Object.keys(known))];
+  // It may take hours, and whoever waits for an answer comes first. What it makes PostgreSQL do has no such order.
+  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
+  const [{ rebuildGroup, RebuildRunning }, { batchDecoder }] = await Promise.all([
+    import('../../projections/runtime/rebuild.js'),
+    import('../../projections/decode.js'),
+  ]);
+  return withSession(async ({ backend: { store, keys, logger, databaseUrl } }) => {
+    const rebuilt = [];
+    for (const group of names) {
+      const began = performance.now();
+      try {
+        const result = await rebuildGroup({
+          group,
+          projections: known[group]?.() ?? [],
+          decode: batchDecoder(keys),
+          store,
+          databaseUrl,
+          log: logger,
+          signal,
+          withSkipped: values['with-skipped'] === true,
+          onProgress: ({ phase, events, expected }) => {
+            const percent = percentOf(events, expected);
+            const rate = count(events / ((performance.now() - began) / 1_000));
+            terminal.progress(
+              `${group}: ${phase}, ${counted(events, 'event')}${percent === null ? '' : ` (${percent}%)`}, ${rate} a second`,
+            );
+          },
+        });
+        const seconds = (performance.now() - began) / 1_000;
+        rebuilt.push({
+          group,
+          ...result,
+          seconds: Math.round(seconds * 10) / 10,
+          eventsPerSecond: Math.round(result.events / seconds),
+        });
+      } catch (error) {
+        if (error instanceof RebuildRunning) throw new CommandFailed(error.message, { cause: error });
+        throw error;
+      }
+    }
+    if (values.json === true) terminal.json({ rebuilt });
+    for (const { group, generation, events, seconds, eventsPerSecond, parked, oldDropped } of rebuilt) {
+      if (values.json !== true)
+        terminal.answer(
+          `${group}: generation ${generation} of version ${READ_MODEL_VERSION} is live; ${counted(events, 'event')} in ${seconds} s, ${count(eventsPerSecond)} a second`,
+        );
+      if (parked > 0) terminal.note(`${group}: ${counted(parked, 'stream')} parked; threadlog parked list names them`);
+      if (!oldDropped) terminal.note(`${group}: somebody still reads the old tables; the next rebuild drops them`);
+    }
+    return 0;
+  });
+}
+
+async function pause(given: readonly string[], terminal: Terminal, paused: boolean) {
+  const { values, positionals } = parseCommandLine(given, COMMON, ['GROUP']);
+  const group = oneOf('GROUP', positionals[0] ?? '', Object.keys(await groupsOfThisBuild()));
+  const { pauseGroup } = await import('../../projections/runtime/lease.js');
+  return withSession(async ({ backend: { database, checkpoints } }) => {
+    const changed = await pauseGroup(database, group, paused);
+    if (!changed && !(await checkpoints.health()).some((one) => one.group === group))
+      throw new CommandFailed(`there are no read models of ${group} yet: start Threadlog once`);
+    if (values.json === true) terminal.json({ group, paused });
+    else if (!changed) terminal.answer(`${group} is ${paused ? 'paused' : 'not paused'} already`);
+    else
+      terminal.answer(paused ? `${group} is paused: nothing is handled until threadlog projections resume ${group}` : `${group} goes on`);
+    return 0;
+  });
+}

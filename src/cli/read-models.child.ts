@@ -1,0 +1,36 @@
+import { NestFactory } from '@nestjs/core';
+import { CommandBus } from '@nestjs/cqrs';
+import { AppModule } from '../app.module.js';
+import { openBackend } from '../backend.js';
+import { readConfig } from '../config.js';
+import { createLogger } from '../platform/log.js';
+import type { ChildWork } from './read-models.js';
+
+/** A worker for as long as its parent lives, also when that is killed: read-models.ts starts it beside long work of the command line. */
+async function main(): Promise<void> {
+  const parentGone = new Promise<void>((resolve) => process.once('disconnect', resolve));
+  // Ctrl-C in a terminal reaches the whole group; the parent decides when this ends.
+  process.on('SIGINT', () => undefined);
+  const logger = createLogger('warn', process.stderr);
+  const backend = await openBackend(readConfig(), logger, { name: 'threadlog-cli-projections' });
+  try {
+    const { startLiveProjections } = await import('../../projections/live.js');
+    const context = await NestFactory.createApplicationContext(AppModule.over(backend), { logger: false, abortOnError: false });
+    const projections = await startLiveProjections(backend, {
+      commands: context.get(CommandBus),
+      reactors: process.argv[2] !== ('projections alone' satisfies ChildWork),
+    });
+    projections.failed.catch((error: unknown) => logger.error({ error: String(error) }, 'a projection group stopped'));
+    await parentGone;
+    await projections.stop();
+    await context.close();
+  } finally {
+    await backend.close();
+  }
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`the projections ended: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+  if (process.connected) process.disconnect();
+});

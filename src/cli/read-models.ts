@@ -1,0 +1,92 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import type { Backend } from '../backend.js';
+import { CORE_GROUP } from '../queries/read-model.js';
+import { CommandFailed } from './command.js';
+import type { Terminal } from './terminal.js';
+
+/** How long nobody may get on before waiting is given up (ms). */
+const STALLED_MS = 60_000;
+const LOOK_MS = 500;
+const ENDING_MS = 15_000;
+
+const CHILD = fileURLToPath(new URL('read-models.child.js', import.meta.url));
+
+/** 'projections alone' leaves out what appends to the log by itself: waking snoozed conversations, signing heads. */
+export type ChildWork = 'all' | 'projections alone';
+
+/**
+ * Read models that follow the log while a command writes to it: the running server's or worker's, or, when there is none, those of a child
+ * process, so that folding and writing have a core each.
+ */
+export class ReadModels {
+  #child: ReturnType<typeof fork> | undefined;
+
+  constructor(
+    private readonly backend: Backend,
+    private readonly terminal: Terminal,
+    private readonly what: ChildWork = 'all',
+  ) {}
+
+  /** Runs the projections unless somebody else does. Any number of workers may run: one works, the others stand by. */
+  async ensureRunning(): Promise<void> {
+    if (this.#child !== undefined) return;
+    const group = await this.#look();
+    if (group?.owner !== undefined && group.owner !== null) return;
+    // Its logs are warnings at most, and go where ours go. Nothing of it may reach standard output, which is the answer.
+    const child = fork(CHILD, [this.what], { stdio: ['ignore', 2, 2, 'ipc'], serialization: 'json' });
+    this.#child = child;
+    child.on('exit', () => {
+      if (this.#child === child) this.#child = undefined;
+    });
+    child.on('error', (error) => this.terminal.note(`the projections could not be started: ${error.message}`));
+  }
+
+  /**
+   * Waits until everything that is in the log now can be read.
+   * @throws CommandFailed when the projections stand still
+   */
+  async caughtUp(signal: AbortSignal): Promise<void> {
+    const { store, checkpoints } = this.backend;
+    const head = await store.head();
+    if (head === 'start') return;
+    let last = '';
+    let movedAt = performance.now();
+    while ((await checkpoints.waitFor(CORE_GROUP, head, LOOK_MS)) !== 'reached') {
+      signal.throwIfAborted();
+      const group = await this.#look();
+      if (group?.paused === true)
+        throw new CommandFailed(`the read models are paused: threadlog projections resume ${CORE_GROUP} lets them go on`);
+      if (group !== undefined && group.stopped !== null) throw new CommandFailed(`the read models stand still: ${group.stopped}`);
+      if (group?.owner === undefined || group.owner === null) await this.ensureRunning();
+      const position = group?.position ?? 'start';
+      if (position !== last) movedAt = performance.now();
+      last = position;
+      this.terminal.progress('everything is in the log; waiting for the read models');
+      if (performance.now() - movedAt > STALLED_MS)
+        throw new CommandFailed(
+          'everything is in the log, but the read models did not move for a minute; they go on with the next server or worker',
+        );
+    }
+    const parked = (await this.#look())?.parked ?? 0;
+    if (parked > 0) this.terminal.note(`the read models have parked ${parked} streams with events that they could not handle`);
+  }
+
+  /** Ends the child, if there is one. */
+  async stop(): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    // It ends by the loss of its parent, however that comes about.
+    if (child.connected) child.disconnect();
+    const late = setTimeout(() => child.kill('SIGKILL'), ENDING_MS);
+    await exited;
+    clearTimeout(late);
+  }
+
+  async #look() {
+    return (await this.backend.checkpoints.health()).find(({ group }) => group === CORE_GROUP);
+  }
+}

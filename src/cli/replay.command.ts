@@ -1,0 +1,153 @@
+import type { DomainEvent, Recorded } from '../event-store/aggregate.js';
+import {
+  type EventStore,
+  parseStreamName,
+  type Position,
+  type StoredEvent,
+  streamName,
+  type StreamName,
+} from '../event-store/event-store.js';
+import { eventsUntil } from '../event-store/events-until.js';
+import { parseInstant } from '../platform/validation.js';
+import { ConversationReader } from '../queries/conversation.js';
+import { eventAnswer } from '../queries/history.js';
+import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
+import { chooseOrganization, type Session, withSession } from './session.js';
+import { counted, type Terminal } from './terminal.js';
+
+const REVISION = /^(0|[1-9]\d{0,8})$/;
+
+export const replayCommand: Command = {
+  help: `Usage: threadlog replay CONVERSATION [--revision N | --at INSTANT] [--organization ID] [--json]
+       threadlog replay --stream NAME [--json]
+       threadlog replay [--after POSITION] [--organization ID] [--json]
+
+Tells what happened, from the log alone and oldest first: of one conversation, of another stream, or of everything in the organization.
+With --revision or --at it prints the conversation as it was then instead.
+
+  --revision N         as it was after this revision; revisions begin with 0
+  --at INSTANT         as it was at this instant, such as 2026-01-16T09:00:00Z
+  --stream NAME        one stream of any kind, such as inbox-main.4f6a…
+  --after POSITION     go on after this position: where an earlier run ended
+  --organization ID    may be left out while there is only one
+  --json               print one JSON object a line: {stream, id, type, revision, position, occurredAt, actor, …, data} as the API's
+                       events; with --revision or --at the conversation as the API answers it`,
+
+  async run(given, terminal, signal) {
+    const options = {
+      revision: { type: 'string' },
+      at: { type: 'string' },
+      stream: { type: 'string' },
+      after: { type: 'string' },
+      organization: { type: 'string' },
+      json: { type: 'boolean' },
+    } as const;
+    const named = given.filter(
+      (word, i) => !word.startsWith('-') && !/^--(revision|at|stream|after|organization)$/.test(given[i - 1] ?? ''),
+    );
+    const { values, positionals } = parseCommandLine(given, options, named.length > 0 ? ['CONVERSATION'] : []);
+    const [id] = positionals;
+    const { revision, at, stream, after, organization, json = false } = values;
+    const past = pastOf(revision, at);
+    if (past !== undefined && id === undefined) throw new WrongUsage('--revision and --at go with a CONVERSATION');
+    if ([id, stream, after].filter((one) => one !== undefined).length > 1)
+      throw new WrongUsage('CONVERSATION, --stream and --after exclude each other');
+    if (stream !== undefined && organization !== undefined) throw new WrongUsage('--stream names its organization itself');
+    if (stream !== undefined && parseStreamName(stream) === undefined)
+      throw new WrongUsage(`"${stream}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
+    return withSession(async (session) => {
+      if (stream !== undefined) return events(session, ofStream(session.backend.store, stream as StreamName), stream, json, terminal);
+      const organizationId = await chooseOrganization(session, organization);
+      if (id === undefined) return events(session, feed(session, organizationId, after, signal), undefined, json, terminal);
+      if (past !== undefined) return conversation(session, organizationId, id, past, terminal);
+      const name = streamName('conversation', organizationId, id);
+      return events(session, ofStream(session.backend.store, name), `conversation ${id}`, json, terminal);
+    });
+  },
+};
+
+/** @throws WrongUsage */
+function pastOf(revision: string | undefined, at: string | undefined): { revision: number } | { at: number } | undefined {
+  if (revision !== undefined && at !== undefined) throw new WrongUsage('--revision and --at exclude each other');
+  if (revision !== undefined) {
+    if (!REVISION.test(revision)) throw new WrongUsage('--revision is a whole number from 0');
+    return { revision: Number(revision) };
+  }
+  if (at === undefined) return undefined;
+  const instant = parseInstant(at);
+  if (instant === undefined) throw new WrongUsage('--at is an instant with a zone, such as 2026-01-16T09:00:00Z');
+  return { at: instant };
+}
+
+async function conversation(
+  { backend: { store, transactor, keys } }: Session,
+  organizationId: string,
+  id: string,
+  past: { revision: number } | { at: number },
+  terminal: Terminal,
+): Promise<ExitCode> {
+  const found = await new ConversationReader(store, transactor, keys).conversation(organizationId, id, past, false, true);
+  if (found === undefined)
+    throw new CommandFailed(`there is no conversation ${id} in the organization ${organizationId}, or was none then`);
+  terminal.json(found.answer);
+  return 0;
+}
+
+async function* ofStream(store: EventStore, stream: StreamName): AsyncGenerator<readonly StoredEvent[]> {
+  yield* store.read(stream);
+}
+
+/** What is in the log now: others may go on writing. */
+async function* feed(
+  { backend: { store } }: Session,
+  organizationId: string,
+  after: string | undefined,
+  signal: AbortSignal,
+): AsyncGenerator<readonly StoredEvent[]> {
+  const end = await store.head();
+  const known = (after ?? 'start') as Position | 'start';
+  if (end !== 'start' && known !== 'start' && known.length !== end.length)
+    throw new CommandFailed(`"${known}" is no position of this log; its positions look like ${end}`);
+  if (known !== 'start' && (end === 'start' || known >= end)) return;
+  for await (const batch of eventsUntil(store, end, signal, known))
+    yield batch.filter(({ stream }) => parseStreamName(stream)?.organizationId === organizationId);
+}
+
+/** @param what names what was asked for, when it must be there */
+async function events(
+  { backend: { keys } }: Session,
+  batches: AsyncIterable<readonly StoredEvent[]>,
+  what: string | undefined,
+  json: boolean,
+  terminal: Terminal,
+): Promise<ExitCode> {
+  const { batchDecoder } = await import('../../projections/decode.js');
+  const decode = batchDecoder(keys);
+  let told = 0;
+  let unreadable = 0;
+  for await (const batch of batches) {
+    const { decoded, failed } = await decode(batch);
+    const lines = [
+      ...decoded.map(({ event }) => ({ position: event.position, line: json ? asJson(event) : asLine(event) })),
+      ...failed.map(({ event, error }) => ({ position: event.position, line: asUnreadable(event, error, json) })),
+    ].sort((a, b) => (a.position < b.position ? -1 : 1));
+    told += lines.length;
+    unreadable += failed.length;
+    if (lines.length > 0) await terminal.raw(lines.map(({ line }) => `${line}\n`).join(''));
+    terminal.progress(`${counted(told, 'event')} told`);
+  }
+  if (told === 0 && what !== undefined) throw new CommandFailed(`there is no ${what}`);
+  if (unreadable > 0) terminal.note(`${counted(unreadable, 'event')} cannot be read by this build`);
+  return unreadable > 0 ? 1 : 0;
+}
+
+const asJson = (event: Recorded<DomainEvent>) => JSON.stringify({ stream: event.stream, ...eventAnswer(event) });
+
+function asLine({ position, stream, revision, type, metadata: { occurredAt, actor }, data }: Recorded<DomainEvent>): string {
+  return `${occurredAt}  ${position}  ${stream} ${revision}  ${type} by ${actor.type} ${actor.id}  ${JSON.stringify(data)}`;
+}
+
+function asUnreadable({ position, stream, revision, id, type }: StoredEvent, error: Error, json: boolean): string {
+  if (json) return JSON.stringify({ stream, id, type, revision, position, unreadable: error.message });
+  return `-                         ${position}  ${stream} ${revision}  ${type} cannot be read: ${error.message}`;
+}

@@ -1,0 +1,57 @@
+import { ApiKeyService } from '../api-keys/api-key.service.js';
+import { type Backend, openBackend } from '../backend.js';
+import { readConfig } from '../config.js';
+import { OrganizationService } from '../organizations/organization.service.js';
+import { ApiKeys } from '../platform/api-keys.js';
+import { createLogger } from '../platform/log.js';
+import { StreamAgentDirectory } from '../team/agent-directory.js';
+import { CommandFailed, type ExitCode } from './command.js';
+
+/** Nobody waits behind a command as requests do behind a server, and a busy machine must not fail it (ms). */
+const CONNECT_TIMEOUT_MS = 20_000;
+
+/** An open backend with the services that commands are made of. */
+export interface Session {
+  readonly backend: Backend;
+  readonly agents: StreamAgentDirectory;
+  readonly apiKeys: ApiKeyService;
+  readonly organizations: OrganizationService;
+}
+
+/**
+ * Opens what the configuration names for as long as the work takes: joins the embedded PostgreSQL of a running server, or starts it and
+ * stops it again. What the backend warns of goes to standard error.
+ */
+export async function withSession(work: (session: Session) => Promise<ExitCode>): Promise<ExitCode> {
+  const backend = await openBackend(readConfig(), createLogger('warn', process.stderr), {
+    name: 'threadlog-cli',
+    connectTimeoutMs: CONNECT_TIMEOUT_MS,
+  });
+  try {
+    const { transactor, database, masterKey, keys } = backend;
+    const agents = new StreamAgentDirectory(transactor);
+    const apiKeys = new ApiKeyService(transactor, database, new ApiKeys(database), masterKey, agents);
+    const organizations = new OrganizationService(transactor, database, keys, apiKeys);
+    return await work({ backend, agents, apiKeys, organizations });
+  } finally {
+    await backend.close();
+  }
+}
+
+/**
+ * The organization that a command works on: the one that --organization names, or the only one.
+ * @throws CommandFailed
+ */
+export async function chooseOrganization({ organizations }: Session, given: string | undefined): Promise<string> {
+  const known = (await organizations.listOrganizations()).map(({ id }) => id);
+  const names = known.join(', ');
+  if (given !== undefined) {
+    if (known.includes(given)) return given;
+    throw new CommandFailed(`no organization has the id ${given}${known.length === 0 ? '' : `; there are ${names}`}`);
+  }
+  const [only, ...others] = known;
+  if (only === undefined)
+    throw new CommandFailed('there is no organization yet: start Threadlog once, or make one with threadlog organizations create NAME');
+  if (others.length > 0) throw new CommandFailed(`there are several organizations, so name one with --organization: ${names}`);
+  return only;
+}

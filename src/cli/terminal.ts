@@ -1,0 +1,65 @@
+import { once } from 'node:events';
+
+/** Where a command writes: answers to standard output, everything else to standard error. */
+export class Terminal {
+  #progress = '';
+
+  constructor(
+    private readonly output: NodeJS.WriteStream,
+    private readonly errors: NodeJS.WriteStream,
+  ) {}
+
+  /** A line of the answer. */
+  answer(line: string): void {
+    this.#clear();
+    this.output.write(`${line}\n`);
+  }
+
+  /** An answer for a program: one JSON document on one line. */
+  json(value: unknown): void {
+    this.answer(JSON.stringify(value));
+  }
+
+  /** A part of an answer that is no lines for people; waits while whoever reads it is slow. */
+  async raw(chunk: string): Promise<void> {
+    if (!this.output.write(chunk)) await once(this.output, 'drain');
+  }
+
+  /** Columns with their names, or a sentence when there are no rows. */
+  table(columns: readonly string[], rows: readonly (readonly string[])[], none: string): void {
+    if (rows.length === 0) return this.answer(none);
+    const widths = columns.map((column, i) => Math.max(column.length, ...rows.map((row) => (row[i] ?? '').length)));
+    for (const row of [columns, ...rows])
+      this.answer(
+        row
+          .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+          .join('  ')
+          .trimEnd(),
+      );
+  }
+
+  /** Something to know that is no part of the answer. */
+  note(line: string): void {
+    this.#clear();
+    this.errors.write(`${line}\n`);
+  }
+
+  /** Replaces the line that tells how far the work is. Shown to people only: a file or a pipe gets none of it. */
+  progress(line: string): void {
+    if (!this.errors.isTTY || line === this.#progress) return;
+    this.#progress = line;
+    this.errors.write(`\r\u001b[K${line.slice(0, Math.max(this.errors.columns - 1, 20))}`);
+  }
+
+  #clear(): void {
+    if (this.#progress === '') return;
+    this.#progress = '';
+    this.errors.write('\r\u001b[K');
+  }
+}
+
+/** 12174 → 12,174 */
+export const count = (n: number) => Math.round(n).toLocaleString('en-US');
+
+/** 1 conversation, 2 conversations */
+export const counted = (n: number, one: string, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;

@@ -1,0 +1,182 @@
+import { readFile } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
+import { type EventStore, parseStreamName, type Position, streamName, type StreamName } from '../event-store/event-store.js';
+import { eventsUntil } from '../event-store/events-until.js';
+import { headIn, HeadVerification, type SignedInLog } from '../event-store/head-verification.js';
+import { HEAD_STREAM, HeadKey, logHead, type LogHead } from '../event-store/log-head.js';
+import { LogVerification } from '../event-store/log-verification.js';
+import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
+import { chooseOrganization, type Session, withSession } from './session.js';
+import { count, counted, type Terminal } from './terminal.js';
+
+const PROGRESS_MS = 200;
+/** Streams with a bad event that are named one by one. */
+const SHOWN = 100;
+
+export const verifyCommand: Command = {
+  help: `Usage: threadlog verify [--against FILE | --stream NAME | --organization ID] [--json]
+
+Reads the whole log, or one stream or organization of it, and proves that every event is what was written: its hash follows from its own
+bytes and from the event before it, revisions have no gap, and time never goes back in a stream. Names the first bad event of each stream
+that has one, and ends with 1 when there is any.
+
+Of the whole log it also holds every signed head in it against what it covers, and prints a head of all that it read. A cut tail, a removed
+stream and a history that was written anew leave no trace in the log itself. Keep a head where nobody who can write to the database can
+write, and they are found with --against.
+
+  --against FILE       a head that verify printed before, alone or in its --json; - is standard input
+  --stream NAME        one stream, such as conversation-main.4f6a…
+  --organization ID    the streams of one organization
+  --json               print one JSON document: {ok, events, streams, bad: [{stream, revision, position, why}], badStreams, head,
+                       heads: {right, bad: [{revision, count, why}]}, against: {count, why}}`,
+
+  async run(given, terminal, signal) {
+    const options = {
+      against: { type: 'string' },
+      stream: { type: 'string' },
+      organization: { type: 'string' },
+      json: { type: 'boolean' },
+    } as const;
+    const { values } = parseCommandLine(given, options, []);
+    const { against, stream, organization, json = false } = values;
+    if ([against, stream, organization].filter((one) => one !== undefined).length > 1)
+      throw new WrongUsage('--against, --stream and --organization exclude each other: a head covers the whole log');
+    if (stream !== undefined && parseStreamName(stream) === undefined)
+      throw new WrongUsage(`"${stream}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
+    const kept = against === undefined ? undefined : await keptHead(against);
+    return withSession(async (session) => {
+      const verification = new LogVerification();
+      if (stream !== undefined) {
+        await one(session, stream as StreamName, verification);
+        return report(verification, undefined, json, terminal);
+      }
+      const end = await session.backend.store.head();
+      const organizationId = organization === undefined ? undefined : await chooseOrganization(session, organization);
+      const heads = organizationId === undefined ? await HeldHeads.read(session, end, kept) : undefined;
+      await whole(session, end, organizationId, verification, heads, terminal, signal);
+      return report(verification, heads, json, terminal);
+    });
+  },
+};
+
+/** @throws CommandFailed */
+async function keptHead(path: string): Promise<LogHead> {
+  const name = path === '-' ? 'standard input' : path;
+  let given: unknown;
+  try {
+    given = JSON.parse(path === '-' ? await text(process.stdin) : await readFile(path, 'utf8'));
+  } catch (error) {
+    const why = error instanceof SyntaxError ? 'it is not JSON' : error instanceof Error ? error.message : String(error);
+    throw new CommandFailed(`the head in ${name} cannot be read: ${why}`, { cause: error });
+  }
+  // A whole answer of --json has the head in it.
+  const inside: unknown = typeof given === 'object' && given !== null && 'head' in given ? given.head : given;
+  const read = logHead.safeParse(inside);
+  if (!read.success) throw new CommandFailed(`${name} holds no head: it is what verify printed, {count, fold, log, position, signature}`);
+  return read.data;
+}
+
+/** The heads that the log holds and the one that was kept elsewhere, held against the events as they come. */
+class HeldHeads {
+  private constructor(
+    readonly verification: HeadVerification,
+    private readonly key: HeadKey,
+    private readonly store: EventStore,
+    private readonly inLog: readonly SignedInLog[],
+    private readonly kept: LogHead | undefined,
+  ) {}
+
+  /** @param end heads behind it are left out, as are the events there */
+  static async read({ backend }: Session, end: Position | 'start', kept: LogHead | undefined): Promise<HeldHeads> {
+    const inLog: SignedInLog[] = [];
+    for await (const events of backend.store.read(streamName('head', HEAD_STREAM.organizationId, HEAD_STREAM.id)))
+      for (const event of events) if (end !== 'start' && event.position <= end) inLog.push(headIn(event));
+    const key = new HeadKey(backend.masterKey);
+    const heads = [...inLog.map(({ head }) => head), kept].filter((head) => head !== undefined);
+    return new HeldHeads(new HeadVerification(key, backend.store.log.id, heads), key, backend.store, inLog, kept);
+  }
+
+  /** @param ok nothing is signed over events that are not right */
+  result(ok: boolean) {
+    const judged = this.inLog.map(({ revision, head }) => ({
+      revision,
+      count: head?.count ?? null,
+      why: head === undefined ? 'it is no head' : this.verification.whyNot(head),
+    }));
+    const bad = judged.filter(({ why }) => why !== undefined);
+    const against = this.kept === undefined ? null : { count: this.kept.count, why: this.verification.whyNot(this.kept) ?? null };
+    const right = ok && bad.length === 0 && (against === null || against.why === null);
+    return {
+      right,
+      head: right ? this.key.sign(this.verification.fold, this.store.log.id) : null,
+      heads: { right: judged.length - bad.length, bad },
+      against,
+    };
+  }
+}
+
+async function one({ backend }: Session, stream: StreamName, verification: LogVerification): Promise<void> {
+  for await (const events of backend.store.read(stream)) for (const event of events) verification.take(event);
+  if (verification.events === 0) throw new CommandFailed(`there is no stream ${stream}`);
+}
+
+/** @param end where the log ended when it began: others may go on writing */
+async function whole(
+  { backend }: Session,
+  end: Position | 'start',
+  organizationId: string | undefined,
+  verification: LogVerification,
+  heads: HeldHeads | undefined,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<void> {
+  const began = performance.now();
+  let toldAt = 0;
+  for await (const events of eventsUntil(backend.store, end, signal)) {
+    for (const event of events) {
+      heads?.verification.take(event);
+      if (organizationId !== undefined && parseStreamName(event.stream)?.organizationId !== organizationId) continue;
+      verification.take(event);
+    }
+    const now = performance.now();
+    if (now - toldAt <= PROGRESS_MS) continue;
+    toldAt = now;
+    terminal.progress(
+      `${counted(verification.events, 'event')} of ${counted(verification.streams, 'stream')} verified, ` +
+        `${count(verification.events / ((now - began) / 1_000))} a second`,
+    );
+  }
+}
+
+function report(verification: LogVerification, held: HeldHeads | undefined, json: boolean, terminal: Terminal): ExitCode {
+  const { events, streams, bad } = verification;
+  const result = held?.result(bad.length === 0);
+  const ok = bad.length === 0 && result?.right !== false;
+  if (json) {
+    const { head, heads, against } = result ?? { head: null, heads: null, against: null };
+    terminal.json({ ok, events, streams, bad: bad.slice(0, SHOWN), badStreams: bad.length, head, heads, against });
+    return ok ? 0 : 1;
+  }
+  const read = `${counted(events, 'event')} in ${counted(streams, 'stream')}`;
+  if (bad.length === 0) terminal.answer(`${read}: every hash, revision and time is as it was written.`);
+  else terminal.answer(`${read}: ${counted(bad.length, 'stream')} with a bad event, the first in the log first.`);
+  for (const { stream, revision, position, why } of bad.slice(0, SHOWN))
+    terminal.answer(`  ${stream} revision ${revision} (position ${position}): ${why}`);
+  if (bad.length > SHOWN) terminal.answer(`  and ${count(bad.length - SHOWN)} more`);
+  if (result !== undefined) reportHeads(result, terminal);
+  return ok ? 0 : 1;
+}
+
+function reportHeads({ head, heads, against }: ReturnType<HeldHeads['result']>, terminal: Terminal): void {
+  if (heads.right > 0) terminal.answer(`${counted(heads.right, 'signed head')} in the log: what it covers is as it was signed.`);
+  for (const { revision, why } of heads.bad.slice(0, SHOWN))
+    terminal.answer(`The signed head at revision ${revision} is not right: ${why}.`);
+  if (heads.bad.length > SHOWN) terminal.answer(`  and ${count(heads.bad.length - SHOWN)} more`);
+  if (against !== null)
+    terminal.answer(
+      against.why === null
+        ? `The log begins with the ${counted(against.count, 'event')} of the head that was kept.`
+        : `The head that was kept is not this log's: ${against.why}.`,
+    );
+  if (head !== null) terminal.answer(`The head of this log, to be kept elsewhere:\n${JSON.stringify(head)}`);
+}
