@@ -1,0 +1,249 @@
+import { AppModule } from '../../src/app.module.js';
+import { routesOf } from '../../src/platform/routes.js';
+import { type Answer, startApi, type TestApi } from '../support/api.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { eventsAfter } from '../support/events-after.js';
+
+/*
+ * Every POST, walked: the same Idempotency-Key gets the first answer, byte for byte, and writes nothing, in the same process, in another
+ * one, and in one that was started after it. A new POST route fails here until it has its requests.
+ */
+
+interface Keyed {
+  readonly name: string;
+  /** Below /api/support. */
+  readonly path: string;
+  readonly body: unknown;
+  /** Other requests, which the same key must not be taken for. */
+  readonly others: readonly unknown[];
+}
+
+let count = 0;
+const fresh = (prefix: string) => `${prefix}-${++count}`;
+
+/** Requests of a route, on resources that they make for themselves; `{id}` is a conversation’s where they name no path of their own. */
+type Requests = readonly (Omit<Keyed, 'path'> & Partial<Pick<Keyed, 'path'>>)[];
+const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
+  '/conversations': () => [
+    { name: 'opened', body: { visitor: { name: 'Ada' }, message: 'Hi' }, others: [{ visitor: { name: 'Ada' }, message: 'Ho' }] },
+    {
+      name: 'opened for a known visitor',
+      body: { visitor: { email: 'known@example.com' }, message: 'Hi' },
+      others: [{ visitor: { email: 'known2@example.com' }, message: 'Hi' }],
+    },
+  ],
+  '/conversations/bulk': async () => {
+    const ids = [await conversation(), 'no such conversation', await conversation()];
+    return [
+      {
+        name: 'many are told the same',
+        body: { ids, action: { type: 'reply', message: 'x' } },
+        others: [
+          { ids, action: { type: 'reply', message: 'y' } },
+          { ids: ids.slice(1), action: { type: 'reply', message: 'x' } },
+        ],
+      },
+      {
+        name: 'many are as they were',
+        body: { ids, action: { type: 'setPriority', priority: 'normal' } },
+        others: [{ ids, action: { type: 'setPriority', priority: 'low' } }],
+      },
+    ];
+  },
+  '/conversations/{id}/reply': () => [
+    { name: 'reply', body: { message: 'x', status: 'pending' }, others: [{ message: 'y' }] },
+    { name: 'note', body: { message: 'x', type: 'note' }, others: [{ message: 'x' }] },
+  ],
+  '/conversations/{id}/messages': () => [{ name: 'message', body: { message: 'x' }, others: [{ message: 'y' }] }],
+  '/conversations/{id}/assign': () => [
+    { name: 'assigned', body: { assigneeId: 'agent-1' }, others: [{ assigneeId: null }] },
+    { name: 'assigned to nobody, as it was', body: { assigneeId: null }, others: [{ assigneeId: 'agent-1' }] },
+  ],
+  '/conversations/{id}/snooze': () => [
+    { name: 'snoozed', body: { until: 'next_reply' }, others: [{ until: new Date(api.clock.now() + 3_600_000).toISOString() }] },
+  ],
+  '/conversations/{id}/tags': () => [
+    { name: 'tagged', body: { tags: ['a'] }, others: [{ tags: ['b'] }] },
+    { name: 'tagged as it was', body: { tags: ['there'] }, others: [{ tags: ['b'] }] },
+  ],
+  '/conversations/{id}/rating': () => [{ name: 'rated', body: { rating: 5 }, others: [{ rating: 4 }] }],
+  '/visitors': () => [
+    { name: 'a visitor', body: { name: 'Ada' }, others: [{ name: 'Bo' }, { id: fresh('v'), name: 'Ada' }, { email: 'x@example.com' }] },
+    { name: 'with an own id', body: { id: fresh('v'), name: 'Ada' }, others: [{ name: 'Ada' }, { id: fresh('v'), name: 'Ada' }] },
+    {
+      name: 'found as it was',
+      body: { email: 'known@example.com' },
+      others: [{ email: 'known2@example.com' }, { id: fresh('v') }],
+    },
+    { name: 'found and changed', body: { email: 'changed@example.com', phone: '1' }, others: [{ email: 'new@example.com' }] },
+  ],
+  '/visitor-tokens': () => [
+    {
+      name: 'a token',
+      body: { visitor: { email: 'known@example.com' }, ttl: 60 },
+      others: [{ visitor: { email: 'known2@example.com' }, ttl: 60 }],
+    },
+  ],
+  '/visitor-tokens/revoke': () => [{ name: 'revoked', body: { visitorId: 'token-visitor' }, others: [{ visitorId: 'other-visitor' }] }],
+  '/companies': () => [{ name: 'a company', body: { id: fresh('c'), name: 'Acme' }, others: [{ id: fresh('c'), name: 'Acme' }] }],
+  '/inboxes': () => [
+    { name: 'an inbox', body: { name: 'Sales' }, others: [{ name: 'Deals' }, { id: fresh('i'), name: 'Sales' }] },
+    { name: 'with an own id', body: { id: fresh('i'), name: 'Sales' }, others: [{ name: 'Sales' }, { id: fresh('i'), name: 'Sales' }] },
+  ],
+  '/agents': () => [
+    { name: 'an agent', body: { name: 'Ada' }, others: [{ name: 'Bo' }, { id: fresh('a'), name: 'Ada' }] },
+    { name: 'with an own id', body: { id: fresh('a'), name: 'Ada' }, others: [{ name: 'Ada' }, { id: fresh('a'), name: 'Ada' }] },
+  ],
+  '/teams': () => [
+    { name: 'a team', body: { name: 'First' }, others: [{ name: 'Second' }, { id: fresh('t'), name: 'First' }] },
+    { name: 'with an own id', body: { id: fresh('t'), name: 'First' }, others: [{ name: 'First' }, { id: fresh('t'), name: 'First' }] },
+  ],
+  '/canned-responses': () => {
+    const body = { title: 'Greeting', shortcut: fresh('/hello'), content: 'Hi!' };
+    return [
+      {
+        name: 'a canned response',
+        body,
+        others: [
+          { ...body, shortcut: fresh('/hello') },
+          { ...body, title: 'Hello' },
+        ],
+      },
+    ];
+  },
+  '/canned-responses/{id}/render': async () => {
+    const body = { title: 'Greeting', shortcut: fresh('/hello'), content: 'Hi {{visitor.name | "there"}}!' };
+    const { id } = (await api.expect(201, 'POST', '/canned-responses', { body })).body.data;
+    return [
+      {
+        name: 'rendered',
+        path: `/canned-responses/${id}/render`,
+        body: { conversationId: await conversation() },
+        others: [{ conversationId: await conversation() }],
+      },
+    ];
+  },
+  ...Object.fromEntries(
+    Object.entries({
+      companies: () => ({ id: fresh('c'), name: 'Acme' }),
+      inboxes: () => ({ name: 'Sales' }),
+      agents: () => ({ name: 'Ada' }),
+      teams: () => ({ name: 'First' }),
+      'canned-responses': () => ({ title: 'Greeting', shortcut: fresh('/hello'), content: 'Hi!' }),
+    }).map(([resource, bodyOf]) => [
+      `/${resource}/{id}/unarchive`,
+      async () => {
+        const paths = [];
+        for (const archived of [true, false]) {
+          const { id } = (await api.expect(201, 'POST', `/${resource}`, { body: bodyOf() })).body.data as { id: string };
+          if (archived) await api.expect(204, 'DELETE', `/${resource}/${id}`);
+          paths.push(`/${resource}/${id}/unarchive`);
+        }
+        return paths.map((path) => ({ name: 'brought back', path, body: undefined, others: [{}] }));
+      },
+    ]),
+  ),
+  '/api-keys': () => [
+    {
+      name: 'an API key, with its secret',
+      body: { name: 'CI', role: 'agent', rateLimitPerMinute: 5 },
+      others: [{ name: 'CI', role: 'admin' }],
+    },
+  ],
+};
+
+let database: TestDatabase;
+let api: TestApi;
+let other: TestApi;
+beforeAll(async () => {
+  database = await createDatabase();
+  api = await startApi({ database });
+  other = await again();
+  await api.expect(201, 'POST', '/agents', { body: { id: 'agent-1', name: 'Bo' } });
+  for (const email of ['known@example.com', 'changed@example.com'])
+    await api.expect(201, 'POST', '/visitors', { body: { email, name: 'K' } });
+  for (const id of ['token-visitor', 'other-visitor']) await api.expect(201, 'POST', '/visitors', { body: { id } });
+});
+afterAll(async () => {
+  await other.stop();
+  await api.stop();
+  await database.drop();
+});
+const again = () => startApi({ database, environment: { MASTER_KEY: api.backend.config.MASTER_KEY ?? '' } });
+
+const send = (instance: TestApi, key: string, { path, body }: Pick<Keyed, 'path' | 'body'>) =>
+  instance.call('POST', path, { key: api.adminKey, body, headers: { 'idempotency-key': key } });
+const facts = ({ status, text, headers }: Answer) => ({
+  status,
+  text,
+  etag: headers.get('etag'),
+  position: headers.get('x-position'),
+  location: headers.get('location'),
+});
+/** A conversation that every command on one has something to do with. */
+async function conversation(): Promise<string> {
+  const id = (await api.expect(201, 'POST', '/conversations', { body: { visitor: {}, message: 'Hi' } })).body.data.id as string;
+  await api.expect(200, 'POST', `/conversations/${id}/tags`, { body: { tags: ['there'] } });
+  for (const status of ['resolved', 'open']) await api.expect(200, 'PUT', `/conversations/${id}`, { body: { status } });
+  return id;
+}
+
+const POSTS = routesOf(AppModule.controllers)
+  .filter(({ method }) => method === 'POST')
+  .map(({ path }) => path.replace('/api/support', ''));
+const answered: { key: string; request: Keyed; first: Answer }[] = [];
+
+test.each(POSTS)('POST %s', async (route) => {
+  const requests = REQUESTS[route];
+  if (requests === undefined) throw new Error(`say what a repeated POST ${route} looks like`);
+  for (const { name, path: own, body, others } of await requests()) {
+    const path = own ?? (route.includes('{id}') ? route.replace('{id}', await conversation()) : route);
+    const request = { name, path, body, others };
+    const key = fresh('key');
+    const first = await send(api, key, request);
+    expect([name, first.status < 300]).toEqual([name, true]);
+    const head = await api.backend.store.head();
+    for (const instance of [api, other, api])
+      expect({ name, ...facts(await send(instance, key, request)) }).toEqual({ name, ...facts(first) });
+    for (const instance of [other, api])
+      for (const otherBody of others) {
+        const refused = await send(instance, key, { path, body: otherBody });
+        expect([name, otherBody, refused.status, refused.body.code]).toEqual([name, otherBody, 422, 'idempotency_key_reused']);
+      }
+    expect([name, await eventsAfter(api, head)]).toEqual([name, []]);
+    answered.push({ key, request, first });
+  }
+});
+
+test('all of them once more, in a process that was started since', async () => {
+  expect(answered.length).toBeGreaterThanOrEqual(POSTS.length);
+  const head = await api.backend.store.head();
+  const restarted = await again();
+  try {
+    for (const { key, request, first } of answered)
+      expect({ name: request.name, ...facts(await send(restarted, key, request)) }).toEqual({ name: request.name, ...facts(first) });
+    expect(await eventsAfter(api, head)).toEqual([]);
+  } finally {
+    await restarted.stop();
+  }
+});
+
+test('a key is free again when its request was refused, and is taken when another process was faster', async () => {
+  await api.expect(201, 'POST', '/companies', { body: { id: 'taken', name: 'Acme' } });
+  const refused = await send(api, 'mended', { path: '/companies', body: { id: 'taken', name: 'Other' } });
+  expect(refused.body.code).toBe('id_taken');
+  const shapeless = await send(other, 'mended', { path: '/companies', body: { id: fresh('c') } });
+  expect(shapeless.status).toBe(400);
+  expect((await send(other, 'mended', { path: '/companies', body: { id: fresh('c'), name: 'Other' } })).status).toBe(201);
+
+  const unknown = await send(api, 'mended-key', { path: '/api-keys', body: { name: 'x', role: 'agent', agentId: 'nobody' } });
+  expect(unknown.body.code).toBe('unknown_agent');
+  expect((await send(api, 'mended-key', { path: '/api-keys', body: { name: 'x', role: 'agent' } })).status).toBe(201);
+
+  const bodies = Array.from({ length: 10 }, () => ({ id: fresh('race'), name: 'Acme' }));
+  const race = await Promise.all(bodies.map((body, i) => send(i % 2 === 0 ? api : other, 'race', { path: '/companies', body })));
+  expect(race.filter(({ status }) => status === 201)).toHaveLength(1);
+  for (const { status, body } of race) if (status !== 201) expect([409, 422]).toContain(body.status);
+  const made = await Promise.all(bodies.map(({ id }) => api.call('GET', `/companies/${id}`)));
+  expect(made.filter(({ status }) => status === 200)).toHaveLength(1);
+});
