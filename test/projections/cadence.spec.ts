@@ -1,0 +1,52 @@
+import { Cadence } from '../../projections/runtime/cadence.js';
+
+describe('beside an API', () => {
+  it.each([
+    [0, 3],
+    [16, 3],
+    [24, 51.5],
+    [32, 100],
+    [500, 100],
+  ])('with %d commands in flight it pauses %d ms', (inFlight, ms) => {
+    expect(
+      new Cadence(
+        () => inFlight,
+        () => 0,
+      ).pause(20),
+    ).toBeCloseTo(ms);
+  });
+});
+
+describe('in a worker of its own', () => {
+  /** Feeds so many events a second, as batches that come when the pause is over. */
+  function after(seconds: number, perSecond: number, cadence = start()): number {
+    let ms = 0;
+    for (const end = cadence.time + seconds * 1_000; cadence.time < end;) {
+      const step = ms + 2;
+      cadence.time += step;
+      ms = cadence.of.pause((perSecond * step) / 1_000);
+    }
+    return ms;
+  }
+  function start(): { time: number; of: Cadence } {
+    const clock = { time: 0 };
+    return Object.assign(clock, { of: new Cadence(undefined, () => clock.time) });
+  }
+
+  it.each([
+    [50, 3],
+    [1_000, 10],
+    [2_000, 20],
+    [10_000, 25],
+  ])('at %d events a second it settles at %d ms', (perSecond, ms) => {
+    expect(after(10, perSecond)).toBeGreaterThanOrEqual(ms * 0.95);
+    expect(after(10, perSecond)).toBeLessThanOrEqual(ms * 1.05);
+  });
+
+  it('is quick again soon after the load has gone', () => {
+    const cadence = start();
+    expect(after(10, 10_000, cadence)).toBe(25);
+    cadence.time += 5_000;
+    expect(cadence.of.pause(1)).toBe(3);
+  });
+});

@@ -1,0 +1,379 @@
+import fc from 'fast-check';
+import { sql } from 'kysely';
+import { CheckpointRefused, GroupStopped } from '../../projections/runtime/failures.js';
+import { ProjectionGroup, type ProjectionGroupOptions } from '../../projections/runtime/group.js';
+import type { EventStore, Position } from '../../src/event-store/event-store.js';
+import { streamName } from '../../src/event-store/event-store.js';
+import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
+import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
+import type { OpenDatabase } from '../../src/platform/database.js';
+import { Checkpoints } from '../../src/queries/checkpoints.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import {
+  actualRows,
+  conversation,
+  eventually,
+  expectedRows,
+  openWorkerDatabase,
+  tinyDecode,
+  tinyProjections,
+  Writer,
+  type Hooks,
+} from './tiny-group.js';
+
+let created: TestDatabase;
+let database: OpenDatabase;
+let store: EventStore;
+let count = 0;
+let running: Running[] = [];
+
+beforeAll(async () => {
+  created = await createDatabase();
+});
+afterAll(() => created.drop());
+
+beforeEach(async () => {
+  database = openWorkerDatabase(created.url);
+  store = await openPostgresEventStore({ url: created.url });
+});
+afterEach(async () => {
+  await Promise.all(running.map((group) => group.stop()));
+  running = [];
+  await store.close();
+  await database.close();
+});
+
+interface Running {
+  readonly name: string;
+  readonly suffix: string;
+  readonly lines: { level: string; message: string; facts: Record<string, unknown> }[];
+  readonly checkpoints: Checkpoints;
+  readonly ended: Promise<unknown>;
+  stop(): Promise<unknown>;
+  /** Stops and starts again under the same name, as a restarted process does. */
+  again(options?: Partial<ProjectionGroupOptions>): Running;
+}
+
+/** A group of its own: every group of this file reads the whole log. */
+function run(options: Partial<ProjectionGroupOptions> & { hooks?: Hooks } = {}, number = ++count): Running {
+  const suffix = `_${number}`;
+  const name = `group${suffix}`;
+  const lines: Running['lines'] = [];
+  const note = (level: string) => (facts: object, message: string) => void lines.push({ level, message, facts: { ...facts } });
+  const checkpoints = new Checkpoints(database.kysely);
+  const ending = new AbortController();
+  const tested = new ProjectionGroup({
+    name,
+    projections: tinyProjections(suffix, options.hooks),
+    decode: tinyDecode(options.hooks),
+    store,
+    database: database.kysely,
+    log: { info: note('info'), warn: note('warn'), error: note('error') },
+    checkpoints,
+    inFlight: () => 0,
+    ...options,
+  });
+  const ended = tested.run(ending.signal).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  const stop = () => {
+    ending.abort();
+    return ended;
+  };
+  const group = {
+    name,
+    suffix,
+    lines,
+    checkpoints,
+    ended,
+    stop,
+    again: (changed?: Partial<ProjectionGroupOptions>) => run({ ...options, ...changed }, number),
+  };
+  running.push(group);
+  return group;
+}
+
+async function reached({ checkpoints, name }: Running, position: string): Promise<void> {
+  expect(await checkpoints.waitFor(name, position as Position, 10_000)).toBe('reached');
+}
+
+/** Asks the database itself, whoever works there. */
+async function isAt({ name }: Running, position: string): Promise<true | undefined> {
+  const reader = new Checkpoints(database.kysely);
+  const at = await reader.position(name).catch(() => 'start');
+  return at !== 'start' && at >= position ? true : undefined;
+}
+
+async function parkedOf(group: Running) {
+  return await database.kysely.selectFrom('keep.parked').selectAll().where('group_name', '=', group.name).orderBy('position').execute();
+}
+
+/** Only what this test wrote: the log is shared by the tests of this file. */
+async function rowsOf(group: Running, writer: Writer) {
+  const own = new Set(writer.written.map(({ stream }) => stream as string));
+  const rows = await actualRows(database, group.suffix);
+  return {
+    seen: rows.seen.filter((at) => own.has(at.slice(0, at.lastIndexOf('@')))),
+    revisions: rows.revisions.filter(({ stream }) => own.has(stream)),
+  };
+}
+
+it('writes what the log holds and what comes after, and shows it through the views', async () => {
+  const writer = new Writer(store);
+  await writer.write({ stream: conversation('w1') }, { stream: conversation('w2') }, { stream: conversation('w1'), data: { n: 5 } });
+  const group = run();
+  await reached(group, await writer.write({ stream: conversation('w3') }));
+  expect(await rowsOf(group, writer)).toEqual(expectedRows(writer.written));
+  await reached(group, await writer.write({ stream: conversation('w1') }));
+  expect(await rowsOf(group, writer)).toEqual(expectedRows(writer.written));
+  expect(await group.stop()).toBeUndefined();
+});
+
+it('passes streams that no projection wants', async () => {
+  const writer = new Writer(store);
+  const group = run();
+  await reached(group, await writer.write({ stream: streamName('claim', 'org', 'c1'), type: 'Unreadable' }));
+  expect((await rowsOf(group, writer)).seen).toEqual([]);
+  await group.stop();
+});
+
+it('goes on where it stopped, and delivers nothing twice', async () => {
+  const writer = new Writer(store);
+  let group = run();
+  for (let i = 0; i < 5; i++) {
+    await reached(group, await writer.write({ stream: conversation('again') }, { stream: conversation(`again${i}`) }));
+    await group.stop();
+    group = group.again();
+  }
+  await reached(group, await writer.write({ stream: conversation('again') }));
+  expect(await rowsOf(group, writer)).toEqual(expectedRows(writer.written));
+  await group.stop();
+});
+
+it('notices a checkpoint that was set back while it ran, and writes the same rows again', async () => {
+  const writer = new Writer(store);
+  const group = run();
+  const first = await writer.write({ stream: conversation('back') });
+  await reached(group, await writer.write({ stream: conversation('back') }, { stream: conversation('back2') }));
+  await database.kysely.updateTable('read.checkpoints').set({ position: first }).where('group_name', '=', group.name).execute();
+  await reached(group, await writer.write({ stream: conversation('back') }));
+  await eventually('the checkpoint passes the events again', async () =>
+    (await rowsOf(group, writer)).seen.length >= 6 ? true : undefined,
+  );
+  expect((await rowsOf(group, writer)).revisions).toEqual(expectedRows(writer.written).revisions);
+  expect(group.lines.some(({ message }) => message.includes('lost its lease'))).toBe(true);
+  await group.stop();
+});
+
+it('gives the same rows for every way to cut the log into batches', async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.record({ stream: fc.integer({ min: 0, max: 5 }), n: fc.integer({ min: 0, max: 9 }) }), { minLength: 1, maxLength: 60 }),
+      fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 1, maxLength: 8 }),
+      async (facts, cuts) => {
+        const memory = new MemoryEventStore();
+        const writer = new Writer(memory);
+        const last = await writer.write(...facts.map(({ stream, n }) => ({ stream: conversation(String(stream)), data: { n } })));
+        // Each cut is a life of the group: so many events in a transaction, and stopped after its first one.
+        let group = run({ store: memory, maxEvents: cuts[0]! });
+        for (const maxEvents of cuts) {
+          await eventually('it moves', async () => ((await group.checkpoints.position(group.name)) === 'start' ? undefined : true));
+          await group.stop();
+          group = group.again({ maxEvents });
+        }
+        await reached(group, last);
+        expect(await actualRows(database, group.suffix)).toEqual(expectedRows(writer.written));
+        await group.stop();
+      },
+    ),
+    { numRuns: 15 },
+  );
+});
+
+describe('an event that cannot be handled', () => {
+  it.each([
+    ['the decoder does not know', { type: 'Unreadable' }],
+    ['the projection throws at', { data: { throw: true } }],
+    ['the database refuses', { data: { boom: true } }],
+  ])('that %s parks its stream from there on, and others flow', async (_, bad) => {
+    const id = `poison${count}`;
+    const writer = new Writer(store);
+    const good = new Writer(store);
+    const fine = await good.write({ stream: conversation(`${id}good`) }, { stream: conversation(`${id}bad`) });
+    const group = run();
+    await reached(group, fine);
+    // One transaction holds all of it or the batches fall as they may: both must come to the same.
+    await writer.write({ stream: conversation(`${id}x`) }, { stream: conversation(`${id}x`) });
+    await writer.write({ stream: conversation(`${id}x`), ...bad }, { stream: conversation(`${id}x`) });
+    const end = await good.write({ stream: conversation(`${id}good`) }, { stream: conversation(`${id}good2`) });
+    await reached(group, end);
+    const after = await writer.write({ stream: conversation(`${id}x`) });
+    await reached(group, after);
+
+    expect(await rowsOf(group, good)).toEqual(expectedRows(good.written));
+    expect(await rowsOf(group, writer)).toEqual(expectedRows(writer.written.slice(0, 2)));
+    const parked = await parkedOf(group);
+    expect(parked.filter((row) => row.stream.includes(id))).toMatchObject([{ stream: conversation(`${id}x`), revision: 2 }]);
+    expect(JSON.stringify([parked, group.lines])).not.toContain('private words');
+    expect(await group.checkpoints.waitFor(group.name, after as Position, 1_000, conversation(`${id}x`))).toBe('parked');
+    expect(await group.checkpoints.waitFor(group.name, after as Position, 1_000, conversation(`${id}good`))).toBe('reached');
+    await group.stop();
+
+    // A worker that starts later knows what is parked, and the same log in one batch parks the same.
+    const later = group.again();
+    await reached(later, await writer.write({ stream: conversation(`${id}x`) }));
+    expect(await rowsOf(later, writer)).toEqual(expectedRows(writer.written.slice(0, 2)));
+    await later.stop();
+    const whole = run();
+    await reached(whole, after);
+    expect(await rowsOf(whole, writer)).toEqual(expectedRows(writer.written.slice(0, 2)));
+    expect((await parkedOf(whole)).map(({ stream, revision }) => [stream, revision])).toEqual(
+      expect.arrayContaining([[conversation(`${id}x`), 2]]),
+    );
+    await whole.stop();
+  });
+
+  it('stops the group when it is of a settings stream', async () => {
+    const memory = new MemoryEventStore();
+    const writer = new Writer(memory);
+    const group = run({ store: memory });
+    await reached(group, await writer.write({ stream: conversation('s1') }));
+    await writer.write({ stream: streamName('inbox', 'org', 'main'), type: 'Unreadable' }, { stream: conversation('s1') });
+    expect(await group.ended).toBeInstanceOf(GroupStopped);
+    expect((await rowsOf(group, writer)).seen).toEqual([`${conversation('s1')}@0`]);
+    expect(await parkedOf(group)).toEqual([]);
+    const [health] = (await group.checkpoints.health()).filter((one) => one.group === group.name);
+    expect(health).toMatchObject({ owner: null, parked: 0 });
+    expect(health?.stopped).toContain('settings stream');
+  });
+
+  it('stops the group when there are more than fifty within a minute', async () => {
+    const memory = new MemoryEventStore();
+    const writer = new Writer(memory);
+    for (let i = 0; i < 50; i++) await writer.write({ stream: conversation(`p${i}`), data: { boom: true } });
+    const group = run({ store: memory });
+    await reached(group, await writer.write({ stream: conversation('fine') }));
+    expect(await parkedOf(group)).toHaveLength(50);
+    await writer.write({ stream: conversation('p50'), data: { boom: true } });
+    expect(await group.ended).toBeInstanceOf(GroupStopped);
+    expect(await parkedOf(group)).toHaveLength(50);
+  });
+});
+
+describe('a checkpoint', () => {
+  it('of another log is refused', async () => {
+    const memory = new MemoryEventStore();
+    const group = run({ store: memory });
+    await reached(group, await new Writer(memory).write({ stream: conversation('l1') }));
+    await group.stop();
+    const other = new MemoryEventStore();
+    await new Writer(other).write({ stream: conversation('l1') }, { stream: conversation('l1') });
+    const refused = await group.again({ store: other }).ended;
+    expect(refused).toBeInstanceOf(CheckpointRefused);
+    expect((refused as Error).message).toContain(memory.log.id);
+    expect((await actualRows(database, group.suffix)).seen).toHaveLength(1);
+  });
+
+  it('beyond the end of the log is refused', async () => {
+    const memory = new MemoryEventStore();
+    const group = run({ store: memory });
+    await reached(group, await new Writer(memory).write({ stream: conversation('l1') }));
+    await group.stop();
+    await database.kysely
+      .updateTable('read.checkpoints')
+      .set({ position: '9'.repeat(19) })
+      .where('group_name', '=', group.name)
+      .execute();
+    expect(await group.again().ended).toBeInstanceOf(CheckpointRefused);
+  });
+
+  it('that nothing was written under belongs to no log yet', async () => {
+    const group = run({ store: new MemoryEventStore() });
+    await eventually('it works', async () => (group.lines.some(({ message }) => message.includes('working')) ? true : undefined));
+    await group.stop();
+    const other = new MemoryEventStore();
+    const second = group.again({ store: other });
+    await reached(second, await new Writer(other).write({ stream: conversation('l1') }));
+    await second.stop();
+  });
+
+  it('whose tables another build made is refused', async () => {
+    const group = run({ store: new MemoryEventStore() });
+    await eventually('it works', async () => (group.lines.some(({ message }) => message.includes('working')) ? true : undefined));
+    await group.stop();
+    const [seen, revisions] = tinyProjections(group.suffix);
+    const other = { ...seen!, tables: { [`seen${group.suffix}`]: (table: string) => [`create table ${table} (stream text)`] } };
+    const refused = await group.again({ projections: [other, revisions!] }).ended;
+    expect(String(refused)).toContain('READ_MODEL_VERSION');
+  });
+});
+
+describe('the surroundings', () => {
+  it('may cut every connection, again and again: nothing is lost or doubled', async () => {
+    const writer = new Writer(store);
+    const group = run();
+    for (let round = 0; round < 8; round++) {
+      for (let i = 0; i < 20; i++) await writer.write({ stream: conversation(`cut${i % 3}`) });
+      await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test-worker' and pid <> pg_backend_pid() and datname = current_database()`
+        .execute(database.kysely)
+        .catch(() => undefined);
+    }
+    const last = await writer.write({ stream: conversation('cut') });
+    await eventually('it recovers', () => isAt(group, last));
+    expect(await rowsOf(group, writer)).toEqual(expectedRows(writer.written));
+    expect((await parkedOf(group)).filter(({ stream }) => stream.includes('cut'))).toEqual([]);
+    await group.stop();
+  });
+
+  it.each(['40001', '40P01', '53100', '57014', '08006', '55P03'])(
+    'may answer %s for a while: it is tried again and parks nothing',
+    async (code) => {
+      const memory = new MemoryEventStore();
+      const writer = new Writer(memory);
+      let refusals = 3;
+      const group = run({
+        store: memory,
+        hooks: {
+          at: (moment) => {
+            if (moment === 'before commit' && refusals-- > 0) throw Object.assign(new Error('not now'), { code });
+          },
+        },
+      });
+      // One event: the batch, its stream and the event by itself are refused once each, which would park it.
+      await reached(group, await writer.write({ stream: conversation('t1') }));
+      expect(await actualRows(database, group.suffix)).toEqual(expectedRows(writer.written));
+      expect(await parkedOf(group)).toEqual([]);
+      await group.stop();
+    },
+  );
+});
+
+describe('two workers of one group', () => {
+  it('never work at once, and the second goes on at once when the first stops in order', async () => {
+    const writer = new Writer(store);
+    const first = run();
+    await reached(first, await writer.write({ stream: conversation('two') }));
+    const second = first.again();
+    await reached(first, await writer.write({ stream: conversation('two') }));
+    expect(second.lines.filter(({ message }) => message.includes('working'))).toEqual([]);
+    await first.stop();
+    const began = performance.now();
+    const position = await writer.write({ stream: conversation('two') });
+    expect(await second.checkpoints.waitFor(second.name, position as Position, 5_000)).toBe('reached');
+    expect(performance.now() - began).toBeLessThan(2_000);
+    expect(await rowsOf(second, writer)).toEqual(expectedRows(writer.written));
+    await second.stop();
+  });
+
+  it('make the tables once when they start together', async () => {
+    const first = run();
+    const second = first.again();
+    const third = first.again();
+    const writer = new Writer(store);
+    const position = await writer.write({ stream: conversation('three') });
+    await eventually('one of them works', () => isAt(first, position));
+    expect(await rowsOf(first, writer)).toEqual(expectedRows(writer.written));
+    await Promise.all([first.stop(), second.stop(), third.stop()]);
+  });
+});

@@ -1,0 +1,118 @@
+import { randomBytes } from 'node:crypto';
+import { Kysely, PostgresDialect } from 'kysely';
+import pg from 'pg';
+import { coreProjections } from '../../projections/live.js';
+import { makeLiveGeneration } from '../../projections/runtime/generations.js';
+import { ListQueryDto } from '../../src/conversations/list-query.dto.js';
+import { type Database, openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import { instanceOf } from '../../src/platform/validation.js';
+import { ListConversations, ListConversationsHandler, SORTS } from '../../src/queries/conversation-list.js';
+import { Cursors, TOTAL_LIMIT } from '../../src/queries/paging.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { makeManyConversations, manyQuestions } from '../support/many-conversations.js';
+
+/** Enough that reading all of it is dearer than any index, and few enough to be made in a few seconds. */
+const COUNT = 30_000;
+const ORGANIZATION = 'many';
+/** Pages of 8 kB that the choice of one page's rows may look at; the table has some 9,000, each index some hundred. */
+const MOST_BUFFERS = 1_500;
+
+let database: TestDatabase;
+let open: OpenDatabase;
+let lists: ListConversationsHandler;
+let client: pg.Client;
+/** The statements of the last list. */
+const statements: { sql: string; parameters: readonly unknown[] }[] = [];
+
+beforeAll(async () => {
+  database = await createDatabase();
+  open = openDatabase({ url: database.url, poolSize: 2, name: 'test', onError: () => undefined });
+  await makeLiveGeneration(open.kysely, { name: 'core', projections: coreProjections(), logId: 'log' });
+  // Another tenant's rows lie between: an index that does not begin with the organization would read them too.
+  await makeManyConversations(database.url, 'neighbour', COUNT);
+  await makeManyConversations(database.url, ORGANIZATION, COUNT);
+  const kysely = new Kysely<Database>({
+    dialect: new PostgresDialect({ pool: open.pool }),
+    log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
+  });
+  lists = new ListConversationsHandler(kysely, new Cursors(randomBytes(32)));
+  client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+}, 60_000);
+
+afterAll(async () => {
+  await client.end();
+  await open.close();
+  await database.drop();
+});
+
+interface Plan {
+  readonly 'Node Type': string;
+  readonly 'Relation Name'?: string;
+  readonly 'Shared Hit Blocks'?: number;
+  readonly 'Shared Read Blocks'?: number;
+  readonly Plans?: readonly Plan[];
+}
+
+const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
+
+/** Asks the list and answers the plans of its statements, as they ran. */
+async function plansOf(question: string, cursor?: string): Promise<{ plans: Plan[]; rows: number; next: string | null }> {
+  statements.length = 0;
+  const asked: Record<string, unknown> = cursor === undefined ? {} : { cursor };
+  for (const [name, value] of new URLSearchParams(question)) {
+    const attribute = /^customAttributes\[(.*)\]$/.exec(name)?.[1];
+    if (attribute !== undefined) asked['customAttributes'] = { [attribute]: value };
+    else asked[name] = name in asked ? [asked[name], value].flat() : value;
+  }
+  for (const name of ['status', 'priority', 'tag', 'inboxId', 'assigneeId', 'teamId', 'visitorId', 'companyId'])
+    if (name in asked) asked[name] = [asked[name]].flat();
+  const query = instanceOf(ListQueryDto, asked);
+  const answer = await lists.execute(new ListConversations(ORGANIZATION, query.filter(), query.sorting(), query.paging(), false));
+  const plans: Plan[] = [];
+  for (const { sql, parameters } of statements.splice(0)) {
+    const { rows } = await client.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(`explain (analyze, buffers, format json) ${sql}`, [
+      ...parameters,
+    ]);
+    plans.push(...rows.map((row) => row['QUERY PLAN'][0].Plan));
+  }
+  return { plans, rows: answer.data.length, next: answer.meta.nextCursor };
+}
+
+const scans = (plans: readonly Plan[]) =>
+  plans
+    .flatMap(nodes)
+    .filter((node) => node['Relation Name']?.startsWith('conversations') === true)
+    .map((node) => node['Node Type']);
+const buffers = (plan: Plan) => (plan['Shared Hit Blocks'] ?? 0) + (plan['Shared Read Blocks'] ?? 0);
+
+const sorted = (question: string) => SORTS.flatMap((sort) => ['asc', 'desc'].map((order) => [question, sort, order] as const));
+
+describe('the plans of the conversation list', () => {
+  test.each(manyQuestions(COUNT))('%s: an index and few pages, for the rows and for the total', async (_name, question) => {
+    const { plans, rows } = await plansOf(question);
+    expect(rows).toBeGreaterThan(0);
+    expect(plans).toHaveLength(2);
+    const total = plans.find((plan) => plan['Node Type'] === 'Aggregate');
+    const page = plans.find((plan) => plan !== total);
+    if (page === undefined || total === undefined) throw new Error('a list is a page and a total');
+    expect(scans([page]).length).toBeGreaterThan(1);
+    expect(scans([page])).not.toContain('Seq Scan');
+    expect(buffers(page)).toBeLessThan(MOST_BUFFERS);
+    // The first ten thousand of everything are found without an index, and none is faster.
+    if (question !== '') expect(scans([total])).not.toContain('Seq Scan');
+    expect(buffers(total)).toBeLessThan(TOTAL_LIMIT);
+  });
+
+  test.each(manyQuestions(COUNT).flatMap(([, question]) => sorted(question.replace(/&?sort=\w+(&order=\w+)?/, ''))))(
+    '%s by %s %s, and the page after it: no row is looked for without an index',
+    async (question, sort, order) => {
+      const first = await plansOf(`${question}&sort=${sort}&order=${order}&limit=5&total=none`);
+      expect(scans(first.plans)).not.toContain('Seq Scan');
+      if (first.next === null) return;
+      const second = await plansOf(`${question}&sort=${sort}&order=${order}&limit=5&total=none`, first.next);
+      expect(second.rows).toBeGreaterThan(0);
+      expect(scans(second.plans)).not.toContain('Seq Scan');
+    },
+  );
+});
