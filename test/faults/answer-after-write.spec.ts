@@ -1,0 +1,80 @@
+import { randomBytes } from 'node:crypto';
+import pg from 'pg';
+import { startApi, type TestApi } from '../support/api.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
+import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
+
+describe('a store that goes between a write and its answer', () => {
+  let database: TestDatabase;
+  let proxy: TcpProxy;
+  let first: TestApi;
+  /** Has no memory of what the first one did, so that it must read the visitor's stream for its answer. */
+  let second: TestApi;
+
+  beforeAll(async () => {
+    database = await createDatabase();
+    const { hostname, port } = new URL(database.url);
+    proxy = await startTcpProxy({ host: hostname, port: Number(port) });
+    const through = new URL(database.url);
+    through.host = `${proxy.host}:${proxy.port}`;
+    // The log and the keys are in the database that goes away, and both processes open them with one master key.
+    const environment = { EVENTSTORE_URL: '', MASTER_KEY: randomBytes(32).toString('base64') };
+    first = await startApi({ database, environment });
+    second = await startApi({ database: { url: through.href }, environment });
+  }, 60_000);
+  afterAll(async () => {
+    await second?.stop();
+    await first?.stop();
+    await proxy?.close();
+    await database?.drop();
+  }, 60_000);
+
+  it('is not told as "nothing was written", and the same key gets the answer', async () => {
+    const opened = await first.expect(201, 'POST', '/conversations', { body: { visitor: { name: 'Noor' }, message: 'Hello' } });
+    const { id, visitor } = opened.body.data as { id: string; visitor: { id: string } };
+    const path = `/conversations/${id}/tags`;
+    const request = { body: { tags: ['late'] }, key: first.adminKey, headers: { 'idempotency-key': 'late' } };
+
+    proxy.swallowRequestBefore(Buffer.from(`visitor-${first.organizationId}.${visitor.id}`));
+    const asked = second.call('POST', path, request);
+    await eventually(async () => !(await answers(proxy)));
+    await proxy.refuse();
+    const answer = await asked;
+    expect(await tagsAdded(id)).toBe(1);
+    expect({ status: answer.status, code: answer.body.code }).toEqual({ status: 503, code: 'outcome_unknown' });
+    expect(answer.headers.get('retry-after')).not.toBeNull();
+    // What describes a change is for answers that tell of it.
+    expect([answer.headers.get('etag'), answer.headers.get('x-position')]).toEqual([null, null]);
+
+    proxy.heal();
+    await proxy.accept();
+    const again = await eventually(async () => {
+      const given = await second.call('POST', path, request);
+      return given.status === 503 ? undefined : given;
+    }, 20_000);
+    expect(again.status).toBe(200);
+    expect(again.body.data.tags).toEqual(['late']);
+    expect(await tagsAdded(id)).toBe(1);
+  }, 60_000);
+
+  async function tagsAdded(id: string): Promise<number> {
+    const { body } = await first.expect(200, 'GET', `/conversations/${id}/events`);
+    return (body.data as { type: string }[]).filter(({ type }) => type === 'TagsAdded').length;
+  }
+});
+
+/** Whether PostgreSQL answers a stranger through the proxy. */
+async function answers(proxy: TcpProxy): Promise<boolean> {
+  const client = new pg.Client({ host: proxy.host, port: proxy.port, user: 'nobody', password: 'none', connectionTimeoutMillis: 300 });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    return true;
+  } catch (error) {
+    // A refusal is an answer too; a black hole gives none.
+    return error instanceof pg.DatabaseError;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
