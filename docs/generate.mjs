@@ -1,0 +1,112 @@
+// Writes the parts of docs/ that follow from the code; with --check it says which of them are out of date and exits with 1.
+import 'reflect-metadata';
+import { readFile, writeFile } from 'node:fs/promises';
+import prettier from 'prettier';
+import '../test/support/typescript.mjs';
+
+const check = process.argv.includes('--check');
+const source = (path) => import(new URL(`../src/${path}`, import.meta.url).href);
+
+const row = (cells) => `| ${cells.map((cell) => String(cell).replaceAll('|', '\\|')).join(' | ')} |`;
+const table = (head, rows) => [row(head), row(head.map(() => '---')), ...rows.map(row)].join('\n');
+
+async function errors() {
+  const { ERRORS } = await source('platform/errors.ts');
+  return [
+    '# Errors',
+    'Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `instance`, `code`, `requestId`, often a `detail`; on `validation_failed` also `errors: [{field, message}]`, on a refused transition `allowed: [moves]`. Generated from `src/platform/errors.ts`.',
+    table(
+      ['code', 'status', 'meaning'],
+      Object.entries(ERRORS).map(([code, { status, title }]) => [`\`${code}\``, status, title]),
+    ),
+    'When the answer is an error nothing was written, but for `outcome_unknown`: repeat the request with the same `Idempotency-Key`, and it is done once. 429 and 503 carry `Retry-After`.',
+  ].join('\n\n');
+}
+
+async function configuration() {
+  const { SETTINGS, readConfig } = await source('config.ts');
+  const defaults = readConfig({});
+  return [
+    '# Configuration',
+    'By environment variables, checked at start: every wrong one is named at once. An empty one counts as absent. Generated from `src/config.ts`.',
+    table(
+      ['variable', 'default', 'meaning'],
+      Object.entries(SETTINGS).map(([name, schema]) => [
+        `\`${name}\``,
+        defaults[name] === undefined ? '–' : `\`${defaults[name]}\``,
+        schema.description,
+      ]),
+    ),
+  ].join('\n\n');
+}
+
+async function routes() {
+  const { AppModule } = await source('app.module.ts');
+  const { Reflector } = await import('@nestjs/core');
+  const { declaredRoles } = await source('platform/auth.guard.ts');
+  const { routesOf } = await source('platform/routes.ts');
+  const { CALLER_ROLES: roles } = await source('platform/roles.ts');
+  const reflector = new Reflector();
+  const rows = routesOf(AppModule.controllers).map(({ method, path, handler }) => {
+    const allowed = declaredRoles(reflector, handler);
+    return [`\`${method} ${path}\``, ...roles.map((role) => (allowed === 'public' || allowed.includes(role) ? '✓' : ''))];
+  });
+  return [
+    '# Roles',
+    'Which role may call which route. Every route declares its roles; one that does not stops the program at start. Generated from the controllers.',
+    table(['route', ...roles], rows),
+    '`admin` does everything. `agent` works on conversations, visitors, companies and canned responses. `auditor` reads everything and writes nothing. `analyst` reads lists; message contents are withheld (`content: null`). `visitor` is the holder of a visitor token, and reaches its own conversations alone: [api.md](api.md#visitor-tokens).',
+  ].join('\n\n');
+}
+
+async function events() {
+  const { CODECS } = await import(new URL('../projections/decode.ts', import.meta.url).href);
+  const { coreProjections } = await import(new URL('../projections/live.ts', import.meta.url).href);
+  const projections = coreProjections();
+  const rows = Object.entries(CODECS).flatMap(([kind, codec]) =>
+    Object.entries(codec.versions).map(([type, version]) => [
+      kind,
+      `\`${type}\``,
+      version,
+      (codec.sealed[type] ?? []).map((field) => `\`${field}\``).join(', '),
+      ...projections.map((projection) => (projection.kinds.includes(kind) ? '✓' : '')),
+    ]),
+  );
+  return [
+    '# Events',
+    'Every event type of the log: the kind of stream it belongs to, its stored version, its sealed (personal) fields, and the projections that read it. Events are kept for ever, so a type or a field never changes its meaning; a new version is added beside the old one. Generated from the codecs.',
+    table(['stream', 'event', 'version', 'sealed fields', ...projections.map(({ name }) => name)], rows),
+    'Metadata of each event: `organizationId`, `actor {type, id}`, `occurredAt`, `commandId`, `requestHash`, `correlationId`, `causationId`, `causationDepth`, `schemaVersion`, `keyId?`, `imported?`, `hash`.',
+  ].join('\n\n');
+}
+
+/** The API, as /api/docs.json answers it. */
+async function openapi() {
+  const { AppModule } = await source('app.module.ts');
+  const { openApiDocument } = await source('platform/openapi.ts');
+  return JSON.stringify(openApiDocument(AppModule.controllers));
+}
+
+let stale = 0;
+const PAGES = {
+  'errors.md': errors,
+  'configuration.md': configuration,
+  'roles.md': routes,
+  'events.md': events,
+  'openapi.json': openapi,
+};
+for (const [name, make] of Object.entries(PAGES)) {
+  const path = new URL(name, import.meta.url);
+  const parser = name.endsWith('.md') ? 'markdown' : 'json';
+  const text = await prettier.format(`${await make()}\n`, { parser, printWidth: 140, singleQuote: true });
+  const before = await readFile(path, 'utf8').catch(() => '');
+  if (text === before) continue;
+  if (check) {
+    process.stderr.write(`docs/${name} is out of date: npm run generate\n`);
+    stale++;
+  } else {
+    await writeFile(path, text);
+    process.stdout.write(`docs/${name} written\n`);
+  }
+}
+process.exit(stale > 0 ? 1 : 0);
