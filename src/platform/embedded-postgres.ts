@@ -48,6 +48,8 @@ export interface EmbeddedPostgres {
 const SILENCE_MS = 10_000;
 /** How long crash recovery may take. It is bounded by max_wal_size and takes seconds. */
 const RECOVERY_MS = 600_000;
+/** How long a server that lets us in may go on cutting us off. */
+const REENTRY_MS = 30_000;
 /** A server this young belongs to whoever is starting it, who has not come to say so yet. */
 const NEWBORN_MS = 3_000;
 const LOG_BYTES = 8 * 1024 * 1024;
@@ -122,6 +124,8 @@ class Supervisor {
   #port = 0;
   #client: pg.Client | undefined;
   #owns = false;
+  /** Owned because nobody else did: others may have been here longer, and then the server stays with them. */
+  #inherited = false;
   readonly #stopping = new AbortController();
   #recovering: Promise<void> = Promise.resolve();
   #stopped: Promise<void> | undefined;
@@ -161,8 +165,8 @@ class Supervisor {
     await this.#recovering;
     const client = this.#client;
     this.#client = undefined;
-    // Whoever answered for the server may have died since; then the last one to leave ends it.
-    if (client !== undefined && !this.#owns) this.#owns = await lastToLeave(client);
+    // Whoever started the server may have died since; then the last one to leave ends it.
+    if (client !== undefined && (!this.#owns || this.#inherited)) this.#owns = await lastToLeave(client);
     // Our connection stays open until the server cuts it, so that nobody inherits a server that is going down.
     if (this.#owns) await this.#endServer();
     else if (client !== undefined) await within(1_000, client.end(), undefined);
@@ -170,39 +174,40 @@ class Supervisor {
 
   /** Joins the running server. False where none runs; one that hangs is ended first. */
   async #join(): Promise<boolean> {
-    const running = await runningServer(this.home);
-    if (running === undefined) return false;
-    const answer = await waitForAnswer(this.home, running.pid, this.password, {
-      silence: SILENCE_MS,
-      recovery: RECOVERY_MS,
-      log: this.log,
-      signal: this.#stopping.signal,
-    });
-    if (answer === 'gone') return false;
-    if (answer === 'silent') {
-      this.log(`the PostgreSQL that was left running (process ${running.pid}) does not answer: ending it`);
-      await endProcess(running.pid, this.home);
-      return false;
+    for (const until = Date.now() + REENTRY_MS; ;) {
+      const running = await runningServer(this.home);
+      if (running === undefined) return false;
+      const answer = await waitForAnswer(this.home, running.pid, this.password, {
+        silence: SILENCE_MS,
+        recovery: RECOVERY_MS,
+        log: this.log,
+        signal: this.#stopping.signal,
+      });
+      if (answer === 'gone') return false;
+      if (answer === 'silent') {
+        this.log(`the PostgreSQL that was left running (process ${running.pid}) does not answer: ending it`);
+        await endProcess(running.pid, this.home);
+        return false;
+      }
+      try {
+        await makeDatabase(answer.client);
+        this.#inherited = await inherit(answer.client);
+      } catch (error) {
+        await within(1_000, answer.client.end(), undefined);
+        // It is on its way down, or one of its sessions was killed and it starts over in the same process: another look tells which.
+        if (!isDisconnect(error) || Date.now() > until) throw error;
+        continue;
+      }
+      this.#moveTo(answer.port);
+      if (this.#inherited) {
+        this.#owns = true;
+        this.log(`took over the PostgreSQL that an earlier run left running (process ${running.pid}, port ${answer.port})`);
+      } else {
+        this.log(`using the PostgreSQL that another process runs (process ${running.pid}, port ${answer.port})`);
+      }
+      this.#watch(answer.client);
+      return true;
     }
-    let inherited: boolean;
-    try {
-      await makeDatabase(answer.client);
-      inherited = await inherit(answer.client);
-    } catch (error) {
-      await within(1_000, answer.client.end(), undefined);
-      // It was on its way down.
-      if (!isDisconnect(error) || !(await endsWithin(30_000, running.pid))) throw error;
-      return false;
-    }
-    this.#moveTo(answer.port);
-    if (inherited) {
-      this.#owns = true;
-      this.log(`took over the PostgreSQL that an earlier run left running (process ${running.pid}, port ${answer.port})`);
-    } else {
-      this.log(`using the PostgreSQL that another process runs (process ${running.pid}, port ${answer.port})`);
-    }
-    this.#watch(answer.client);
-    return true;
   }
 
   /** True where we started a server, false where another process was faster and we joined its server. */
@@ -236,6 +241,7 @@ class Supervisor {
   async #settle(client: pg.Client, port: number): Promise<void> {
     // Until somebody else says so it is ours to end, also when one of these steps fails.
     this.#owns = true;
+    this.#inherited = false;
     try {
       this.#owns = await tryOwn(client);
       await makeDatabase(client);
@@ -471,11 +477,20 @@ async function inherit(client: pg.Client): Promise<boolean> {
   }
 }
 
+/**
+ * True, and ours to end, where nobody else stays. Leaving is announced before looking round: of two who leave at once at least one sees
+ * nobody staying, and it waits for the lock that the other may hold until it has gone.
+ */
 async function lastToLeave(client: pg.Client): Promise<boolean> {
+  const leave = async (): Promise<boolean> => {
+    await client.query(`set application_name = '${SUPERVISOR}, leaving'`);
+    const { rowCount } = await client.query('select from pg_stat_activity where application_name = $1', [SUPERVISOR]);
+    if (rowCount !== 0) return false;
+    await client.query('select pg_advisory_lock($1)', [OWNERSHIP]);
+    return true;
+  };
   try {
-    if (!(await within(2_000, tryOwn(client), false))) return false;
-    const others = client.query('select from pg_stat_activity where application_name = $1 and pid <> pg_backend_pid()', [SUPERVISOR]);
-    return (await within(2_000, others, undefined))?.rowCount === 0;
+    return await within(4_000, leave(), false);
   } catch {
     // The server went while we asked. Then there is nothing to end.
     return false;
