@@ -39,6 +39,7 @@ import { RateLimits } from './platform/rate-limits.js';
 import { MasterKey } from './platform/sealing.js';
 import { VisitorKeys } from './platform/visitor-keys.js';
 import { VisitorTokenSigner } from './platform/visitor-token.js';
+import { Shutdown } from './platform/shutdown.js';
 import { assertHandled } from './platform/start-checks.js';
 import { Checkpoints } from './queries/checkpoints.js';
 import { ConversationReader, conversationQueryHandlers } from './queries/conversation.js';
@@ -149,6 +150,7 @@ export class AppModule {
         { provide: Metrics, useValue: new Metrics(store, checkpoints, backend.clock, { pool: backend.pool, transactor }) },
         { provide: METRICS_ELSEWHERE, useValue: backend.config.METRICS_PORT !== undefined },
         { provide: RateLimits, useValue: rateLimits },
+        Shutdown,
         { provide: ReadModel, useValue: new ReadModel(checkpoints) },
         { provide: VisitorDirectory, useValue: visitors },
         { provide: KeptAnswers, useValue: kept },

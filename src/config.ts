@@ -55,6 +55,15 @@ export const SETTINGS = {
     .describe(
       'Port of /metrics, on HOST; without it a worker serves none, and the API serves them on its own port to whoever asks it directly',
     ),
+  SHUTDOWN_DELAY_SECONDS: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(600)
+    .default(1)
+    .describe(
+      'How long the API still answers after SIGTERM or Ctrl-C while its readiness says no and every answer closes its connection; behind a balancer longer than the time between two of its checks',
+    ),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'silent']).default('info').describe('Least severity that is logged'),
   TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0).describe('Number of reverse proxies in front, for the client address'),
 } as const;

@@ -7,6 +7,7 @@ import { firstStart } from './first-start.js';
 import { Metrics, startMetricsServer } from './metrics/metrics.js';
 import { createHttpApp } from './platform/http.js';
 import { createLogger } from './platform/log.js';
+import { Shutdown } from './platform/shutdown.js';
 
 /** How long requests in flight may take to end after a signal (ms). */
 const DRAIN_MS = 10_000;
@@ -41,12 +42,17 @@ async function main(): Promise<void> {
     if (ending) return;
     ending = true;
     logger.info({ signal }, 'stopping');
-    const forced = setTimeout(() => {
-      logger.error({}, 'requests did not end in time');
-      process.exit(1);
-    }, DRAIN_MS + 5_000);
+    const delayMs = config.SHUTDOWN_DELAY_SECONDS * 1_000;
+    const forced = setTimeout(
+      () => {
+        logger.error({}, 'requests did not end in time');
+        process.exit(1);
+      },
+      delayMs + DRAIN_MS + 5_000,
+    );
     forced.unref();
     void (async () => {
+      await app.get(Shutdown).begin(delayMs);
       // Requests first, then what they write through, then the projections, then the stores.
       await app.close();
       await projections?.stop();

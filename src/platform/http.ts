@@ -12,6 +12,7 @@ import { ErrorFilter, sendProblem } from './error.filter.js';
 import { ERRORS, ThreadlogError } from './errors.js';
 import { IdempotencyKeys } from './idempotency.js';
 import { API_PREFIX, OUTSIDE_THE_API } from './routes.js';
+import { Shutdown } from './shutdown.js';
 import { assertRoutesDeclared } from './start-checks.js';
 import { FORBIDDEN_KEYS, parseStrictJson } from './strict-json.js';
 import { DtoPipe } from './validation.js';
@@ -51,6 +52,8 @@ export async function createHttpApp(
     clientErrorHandler,
     // Idle keep-alive connections must not hold up the end of the process.
     forceCloseConnections: 'idle',
+    // What still arrives on an open connection at the end is answered like everything else, and the connection closed after it.
+    return503OnClosing: false,
   });
   server.removeAllContentTypeParsers();
   server.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
@@ -90,6 +93,7 @@ export async function createHttpApp(
   app.useGlobalPipes(new DtoPipe());
   app.get(IdempotencyKeys).install(server);
   app.get(Metrics).measureRequests(server);
+  app.get(Shutdown).install(server);
   assertRoutesDeclared(app);
   await app.init();
   await server.ready();

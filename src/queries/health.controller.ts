@@ -6,6 +6,7 @@ import { EVENT_STORE, type EventStore } from '../event-store/event-store.js';
 import { Answers } from '../platform/answers.js';
 import { Public } from '../platform/auth.guard.js';
 import { DATABASE, type Database } from '../platform/database.js';
+import { Shutdown } from '../platform/shutdown.js';
 import { Checkpoints } from './checkpoints.js';
 
 /** A store that does not answer within this time is counted as unreachable (ms). */
@@ -30,6 +31,7 @@ export class HealthController {
     @Inject(EVENT_STORE) private readonly store: EventStore,
     @Inject(DATABASE) private readonly database: Kysely<Database>,
     @Inject(Checkpoints) private readonly checkpoints: Checkpoints,
+    @Inject(Shutdown) private readonly shutdown: Shutdown,
   ) {}
 
   /** The process answers. */
@@ -40,10 +42,13 @@ export class HealthController {
     return { status: 'ok' };
   }
 
-  /** Both stores answer and no projection stands still. A paused one is named, and counts as standing still like any other. */
+  /** Both stores answer, no projection stands still, and the process is not about to end. A paused one is named, and counts as standing still like any other. */
   @Get('ready')
   @Public()
-  @Answers('Tells whether both stores answer and no projection stands still.', { 200: readySchema, 503: readySchema })
+  @Answers('Tells whether both stores answer, no projection stands still, and the process is not about to end.', {
+    200: readySchema,
+    503: readySchema,
+  })
   async ready(@Res({ passthrough: true }) reply: FastifyReply): Promise<z.infer<typeof readySchema>> {
     const [log, database, projections] = await Promise.all([
       within(this.store.head()),
@@ -56,7 +61,7 @@ export class HealthController {
       ({ position, idleMs, stopped }) =>
         stopped !== null || (head !== undefined && head !== 'start' && (position === 'start' || position < head) && idleMs > STALLED_MS),
     );
-    const ok = log.ok && database.ok && projections.ok && stalled.length === 0;
+    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && stalled.length === 0;
     if (!ok) void reply.status(503).header('retry-after', '1');
     return {
       status: ok ? 'ok' : 'unavailable',
