@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../platform/clock.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -455,7 +456,11 @@ let shared: { readonly signal: AbortSignal; readonly until: number } | undefined
  */
 export function commandDeadline(): AbortSignal {
   const now = performance.now();
-  if (shared === undefined || now > shared.until) shared = { signal: AbortSignal.timeout(DEADLINE_MS), until: now + 500 };
+  if (shared === undefined || now > shared.until) {
+    shared = { signal: AbortSignal.timeout(DEADLINE_MS), until: now + 500 };
+    // Every command of a half second may wait on it; each takes its listener away again.
+    setMaxListeners(0, shared.signal);
+  }
   return shared.signal;
 }
 

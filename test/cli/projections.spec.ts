@@ -80,6 +80,8 @@ test(
     await json('projections', 'resume', 'core');
     await eventually(async () => (await ready()).core === 'ok');
     await expectReadModelsEqualFold(api);
+    // The rows are complete before anyone has taken the new generation up.
+    await eventually(async () => (await api.backend.checkpoints.generations()).every(({ owner }) => owner !== null));
     const { stdout } = await threadlog(['projections', 'list'], environment);
     expect(stdout).toMatch(new RegExp(`^core +${generation} +1 +working +\\d+`, 'm'));
   },
