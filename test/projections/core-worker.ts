@@ -15,7 +15,7 @@ const freeze = () => {
   process.kill(process.pid, 'SIGSTOP');
 };
 
-const query = pg.Client.prototype.query as (...given: unknown[]) => unknown;
+const query = Reflect.get(pg.Client.prototype, 'query') as (...given: unknown[]) => unknown;
 pg.Client.prototype.query = function (this: pg.Client, ...given: unknown[]) {
   const text = typeof given[0] === 'string' ? given[0] : '';
   const { application_name: session } = (this as unknown as { connectionParameters: { application_name: string } }).connectionParameters;
