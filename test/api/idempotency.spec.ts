@@ -190,7 +190,9 @@ describe('an Idempotency-Key', () => {
 
   test('is free again also when the client went away before the answer', async () => {
     const body = JSON.stringify({ visitor: { name: 'gone' }, message: 'Hi' });
+    let before: Awaited<ReturnType<typeof api.backend.store.head>> = 'start';
     await holding(async () => {
+      before = await api.backend.store.head();
       const gone = httpRequest(`${api.url}/api/support/conversations`, {
         method: 'POST',
         headers: { 'content-type': 'application/json', 'x-api-key': api.adminKey, 'idempotency-key': 'gone' },
@@ -206,6 +208,8 @@ describe('an Idempotency-Key', () => {
     });
     expect(answer.status).toBe(201);
     expect(data(answer).messageCount).toBe(1);
+    const written = await eventsAfter(api, before);
+    expect(written.filter(({ type }) => type === 'ConversationOpened')).toHaveLength(1);
   });
 
   test('belongs to its API key, method and path', async () => {

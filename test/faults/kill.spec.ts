@@ -85,7 +85,10 @@ function killRounds(rounds: number, eventStoreDb: string | undefined): void {
         await server.killPostgres(shuffle);
         break;
       case 'one backend':
-        await server.killBackend((pids) => (pids.length === 0 ? undefined : random.pick(pids)));
+        await server.killBackend((pids) => {
+          expect(pids.length).toBeGreaterThan(0);
+          return random.pick(pids);
+        });
         break;
       case 'EventStoreDB':
         await log?.kill();

@@ -177,6 +177,11 @@ it.each([
         return data;
       };
       const open = async () => (await ask(direct, 'POST', '/conversations', { visitor: { name: 'Ada' }, message: 'Hi' }))['id'] ?? '';
+      // The process reads its clock when the signal reaches it.
+      await eventually(async () => {
+        const { createdAt = '' } = await ask(proxied, 'POST', '/conversations', { visitor: { name: 'Ada' }, message: 'Hi' });
+        return Math.abs(Date.parse(createdAt) - Date.now() - skewMs) < HOUR_MS;
+      });
       const [soon, later, both] = [await open(), await open(), await open()];
       const due = Date.now() + 2_000;
       await ask(direct, 'POST', `/conversations/${soon}/snooze`, { until: new Date(due).toISOString() });
@@ -216,6 +221,29 @@ it(
         }
       },
       [direct],
+    ),
+  timeLimit(120_000),
+);
+
+it(
+  'comes up by itself after everything was killed, in whatever order it is started, the database last',
+  () =>
+    run.survive(
+      'everything killed',
+      async () => {
+        const all = [direct, proxied, ...workers];
+        await Promise.all([...all.map((one) => one.kill()), postgres.kill(shuffle)]);
+        const order = shuffle(all.map((_, i) => i));
+        const starting: Promise<void>[] = [];
+        await postgres.restart(async () => {
+          for (const i of order) {
+            starting.push(all[i]!.start());
+            await pause(random.int(500));
+          }
+        });
+        await Promise.all(starting);
+      },
+      [],
     ),
   timeLimit(120_000),
 );

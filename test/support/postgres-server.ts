@@ -12,8 +12,8 @@ export interface PostgresServer {
   readonly url: string;
   /** On a connection of its own, past every proxy. */
   query<R extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<R[]>;
-  /** Ends it, and starts it again on the same port and data. */
-  restart(): Promise<void>;
+  /** Ends it, and starts it again on the same port and data. @param meanwhile what happens while it is away */
+  restart(meanwhile?: () => Promise<void>): Promise<void>;
   /** kill -9 of the postmaster and every process of it, in the order that `shuffle` makes of them. */
   kill(shuffle: (pids: number[]) => number[]): Promise<void>;
   /** Every process of it keeps its sockets and answers nothing. */
@@ -53,8 +53,9 @@ export async function startPostgres(
         await client.end();
       }
     },
-    async restart() {
+    async restart(meanwhile) {
       await server.stop();
+      await meanwhile?.();
       server = await start();
     },
     async kill(shuffle) {
