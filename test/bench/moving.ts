@@ -29,7 +29,7 @@ export async function rebuild(root: string, environment: Readonly<Record<string,
   return { events, eventsPerSecond };
 }
 
-export function threadlog(root: string, environment: Readonly<Record<string, string>>, argv: readonly string[]): Promise<string> {
+function threadlog(root: string, environment: Readonly<Record<string, string>>, argv: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [`${root}bin/threadlog.js`, ...argv], {
       cwd: root,
