@@ -871,6 +871,8 @@ export function eventStoreContract(subject: ContractSubject): void {
           const streams = Array.from({ length: 8 }, newStream);
           const sent = new Map<string, Appended | Error>();
           let writing = true;
+          // Before the first append: a head that is read beside them may be past some of them.
+          const after = await store.head();
           const writers = streams.map(async (stream, writer) => {
             for (let revision = -1; writing;) {
               const one = event({ writer });
@@ -882,7 +884,6 @@ export function eventStoreContract(subject: ContractSubject): void {
               if (answer.outcome === 'appended') revision = answer.revision;
             }
           });
-          const after = await store.head();
           const control = new AbortController();
           const seen: StoredEvent[] = [];
           const feed = consume(far, after, control, (e) => void (streams.includes(e.stream) && seen.push(e)));
@@ -1073,7 +1074,7 @@ async function firstBatch(store: EventStore, after: Position | 'start') {
   throw new Error('the feed ended');
 }
 
-/** The first `count` events after a position that match, in feed order. */
+/** The first `count` events after a position that match, in feed order; fails when they have not come within 30 s. */
 async function collect(
   store: EventStore,
   after: Position | 'start',
@@ -1082,10 +1083,13 @@ async function collect(
 ): Promise<StoredEvent[]> {
   const found: StoredEvent[] = [];
   const control = new AbortController();
+  const giveUp = setTimeout(() => control.abort(), 30_000);
   for await (const batch of store.feed(after, { maxEvents: 200, signal: control.signal })) {
     found.push(...batch.events.filter(matches));
     if (found.length >= count) control.abort();
   }
+  clearTimeout(giveUp);
+  if (found.length < count) throw new Error(`the feed gave ${found.length} of ${count} events within 30 s`);
   return found;
 }
 
