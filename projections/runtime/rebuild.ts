@@ -20,6 +20,7 @@ import {
 import { type Lease, RENEW_MS, renewLease } from './lease.js';
 import { readParked } from './parking.js';
 import type { DecodeBatch, Projection } from './projection.js';
+import { RebuildPace } from './rebuild-pace.js';
 import { RowCopier } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { openWorkerSessions } from './sessions.js';
@@ -114,6 +115,7 @@ class Rebuild {
   #position: Position | 'start' = 'start';
   #events = 0;
   #expected = 0;
+  readonly #pace = new RebuildPace(() => performance.now());
 
   constructor(
     private readonly options: RebuildOptions,
@@ -242,6 +244,7 @@ class Rebuild {
         }
         this.#tell(undefined);
         if (batch.caughtUp) return;
+        await this.#giveWay();
       }
     } finally {
       // What is read ahead ends by the signal; the feed cannot be closed before.
@@ -249,6 +252,14 @@ class Rebuild {
       await next.catch(() => undefined);
       await batches.return().catch(() => undefined);
     }
+  }
+
+  /** It does not rest while it catches up, since it must come to an end under any load. */
+  async #giveWay(): Promise<void> {
+    if (this.#phase !== 'filling') return;
+    const rest = this.#pace.rest((await this.#live())?.events ?? 0);
+    if (rest >= 1) await sleep(rest, undefined, { signal: this.#ending.signal });
+    this.#pace.rested();
   }
 
   async #swap(lease: Pick<Lease, 'generation' | 'epoch'>, writer: BatchWriter): Promise<LiveGeneration | undefined> {

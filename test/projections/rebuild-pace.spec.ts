@@ -1,0 +1,40 @@
+import { RebuildPace } from '../../projections/runtime/rebuild-pace.js';
+
+let now = 0;
+beforeEach(() => (now = 1_000));
+
+/** The rests of a rebuild whose batches take 100 ms each, beside so many live events a second. */
+function restsBeside(perSecond: number, batches = 5): number[] {
+  const pace = new RebuildPace(() => now);
+  const rests: number[] = [];
+  for (let i = 0; i < batches; i += 1) {
+    now += 100;
+    const rest = pace.rest((now / 1_000) * perSecond);
+    rests.push(Math.round(rest));
+    now += rest;
+    pace.rested();
+  }
+  return rests;
+}
+
+it('does not rest beside an idle log', () => {
+  expect(restsBeside(0)).toEqual([0, 0, 0, 0, 0]);
+});
+
+it('rests in proportion to the load, not counting its own rests as work', () => {
+  // The first batch has nothing to compare with.
+  expect(restsBeside(500)).toEqual([0, 100, 100, 100, 100]);
+  expect(restsBeside(50)).toEqual([0, 10, 10, 10, 10]);
+});
+
+it('keeps a third of its time under any load', () => {
+  expect(restsBeside(50_000)).toEqual([0, 200, 200, 200, 200]);
+});
+
+it('takes the number of another generation for no load', () => {
+  const pace = new RebuildPace(() => now);
+  pace.rest(10_000);
+  pace.rested();
+  now += 100;
+  expect(pace.rest(3)).toBe(0);
+});
