@@ -39,6 +39,11 @@ export interface ConversationFilter {
   readonly customAttributes?: Readonly<Record<string, string>>;
 }
 
+/**
+ * Rows that a list by labels is planned for, however few are shown. PostgreSQL has no statistics of a label that is rare or unknown and takes
+ * it for one of many rows, so that for one page it would walk through all conversations in their order, and find nothing.
+ */
+const PLANNED_FOR_LABELS = 1_001;
 const SORT_COLUMNS = { updatedAt: 'updated_at', createdAt: 'created_at', waitingSince: 'waiting_since', priority: 'priority' } as const;
 
 /** Lists conversations from their read model. */
@@ -140,6 +145,10 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
     const column = SORT_COLUMNS[sort.by];
     const direction = sort.order;
     const offset = paging.after === undefined ? (paging.page - 1) * paging.limit : 0;
+    const most = Math.max(
+      offset + paging.limit + 1,
+      filter.tag === undefined && filter.customAttributes === undefined ? 0 : PLANNED_FOR_LABELS,
+    );
     // The page is cut by what indexes hold, and only what is shown is read whole, with the names that it is joined with.
     const matching = (after: Expression<SqlBool> | undefined) =>
       this.database
@@ -148,10 +157,19 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
         .where((c) => c.and([...conditions(c, organizationId, filter), ...(after === undefined ? [] : [after])]));
     const found =
       sort.by === 'waitingSince'
-        ? this.waitingFirst(matching, direction, paging.after, offset + paging.limit + 1)
-        : matching(paging.after === undefined ? undefined : afterCursor(sort, paging.after));
+        ? this.waitingFirst(matching, direction, paging.after, most)
+        : matching(paging.after === undefined ? undefined : afterCursor(sort, paging.after))
+            .orderBy(`c.${column}`, direction)
+            .$if(sort.by === 'priority', (all) => all.orderBy('c.updated_at', direction))
+            .orderBy('c.id', direction)
+            .limit(most);
+    // Materialized, since a plain subquery's limit would be lowered to the page's before the plan is chosen. Its rows are made as they are read.
     const page = this.database
-      .selectFrom(found.as('f'))
+      .with(
+        (cte) => cte('f').materialized(),
+        () => found,
+      )
+      .selectFrom('f')
       .select(['f.organization_id', 'f.id'])
       .orderBy('f.sorted', (by) => inOrder(by, sort))
       .$if(sort.by === 'priority', (all) => all.orderBy('f.updated_at', direction))

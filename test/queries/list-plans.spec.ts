@@ -9,7 +9,7 @@ import { instanceOf } from '../../src/platform/validation.js';
 import { ListConversations, ListConversationsHandler, SORTS } from '../../src/queries/conversation-list.js';
 import { Cursors, TOTAL_LIMIT } from '../../src/queries/paging.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { makeManyConversations, manyQuestions } from '../support/many-conversations.js';
+import { makeManyConversations, MANY, manyQuestions } from '../support/many-conversations.js';
 
 /** Enough that reading all of it is dearer than any index, and few enough to be made in a few seconds. */
 const COUNT = 30_000;
@@ -102,6 +102,24 @@ describe('the plans of the conversation list', () => {
     // The first ten thousand of everything are found without an index, and none is faster.
     if (question !== '') expect(scans([total])).not.toContain('Seq Scan');
     expect(buffers(total)).toBeLessThan(TOTAL_LIMIT);
+  });
+
+  // PostgreSQL takes a label that it never saw for one of many rows, and would look for the
+  // first of them in the order of the page. The fewer are asked for, the sooner it does: one row here stands for a page of a larger table.
+  test.each(
+    [
+      'tag=nobody-has-it',
+      'tag=nobody-has-it&tag=nor-this',
+      'status=closed&tag=nobody-has-it',
+      `tag=${MANY.tag(1)}&tag=nobody-has-it&tagMatch=all`,
+      `${encodeURIComponent('customAttributes[plan]')}=none`,
+      `status=closed&inboxId=${MANY.inbox(2)}&${encodeURIComponent('customAttributes[other]')}=pro`,
+    ].flatMap(sorted),
+  )('%s by %s %s: that nothing matches is found without a walk', async (question, sort, order) => {
+    const { plans, rows } = await plansOf(`${question}&sort=${sort}&order=${order}&limit=1`);
+    expect(rows).toBe(0);
+    expect(scans(plans)).not.toContain('Seq Scan');
+    for (const plan of plans) expect(buffers(plan)).toBeLessThan(100);
   });
 
   test.each(manyQuestions(COUNT).flatMap(([, question]) => sorted(question.replace(/&?sort=\w+(&order=\w+)?/, ''))))(
