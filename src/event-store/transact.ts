@@ -236,7 +236,15 @@ export class Transactor {
     }
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const known = seen.commands.get(command.commandId);
-      if (known !== undefined) return await this.repeat(aggregate, stream, command, known);
+      if (known !== undefined) {
+        // After a day another process may have forgotten the command, and done it anew.
+        if (!proved && this.clock.now() - Date.parse(known.occurredAt) > REMEMBER_MS) {
+          seen = await this.refresh(aggregate, stream, seen);
+          proved = true;
+          continue;
+        }
+        return await this.repeat(aggregate, stream, command, known);
+      }
       if (!searched && seen.revision >= 0) {
         searched = true;
         const older = await this.search(stream, command.commandId, seen.revision);
@@ -433,7 +441,10 @@ export class Transactor {
         const event = decode(aggregate.codec, stored);
         state = aggregate.evolve(state, event);
         const { commandId, requestHash, occurredAt, hash } = event.metadata;
-        const from = next.commands.get(commandId)?.from ?? event.revision;
+        const before = next.commands.get(commandId);
+        // The events of one command are neighbours. Others of its id are those of an earlier one, which was forgotten when it came again.
+        const from = before?.to === event.revision - 1 ? before.from : event.revision;
+        if (from === event.revision) next.commands.delete(commandId);
         next.commands.set(commandId, { requestHash, from, to: event.revision, occurredAt });
         next.revision = event.revision;
         next.position = event.position;

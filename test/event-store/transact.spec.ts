@@ -269,6 +269,25 @@ describe('the same command again', () => {
       );
   });
 
+  test('that was forgotten and came again is answered as the second time, by whoever saw the first, both or none', async () => {
+    const [one, first, both] = [world.process(), world.process(), world.process()];
+    await run(one, command('open'), opening);
+    await run(one, command('x'), receive(message('x')));
+    for (const transactor of [first, both])
+      expect((await run(transactor, command('x'), receive(message('x')))).events[0]?.data).toMatchObject({ messageId: 'x' });
+    world.now += 24 * HOUR + 1;
+    await run(one, command('y'), addTags(['y']));
+    const again = await run(one, command('x'), inTurn(receive(message('x anew')), addTags(['x'])));
+    await run(both, command('z'), addTags(['z']));
+    for (const transactor of [one, first, both, world.process()])
+      expect(facts(await run(transactor, command('x'), receive(message('x')))).events).toEqual(facts(again).events);
+    // It is remembered for as long as any other.
+    world.now += 24 * HOUR - 1;
+    await run(one, command('w'), addTags(['w']));
+    expect((await run(world.process(), command('x'), receive(message('x')))).events).toHaveLength(2);
+    expect(await world.types()).toHaveLength(8);
+  });
+
   test('is found however old it is, when it is looked for thoroughly', async () => {
     const one = world.process();
     await run(one, command('open'), opening);
