@@ -121,6 +121,88 @@ describe('the order of the Postgres log', () => {
     await proxy.close();
   }, 30_000);
 
+  it('counts on after ten thousand appends that were rolled back as if they had never been, and looks at no more pages for it', async () => {
+    const watcher = await connect(database.url);
+    // What autovacuum would clear away is not there for a test to count on.
+    await watcher.query('alter table log.events set (autovacuum_enabled = off)');
+    const heads: string[] = [];
+
+    /** What a session did shows in the server's statistics when it ends. */
+    async function ended(application: string): Promise<void> {
+      await eventually(async () => {
+        const { rows } = await watcher.query(`select from pg_stat_activity where application_name like $1 || '%'`, [application]);
+        return rows.length === 0;
+      }, 10_000);
+    }
+
+    async function rollBack(times: number): Promise<void> {
+      const roller = new pg.Client({ connectionString: database.url, application_name: 'rolling' });
+      await roller.connect();
+      const one = () => `begin; select log.append_many('conversation-undone.1', '0', '${randomUUID()}', 'Written', '{}', '{}'); rollback;`;
+      for (let i = 0; i < times; i += 100) await roller.query(Array.from({ length: 100 }, one).join(''));
+      await roller.end();
+      await ended('rolling');
+    }
+
+    /** Pages of the log's table and indexes that are looked at for twenty appends, for their heads, and for reading and following them. */
+    async function pages(): Promise<number> {
+      const looked = async () => {
+        const { rows } = await watcher.query<{ pages: number }>(`
+          select (coalesce(heap_blks_read + heap_blks_hit, 0) + coalesce(idx_blks_read + idx_blks_hit, 0))::int as pages
+          from pg_statio_user_tables where schemaname = 'log' and relname = 'events'`);
+        return rows[0]!.pages;
+      };
+      const before = await looked();
+      const store = await openPostgresEventStore({ url: database.url, applicationName: 'counted' });
+      const after = await store.head();
+      const positions: string[] = [];
+      for (let i = 0; i < 20; i += 1) {
+        const stream = `conversation-good.${heads.length + i}` as StoredEvent['stream'];
+        const appended = await store.append(stream, 'none', [newEvent()], AbortSignal.timeout(10_000));
+        if (appended.outcome !== 'appended') throw new Error('a stream of its own was written by another');
+        positions.push(appended.position);
+        expect(await store.head()).toBe(appended.position);
+        for await (const batch of store.read(stream)) expect(batch).toHaveLength(1);
+      }
+      expect(await follow(store, after)).toEqual(positions);
+      heads.push(...positions);
+      await store.close();
+      await ended('counted');
+      return (await looked()) - before;
+    }
+
+    async function follow(store: EventStore, after: Awaited<ReturnType<EventStore['head']>>): Promise<string[]> {
+      const seen: string[] = [];
+      for await (const { events, caughtUp } of store.feed(after, { maxEvents: 7, signal: new AbortController().signal })) {
+        seen.push(...events.map(({ position }) => position));
+        if (caughtUp) break;
+      }
+      return seen;
+    }
+
+    const first = await pages();
+    await rollBack(1_000);
+    const early = await pages();
+    await rollBack(9_000);
+    const late = await pages();
+    const later = await pages();
+    expect(Math.max(early, late, later)).toBeLessThan(first * 1.5);
+    expect(heads.map(Number)).toEqual(Array.from({ length: 80 }, (_, i) => i + 1));
+
+    // A hole in the positions, of whatever origin, is nothing to wait for.
+    const hole = '1000000000';
+    await watcher.query(
+      `insert into log.events (position, revision, id, stream, type, data, metadata) values ($1, 0, $2, 'conversation-hole.1', 'Written', '{}', '{}')`,
+      [hole, randomUUID()],
+    );
+    heads.push(hole.padStart(19, '0'));
+    await pages();
+    expect(heads.map(Number).slice(80, 83)).toEqual([1e9, 1e9 + 1, 1e9 + 2]);
+    const store = await openPostgresEventStore({ url: database.url });
+    expect(await follow(store, 'start')).toEqual(heads);
+    await store.close();
+  }, 60_000);
+
   /** Writes and reads at once for a while, with everything that could let a reader pass an event that is not visible yet. */
   async function hunt(url: string, otherUrl: string): Promise<{ faults: Faults; events: number; stalled: number }> {
     const store = await openPostgresEventStore({ url });
