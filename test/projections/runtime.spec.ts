@@ -2,11 +2,12 @@ import fc from 'fast-check';
 import { sql } from 'kysely';
 import { CheckpointRefused, GroupStopped } from '../../projections/runtime/failures.js';
 import { ProjectionGroup, type ProjectionGroupOptions } from '../../projections/runtime/group.js';
+import { WORKER_SESSION } from '../../projections/runtime/lease.js';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import { streamName } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
 import { Checkpoints } from '../../src/queries/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import {
@@ -347,6 +348,104 @@ describe('the surroundings', () => {
       await group.stop();
     },
   );
+});
+
+describe('a worker of whose connections only the one that keeps its lease is cut', () => {
+  let cut: OpenDatabase;
+  beforeEach(async () => {
+    cut = openDatabase({ url: created.url, poolSize: 4, name: 'cut-worker', settings: WORKER_SESSION, onError: () => undefined });
+    await sql`create sequence public.cuts`.execute(database.kysely);
+  });
+  afterEach(async () => {
+    await Promise.all(running.map((group) => group.stop()));
+    await sql`drop trigger if exists cut on read.checkpoints`.execute(database.kysely);
+    await sql`drop function if exists public.cut; drop sequence public.cuts`.execute(database.kysely);
+    await cut.close();
+  });
+
+  /** Ends the session of that worker that takes or renews a lease, while it does; never one that writes a batch. */
+  async function cutLease(times: number): Promise<void> {
+    await sql`
+      create function public.cut() returns trigger language plpgsql as $$ begin
+        if current_setting('application_name') = 'cut-worker' and new.position = old.position and new.lease_until <> old.lease_until
+          and nextval('public.cuts') <= ${sql.lit(times)}
+        then perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(5); end if;
+        return new;
+      end $$`.execute(database.kysely);
+    await sql`create trigger cut before update on read.checkpoints for each row execute function public.cut()`.execute(database.kysely);
+  }
+  const cuts = async () => {
+    const { rows } = await sql<{ n: number }>`
+      select case when is_called then last_value else 0 end::int as n from public.cuts`.execute(database.kysely);
+    return rows[0]?.n ?? 0;
+  };
+  const lease = async ({ name }: Running) =>
+    await database.kysely
+      .selectFrom('read.checkpoints')
+      .select(['owner', 'epoch'])
+      .where('group_name', '=', name)
+      .executeTakeFirstOrThrow();
+  const workings = ({ lines }: Running) => lines.filter(({ message }) => message === 'projection group working').length;
+
+  it('goes on under a new epoch when it gets the lease again, and nobody else works meanwhile', async () => {
+    const writer = new Writer(store);
+    const first = run({ database: cut.kysely });
+    await reached(first, await writer.write({ stream: conversation('lease1') }));
+    const second = first.again({ database: database.kysely });
+    const before = await lease(first);
+    await cutLease(2);
+    // The renewal, and the first attempt to take the lease again.
+    await eventually(
+      'it is cut twice and has the lease again',
+      async () => ((await cuts()) > 2 && workings(first) > 1 ? true : undefined),
+      20_000,
+    );
+    await reached(first, await writer.write({ stream: conversation('lease1') }, { stream: conversation('lease2') }));
+    expect(await lease(first)).toEqual({ owner: before.owner, epoch: before.epoch + 1 });
+    expect(workings(second)).toBe(0);
+    expect(await rowsOf(first, writer)).toEqual(expectedRows(writer.written));
+  }, 60_000);
+
+  it('writes nothing of what it has in hand when another took over', async () => {
+    const writer = new Writer(store);
+    let proceed = () => {};
+    let holds = false;
+    const gate = new Promise<void>((resolve) => (proceed = resolve));
+    let armed = false;
+    const first = run({
+      database: cut.kysely,
+      hooks: {
+        async at(moment) {
+          if (!armed || moment !== 'decoding') return;
+          holds = true;
+          await gate;
+        },
+      },
+    });
+    await reached(first, await writer.write({ stream: conversation('lease3') }));
+    const before = await lease(first);
+    armed = true;
+    const position = await writer.write({ stream: conversation('lease3') });
+    await eventually('it has a batch in hand', async () => (holds ? true : undefined));
+    await cutLease(1_000);
+    await eventually('its renewal is cut', async () => ((await cuts()) > 0 ? true : undefined), 20_000);
+    // A lease that nobody renews has run out.
+    await database.kysely
+      .updateTable('read.checkpoints')
+      .set({ lease_until: sql<Date>`'-infinity'` })
+      .where('group_name', '=', first.name)
+      .execute();
+    const second = first.again({ database: database.kysely, decode: tinyDecode(), projections: tinyProjections(first.suffix) });
+    await reached(second, position);
+    const taken = await lease(first);
+    expect(taken.epoch).toBe(before.epoch + 1);
+    proceed();
+    await eventually('it notices', async () => (first.lines.some(({ message }) => message.includes('interrupted')) ? true : undefined));
+    await reached(second, await writer.write({ stream: conversation('lease3') }));
+    expect(await lease(first)).toEqual(taken);
+    expect(workings(first)).toBe(1);
+    expect(await rowsOf(first, writer)).toEqual(expectedRows(writer.written));
+  }, 60_000);
 });
 
 describe('two workers of one group', () => {
