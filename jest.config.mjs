@@ -1,5 +1,7 @@
 export default {
   testEnvironment: 'node',
+  // Jest leaves one core to itself, which on two means one file at a time; much of what these tests do is wait for processes.
+  maxWorkers: '100%',
   workerIdleMemoryLimit: '400MB',
   roots: ['<rootDir>/test'],
   testMatch: ['**/*.spec.ts'],
