@@ -122,9 +122,10 @@ test('a group that is behind and does not move for 30 seconds reddens readiness,
     .execute();
   await open('unseen');
   expect((await ready()).status).toBe(200);
-  await passTime(29);
+  // Real time goes by too, and on a busy machine more than a second of it.
+  await passTime(20);
   expect((await ready()).status).toBe(200);
-  await passTime(2);
+  await passTime(11);
   expect(await ready()).toEqual({ status: 503, core: 'stalled' });
   await database
     .updateTable('read.checkpoints')
