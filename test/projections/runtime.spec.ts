@@ -352,11 +352,13 @@ describe('the surroundings', () => {
 
 describe('a worker of whose connections only the one that keeps its lease is cut', () => {
   let cut: OpenDatabase;
+  let proceed = () => {};
   beforeEach(async () => {
     cut = openDatabase({ url: created.url, poolSize: 4, name: 'cut-worker', settings: WORKER_SESSION, onError: () => undefined });
     await sql`create sequence public.cuts`.execute(database.kysely);
   });
   afterEach(async () => {
+    proceed();
     await Promise.all(running.map((group) => group.stop()));
     await sql`drop trigger if exists cut on read.checkpoints`.execute(database.kysely);
     await sql`drop function if exists public.cut; drop sequence public.cuts`.execute(database.kysely);
@@ -367,7 +369,7 @@ describe('a worker of whose connections only the one that keeps its lease is cut
   async function cutLease(times: number): Promise<void> {
     await sql`
       create function public.cut() returns trigger language plpgsql as $$ begin
-        if current_setting('application_name') = 'cut-worker' and new.position = old.position and new.lease_until <> old.lease_until
+        if current_setting('application_name') = 'cut-worker' and new.events = old.events and new.lease_until <> old.lease_until
           and nextval('public.cuts') <= ${sql.lit(times)}
         then perform pg_terminate_backend(pg_backend_pid()); perform pg_sleep(5); end if;
         return new;
@@ -408,7 +410,6 @@ describe('a worker of whose connections only the one that keeps its lease is cut
 
   it('writes nothing of what it has in hand when another took over', async () => {
     const writer = new Writer(store);
-    let proceed = () => {};
     let holds = false;
     const gate = new Promise<void>((resolve) => (proceed = resolve));
     let armed = false;
