@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import pg from 'pg';
 import { batchDecoder } from '../../projections/decode.js';
-import { coreProjections } from '../../projections/live.js';
+import { coreProjections, startLiveProjections } from '../../projections/live.js';
 import { GroupStopped } from '../../projections/runtime/failures.js';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
 import { RebuildRunning, rebuildGroup, type RebuildOptions } from '../../projections/runtime/rebuild.js';
@@ -26,6 +26,8 @@ import {
   tinyProjections,
   Writer,
 } from './tiny-group.js';
+
+const WRITES_A_SECOND = 200;
 
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
@@ -156,6 +158,67 @@ describe('all read models of an installation', () => {
     }
     expect(faults).toEqual([]);
     expect(wrote).toBeGreaterThan(10);
+    await expectReadModelsEqualFold(api);
+  }, 120_000);
+
+  it('are byte for byte the same when they were rebuilt under two hundred writes a second, in other batches and beside other workers', async () => {
+    const faults: string[] = [];
+    const conversations = [...ids];
+    let wrote = 0;
+    let ended = false;
+    const write = async (i: number) => {
+      const id = conversations[i % conversations.length] ?? '';
+      const [path, body] =
+        i % 10 === 0
+          ? ['/conversations', { visitor: { name: `V ${i}` }, message: `opened ${i}` }]
+          : i % 3 === 0
+            ? [`/conversations/${id}/tags`, { tags: [`t${i % 17}`] }]
+            : [`/conversations/${id}/messages`, { message: `under load ${i}` }];
+      const answer = await api.call('POST', path, { body });
+      // A conversation takes so many tags, and no more.
+      if (answer.status !== 201 && answer.status !== 200 && answer.status !== 422) faults.push(answer.text);
+      if (path === '/conversations') conversations.push(answer.body.data.id as string);
+      wrote++;
+    };
+    const writing = (async () => {
+      const inFlight = new Set<Promise<void>>();
+      const began = performance.now();
+      for (let sent = 0; !ended; await new Promise((resolve) => setTimeout(resolve, 5)))
+        // A machine that cannot keep up does what it can.
+        for (; sent < ((performance.now() - began) * WRITES_A_SECOND) / 1_000 && inFlight.size < 20; sent++) {
+          const one = write(sent).finally(() => inFlight.delete(one));
+          inFlight.add(one);
+        }
+      await Promise.all(inFlight);
+    })();
+    const workers: { stop(): Promise<void> }[] = [];
+    try {
+      for (const maxEvents of [500, 1_000, 5_000]) {
+        const before = wrote;
+        // As often as it takes for writes to be many beside it.
+        for (let done = false; !done || wrote < before + 200; done = true) {
+          const running = rebuild({ maxEvents });
+          // Another worker goes on with the live rows, if there is one.
+          await sql`update read.checkpoints set owner = null, lease_until = '-infinity', epoch = epoch + 1 where live`.execute(
+            api.backend.database,
+          );
+          await running;
+        }
+        workers.push(await startLiveProjections(api.backend, { commands: undefined as never, reactors: false }));
+      }
+    } finally {
+      ended = true;
+      await writing;
+    }
+    expect(faults).toEqual([]);
+    await expectReadModelsEqualFold(api);
+    const live = await shown();
+    expect(live['conversations']?.length).toBe(conversations.length);
+    for (const maxEvents of api.beganAfter === 'start' ? [13, 1_000] : [1_000]) {
+      await rebuild({ maxEvents });
+      expect(await shown()).toEqual(live);
+    }
+    await Promise.all(workers.map((one) => one.stop()));
     await expectReadModelsEqualFold(api);
   }, 120_000);
 
