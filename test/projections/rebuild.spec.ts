@@ -34,11 +34,14 @@ const quiet = { info: () => undefined, warn: () => undefined, error: () => undef
 describe('all read models of an installation', () => {
   let api: TestApi;
   let ids: string[];
+  /** Beside that of the API. */
+  const workers: { stop(): Promise<void> }[] = [];
 
   beforeAll(async () => {
     api = await startApi();
     ids = await history();
   });
+  afterEach(() => Promise.all(workers.splice(0).map((one) => one.stop())));
   afterAll(() => api.stop());
 
   const rebuild = (options: Partial<RebuildOptions> = {}) =>
@@ -191,7 +194,6 @@ describe('all read models of an installation', () => {
         }
       await Promise.all(inFlight);
     })();
-    const workers: { stop(): Promise<void> }[] = [];
     try {
       for (const maxEvents of [500, 1_000, 5_000]) {
         const before = wrote;
@@ -218,7 +220,6 @@ describe('all read models of an installation', () => {
       await rebuild({ maxEvents });
       expect(await shown()).toEqual(live);
     }
-    await Promise.all(workers.map((one) => one.stop()));
     await expectReadModelsEqualFold(api);
   }, 120_000);
 
