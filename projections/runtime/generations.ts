@@ -3,7 +3,7 @@ import { sql, type Kysely } from 'kysely';
 import type { Position } from '../../src/event-store/event-store.js';
 import { READ_MODEL_VERSION, READ_SCHEMA, type Database } from '../../src/platform/database.js';
 import { LeaseLost } from './failures.js';
-import { type Lease, leaseEnd, positionFrom } from './lease.js';
+import { type Lease, leaseEnd, leaseIsOver, positionFrom } from './lease.js';
 import type { Projection } from './projection.js';
 
 const LOCK = '7305806211930123';
@@ -216,7 +216,7 @@ export async function unshownGenerations(
     .selectFrom('read.checkpoints')
     .select(['generation', 'owner'])
     .select(sql<string>`lease_until::text`.as('lease_until'))
-    .select(sql<boolean>`lease_until < clock_timestamp()`.as('free'))
+    .select(leaseIsOver.as('free'))
     .where('group_name', '=', group)
     .where('version', '=', READ_MODEL_VERSION)
     .where('live', '=', false)
@@ -236,7 +236,7 @@ export async function dropGeneration(database: Kysely<Database>, group: string, 
       .deleteFrom('read.checkpoints')
       .where('generation', '=', generation)
       .where('live', '=', false)
-      .where('lease_until', '<', sql<Date>`clock_timestamp()`)
+      .where(leaseIsOver)
       .returning('generation')
       .execute();
     if (dropped.length === 0) return false;

@@ -37,12 +37,19 @@ export interface Seen {
 
 export const leaseEnd = sql<Date>`clock_timestamp() + ${sql.lit(`${LEASE_MS} ms`)}::interval`;
 
+/**
+ * Nobody may count on it any more. One that ends later than any that is given was given before the database's clock was set back: a worker
+ * that lives makes it anew within seconds, and of one that died it would be left for as long as the clock was ahead.
+ */
+export const leaseIsOver = sql<boolean>`
+  (lease_until < clock_timestamp() or lease_until > clock_timestamp() + ${sql.lit(`${2 * LEASE_MS} ms`)}::interval)`;
+
 /** Undefined when the group has no live generation yet. Takes no lock. */
 export async function seeLease(database: Kysely<Database>, group: string, owner: string): Promise<Seen | undefined> {
   const row = await database
     .selectFrom('read.checkpoints')
     .select(['log_id', 'position', 'shape'])
-    .select(sql<boolean>`owner = ${owner} or lease_until < clock_timestamp()`.as('free'))
+    .select(sql<boolean>`owner = ${owner} or ${leaseIsOver}`.as('free'))
     .select(sql<string>`current_setting('idle_in_transaction_session_timeout')`.as('idleTimeout'))
     .where('group_name', '=', group)
     .where('version', '=', READ_MODEL_VERSION)
@@ -76,7 +83,7 @@ export async function takeLease(database: Kysely<Database>, group: string, owner
     .where('group_name', '=', group)
     .where('version', '=', READ_MODEL_VERSION)
     .where('live', '=', true)
-    .where(sql<boolean>`(owner = ${owner} or lease_until < clock_timestamp())`)
+    .where(sql<boolean>`(owner = ${owner} or ${leaseIsOver})`)
     .returning(['generation', 'epoch', 'position', 'log_id', 'shape'])
     .executeTakeFirst();
   if (row === undefined) return undefined;

@@ -361,6 +361,18 @@ describe('a rebuild', () => {
     expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
   }, 120_000);
 
+  it('goes on after one that was killed before the database’s clock was set back by a day', async () => {
+    const suffix = live();
+    const writer = new Writer(store);
+    await reached(suffix, await writer.write({ stream: conversation('a') }));
+    await startRebuild(suffix, 'indexing', 'SIGKILL').exited;
+    await sql`update read.checkpoints set lease_until = lease_until + interval '1 day' where not live`.execute(database.kysely);
+    await rebuildGroup(optionsOf(suffix));
+    expect(await generations()).toEqual([{ shown: true, phase: null }]);
+    expect(await tables()).toHaveLength(2);
+    expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
+  }, 60_000);
+
   it('is refused while another one lives', async () => {
     const suffix = live();
     await reached(suffix, await new Writer(store).write({ stream: conversation('a') }));

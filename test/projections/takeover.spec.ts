@@ -186,6 +186,28 @@ it('is taken over within 15 s when it freezes, blocks nobody, and writes nothing
   }
 }, 120_000);
 
+it('is taken over within 15 s of a kill -9 also when the database’s clock was set back by a day, and stays when it is set ahead', async () => {
+  const writer = new Writer(store);
+  const worker = startWorker('_c');
+  await works(worker);
+  await reached('_c', await writer.write({ stream: conversation('a') }));
+  await worker.end();
+  // Seen by a clock that was set back, its lease ends a day later than it was given for.
+  const setBack = (interval: string) =>
+    sql`update read.checkpoints set lease_until = lease_until + ${interval}::interval`.execute(database.kysely);
+  await setBack('1 day');
+  standBy('_c');
+  await reached('_c', await writer.write({ stream: conversation('a') }), TAKEOVER_MS);
+  const before = await row('_c');
+  // One that lives renews it, whatever the clock says of it.
+  await setBack('1 day');
+  await reached('_c', await writer.write({ stream: conversation('a') }));
+  await setBack('-2 days');
+  await reached('_c', await writer.write({ stream: conversation('b') }));
+  expect(await row('_c')).toMatchObject({ owner: before.owner, epoch: before.epoch });
+  expect(await actualRows(database, '_c')).toEqual(expectedRows(writer.written));
+}, 120_000);
+
 it('cannot write under an old epoch even where the new owner has not moved yet', async () => {
   const writer = new Writer(store);
   const worker = startWorker('_e', 'decoding', 'SIGSTOP');
