@@ -373,6 +373,34 @@ describe('a rebuild', () => {
     expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
   }, 60_000);
 
+  it('goes on when the session that keeps its lease is cut', async () => {
+    const suffix = live();
+    const writer = new Writer(store);
+    await reached(suffix, await writer.write({ stream: conversation('a') }, { stream: conversation('b') }));
+    let proceed = () => {};
+    const held = new Promise<void>((resolve) => (proceed = resolve));
+    const running = rebuildGroup({
+      ...optionsOf(suffix),
+      decode: async (events) => {
+        await held;
+        return await tinyDecode()(events);
+      },
+    });
+    const cut = async () => {
+      const { rows } = await sql`
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'threadlog-rebuild-lease' and state = 'idle' and datname = current_database()`.execute(database.kysely);
+      return rows.length > 0 ? true : undefined;
+    };
+    // There is one from the first renewal on, and another one from the next.
+    for (let i = 0; i < 2; i++) await eventually('its lease has a session', cut, 20_000);
+    await reached(suffix, await writer.write({ stream: conversation('a') }));
+    proceed();
+    expect(await running).toMatchObject({ oldDropped: true });
+    expect(await generations()).toEqual([{ shown: true, phase: null }]);
+    expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
+  }, 60_000);
+
   it('is refused while another one lives', async () => {
     const suffix = live();
     await reached(suffix, await new Writer(store).write({ stream: conversation('a') }));
