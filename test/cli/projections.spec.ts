@@ -116,7 +116,7 @@ test('a group that is behind and does not move for 30 seconds reddens readiness,
     .set((eb) => ({
       owner: 'a worker that hangs',
       epoch: eb('epoch', '+', 1),
-      lease_until: sql<Date>`now() + interval '1 hour'`,
+      lease_until: sql<Date>`now() + interval '15 s'`,
       progress_at: sql<Date>`now()`,
     }))
     .execute();

@@ -216,7 +216,7 @@ it('cannot write under an old epoch even where the new owner has not moved yet',
   await writer.write({ stream: conversation('a') });
   await eventually('it freezes', async () => (worker.state() === 'frozen' ? true : undefined));
   // What a takeover does before its first batch.
-  await sql`update read.checkpoints set owner = 'another', epoch = epoch + 1, lease_until = now() + interval '1 hour'`.execute(
+  await sql`update read.checkpoints set owner = 'another', epoch = epoch + 1, lease_until = now() + interval '15 s'`.execute(
     database.kysely,
   );
   const before = await row('_e');
