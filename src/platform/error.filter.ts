@@ -19,7 +19,8 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   if (status >= 500) {
     // An unknown fault's own text may hold anything, so it goes to the log and never to the client.
     const cause = known.cause ?? error;
-    request.log.error(
+    // Any caller can ask for what is not reached in time: that is no fault of ours.
+    request.log[known.code === 'read_model_behind' ? 'info' : 'error'](
       {
         requestId: request.id,
         code: known.code,

@@ -105,6 +105,15 @@ function rememberDeclarations(): void {
     if (declared === undefined) known.set(target, (declared = gather(target, schema, always, strictGroups, groups)));
     return declared;
   };
+  // By name without a prototype: in a plain object every class would declare what all objects have, such as hasOwnProperty.
+  const group = storage.groupByPropertyName.bind(storage);
+  const grouped = new WeakMap<object, ReturnType<typeof group>>();
+  storage.groupByPropertyName = (declarations) => {
+    let names = grouped.get(declarations);
+    if (names === undefined)
+      grouped.set(declarations, (names = Object.assign(Object.create(null) as typeof names & object, group(declarations))));
+    return names;
+  };
 }
 rememberDeclarations();
 
@@ -211,13 +220,14 @@ export const IsShortcut = (max: number, options?: ValidationOptions) =>
     options,
   );
 
-/** An id that a caller chooses or names: kept exactly as given. */
-export const RESOURCE_ID = /^[A-Za-z0-9._:@-]{1,128}$/;
+/** An id that a caller chooses or names: kept exactly as given. `.` and `..` are none, since clients resolve them in an address. */
+export const RESOURCE_ID = /^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$/;
+export const RESOURCE_ID_RULE = 'must be 1 to 128 of A-Z a-z 0-9 . _ : @ -, and not . or ..';
 export const IsResourceId = (options?: ValidationOptions) =>
   rule(
     'isResourceId',
     (value) => typeof value === 'string' && RESOURCE_ID.test(value),
-    'must be 1 to 128 of A-Z a-z 0-9 . _ : @ -',
+    RESOURCE_ID_RULE,
     { type: 'string', pattern: RESOURCE_ID.source },
     options,
   );

@@ -38,10 +38,10 @@ export class Cursors {
 
   /** @throws ThreadlogError validation_failed */
   read(scope: string, cursor: string): readonly (string | number | null)[] {
-    const [body = '', mac = ''] = cursor.split('.', 2);
+    const [body = '', mac = '', ...more] = cursor.split('.');
     const expected = Buffer.from(this.mac(scope, body));
     const given = Buffer.from(mac);
-    if (given.length !== expected.length || !timingSafeEqual(given, expected))
+    if (more.length > 0 || given.length !== expected.length || !timingSafeEqual(given, expected))
       throw invalid([{ field: 'cursor', message: 'is not a cursor of this list and filter' }]);
     return JSON.parse(Buffer.from(body, 'base64url').toString()) as (string | number | null)[];
   }

@@ -2,6 +2,7 @@ import type { Recorded } from '../event-store/aggregate.js';
 import { type DataKey, ERASED, type Sealed } from '../platform/sealing.js';
 import type { Visitor, VisitorChanges, VisitorEvent, VisitorFields } from './visitor.js';
 
+const OPEN = ['userId', 'plan', 'companyId'] as const;
 const PERSONAL = ['name', 'email', 'phone', 'avatarUrl'] as const;
 const ATTRIBUTE = 'visitor.attribute';
 const attributeContext = (name: string) => `${ATTRIBUTE} ${name}`;
@@ -19,11 +20,13 @@ export interface PlainVisitor {
 }
 
 export function sealVisitor(key: DataKey, plain: PlainVisitor): VisitorChanges {
-  const { attributes, ...fields } = plain;
-  const sealed: Record<string, unknown> = { ...fields };
+  const { attributes } = plain;
+  const sealed: Record<string, unknown> = {};
+  // By name, so that nothing gets into the log unsealed because a caller named it.
+  for (const field of OPEN) if (plain[field] !== undefined) sealed[field] = plain[field];
   for (const field of PERSONAL) {
     const value = plain[field];
-    if (typeof value === 'string') sealed[field] = key.seal(`visitor.${field}`, value);
+    if (value !== undefined) sealed[field] = value === null ? null : key.seal(`visitor.${field}`, value);
   }
   if (attributes !== undefined)
     sealed['attributes'] = Object.fromEntries(

@@ -124,6 +124,9 @@ async function writingNothing(attempts: () => Promise<void>): Promise<void> {
 const named = (routes: readonly Route[]) => routes.map((route) => [`${route.method} ${route.path}`, route] as const);
 const withBody = ROUTES.filter(({ body }) => body !== undefined);
 
+/** Names that every object has from its prototype, so that a careless look finds something there. */
+const INHERITED = Object.getOwnPropertyNames(Object.prototype).filter((name) => name !== '__proto__' && name !== 'constructor');
+
 describe('every route that takes a body refuses', () => {
   const BODIES: readonly [string, string, Record<string, string> | undefined, ErrorCode][] = [
     ['truncated JSON', '{"name":"x"', undefined, 'malformed_json'],
@@ -145,7 +148,15 @@ describe('every route that takes a body refuses', () => {
     ['NUL', String.raw`{"name":"a\u0000b"}`, undefined, 'malformed_json'],
     ['a lone surrogate', String.raw`{"name":"a\ud800b"}`, undefined, 'malformed_json'],
     ['a field of others', '{"organizationId":"acme"}', undefined, 'validation_failed'],
-    ['an inherited name', '{"toString":"acme"}', undefined, 'validation_failed'],
+    ...INHERITED.map(
+      (name) =>
+        [`an inherited name, ${name}`, JSON.stringify({ [name]: 'acme' }), undefined, 'validation_failed'] as [
+          string,
+          string,
+          undefined,
+          ErrorCode,
+        ],
+    ),
     ['an empty name', '{"":1}', undefined, 'validation_failed'],
   ];
   test.each(named(withBody))('%s', (_, route) =>
@@ -192,7 +203,7 @@ const BAD: Readonly<Record<string, readonly unknown[]>> = {
   isInstant: [...NO_INSTANTS, 4_070_908_800_000, ['2099-01-01T00:00:00Z'], { at: 1 }],
   isHttpUrl: [...NO_ADDRESSES, 5, ['https://a.example']],
   isEmail: ['ada', 'a@b@example.com', `${'x'.repeat(330)}@example.com`, '@example.com', 'a b@example.com', 5, ['a@example.com'], ''],
-  isResourceId: ['', 'a b', 'a/b', 'ä', '..%2f', 'a\u200bb', 'x'.repeat(129), 5, { a: 1 }, ['a']],
+  isResourceId: ['', '.', '..', 'a b', 'a/b', 'ä', '..%2f', 'a\u200bb', 'x'.repeat(129), 5, { a: 1 }, ['a']],
   isIn: ['nobody has this', '', 'toString', 'constructor', 0, true, ['open'], {}],
   isAttributes: [
     [],
@@ -245,7 +256,7 @@ function badValues(type: Class, { name, checks }: Field): unknown[] {
   ] as const) {
     if (typeof inside !== 'object' || inside === null || inside.constructor === Object || Array.isArray(inside)) continue;
     const nested = inside.constructor as Class;
-    values.push(wrap({ unheardOf: 1 }));
+    values.push(wrap({ unheardOf: 1 }), wrap({ hasOwnProperty: 1 }));
     for (const field of fieldsOf(nested)) for (const value of badValues(nested, field)) values.push(wrap({ [field.name]: value }));
   }
   return values;
@@ -285,6 +296,7 @@ describe('every address with a query refuses', () => {
     'status[]=open',
     '__proto__=1',
     'constructor=1',
+    ...INHERITED.map((name) => `${name}=1`),
     'organizationId=acme',
     'sort=name%27--',
   ];
@@ -312,7 +324,7 @@ describe('every list', () => {
     await api.expect(200, 'GET', `${route.path}?limit=1&sort=createdAt&cursor=${cursor}`);
     const [body = '', mac = ''] = cursor.split('.');
     const forged = `${Buffer.from(JSON.stringify([0, 'x'])).toString('base64url')}.${mac}`;
-    for (const bad of ['x', '', '.', `${body}.`, `.${mac}`, `${body}x.${mac}`, forged, cursor.slice(0, -1)])
+    for (const bad of ['x', '', '.', `${cursor}.x`, `${body}.`, `.${mac}`, `${body}x.${mac}`, forged, cursor.slice(0, -1)])
       expect([bad, (await refused(route, `${route.path}?sort=createdAt&cursor=${bad}`, {})).code]).toEqual([bad, 'validation_failed']);
     expect((await refused(route, `${route.path}?sort=createdAt&cursor=${cursor}`, { key: other.adminKey })).code).toBe('validation_failed');
     expect((await refused(route, `${route.path}?sort=createdAt&order=asc&cursor=${cursor}&limit=1`, {})).code).toBe('validation_failed');
