@@ -254,10 +254,13 @@ export class Transactor {
       let events: readonly Decided<E>[];
       const now = this.now(seen);
       try {
-        if (command.ifMatch !== undefined && command.ifMatch !== seen.revision)
+        const { ifMatch = seen.revision } = command;
+        if (ifMatch !== seen.revision && seen.revision >= 0)
           throw new ThreadlogError('revision_mismatch', `the revision is ${seen.revision}`);
         const context = prepare === undefined ? (undefined as C) : await prepare(seen.state as S);
         events = decide(seen.state as S, context, now);
+        // Of what is not there, the decision has said so, unless it would make it.
+        if (ifMatch !== seen.revision) throw new ThreadlogError('revision_mismatch', 'there is no revision yet');
       } catch (error) {
         if (proved) throw error;
         seen = await this.refresh(aggregate, stream, seen);

@@ -350,6 +350,11 @@ describe.each(RESOURCES)('$path', (resource) => {
         const refused = await api.expect(412, method, `${path}/${id}`, { ...body, headers: { 'if-match': stale } });
         expect(refused.body.code).toBe('revision_mismatch');
       }
+    // What is not there has no revision to compare with.
+    for (const method of ['PUT', 'DELETE']) {
+      const body = method === 'PUT' ? { body: resource.change } : {};
+      await api.expect(404, method, `${path}/nobody`, { ...body, headers: { 'if-match': '"0"' } });
+    }
     expect(await head()).toBe(before);
     expect((await api.expect(200, 'GET', `${path}/${id}`)).body.data).toMatchObject(resource.made);
     await api.expect(200, 'PUT', `${path}/${id}`, { body: resource.change, headers: { 'if-match': '"0"' } });
