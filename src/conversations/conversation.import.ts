@@ -7,7 +7,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { derivedId, type Ids } from '../platform/ids.js';
 import type { DataKey } from '../platform/sealing.js';
 import { parseStrictJson } from '../platform/strict-json.js';
-import { isHttpUrl, parseInstant, RESOURCE_ID, textFault } from '../platform/validation.js';
+import { isHttpUrl, parseInstant, RESOURCE_ID, RESOURCE_ID_RULE, textFault } from '../platform/validation.js';
 import { keyedHash, visitorKeyId, type VisitorKeys } from '../platform/visitor-keys.js';
 import type { StreamAgentDirectory } from '../team/agent-directory.js';
 import { createVisitor, normalizeEmail, visitorAggregate } from '../visitors/visitor.js';
@@ -27,7 +27,7 @@ const MAX_TURNS = 100_000;
 
 const visible = (max: number) =>
   z.string().refine((text) => textFault(text, max) === undefined, `must be a text of 1 to ${max} visible characters`);
-const resourceId = z.string().regex(RESOURCE_ID, 'must be 1 to 128 of A-Z a-z 0-9 . _ : @ -');
+const resourceId = z.string().regex(RESOURCE_ID, RESOURCE_ID_RULE);
 const instant = z
   .string()
   .refine((text) => parseInstant(text) !== undefined, 'must be an instant with a zone, such as 2026-01-16T09:00:00Z');
@@ -118,6 +118,9 @@ export function readDialogue(line: string, now: number): Dialogue {
       ),
     );
   }
+  // Each is within the limit by itself. What the conversation would refuse is refused here, before its visitor is made.
+  if (new Set([...(parsed.data.topics ?? []), ...(parsed.data.tags ?? [])]).size > conversation.MAX_TAGS)
+    throw new BadDialogue(`topics and tags: must be at most ${conversation.MAX_TAGS} together`);
   assertInOrder(parsed.data, now);
   return parsed.data;
 }

@@ -238,6 +238,15 @@ const BAD: [string | Buffer, string][] = [
     '{"id":"x","visitor":{"email":"nobody"},"turns":[{"from":"visitor","text":"secret words"}]}',
     'visitor.email: must be an e-mail address',
   ],
+  [
+    JSON.stringify({
+      id: 'too many',
+      topics: Array.from({ length: 60 }, (_, i) => `topic ${i}`),
+      tags: Array.from({ length: 60 }, (_, i) => `tag ${i}`),
+      turns: [{ from: 'visitor', text: 'secret words' }],
+    }),
+    'topics and tags: must be at most 100 together',
+  ],
   ['{"id":"x","visitor":{"companyId":"none"},"turns":[{"from":"visitor","text":"secret words"}]}', 'company'],
   [Buffer.from([0x22, 0xff, 0x22]), 'not valid UTF-8'],
   [`"${'x'.repeat(17 * 1024 * 1024)}"`, 'longer than 16777216 bytes'],
@@ -273,6 +282,9 @@ test(
       expect(ended.stderr).toContain(`line ${i + 3}: ${byLine.get(i + 3)}`);
     });
     expect(ended.stderr + ended.stdout).not.toContain('secret words');
+    // A bad line leaves nothing behind that would stand in the way of a mended one.
+    const mended = await importing(file([{ ...dialogue(9), id: 'too many' }]), organizationId);
+    expect(mended).toMatchObject({ code: 0, summary: { lines: 1, imported: 1, bad: 0 } });
 
     // The same id with other words, also when it comes twice in one file.
     const changed = { ...dialogue(0), turns: [{ from: 'visitor', text: 'Other words' }] };
