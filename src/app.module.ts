@@ -30,7 +30,8 @@ import { Metrics } from './metrics/metrics.js';
 import { METRICS_ELSEWHERE, MetricsController } from './metrics/metrics.controller.js';
 import { OrganizationService } from './organizations/organization.service.js';
 import { ApiKeys } from './platform/api-keys.js';
-import { AGENT_DIRECTORY, AuthGuard, VISITOR_TOKENS } from './platform/auth.guard.js';
+import { AGENT_DIRECTORY, AuthGuard } from './platform/auth.guard.js';
+import { Callers } from './platform/callers.js';
 import { CLOCK } from './platform/clock.js';
 import { DATABASE } from './platform/database.js';
 import { IDS } from './platform/ids.js';
@@ -149,13 +150,12 @@ export class AppModule {
         { provide: IdempotencyKeys, useValue: new IdempotencyKeys(keys, database) },
         { provide: Metrics, useValue: new Metrics(store, checkpoints, backend.clock, { pool: backend.pool, transactor }) },
         { provide: METRICS_ELSEWHERE, useValue: backend.config.METRICS_PORT !== undefined },
-        { provide: RateLimits, useValue: rateLimits },
+        { provide: Callers, useValue: new Callers(apiKeys, visitorTokens, rateLimits) },
         Shutdown,
         { provide: ReadModel, useValue: new ReadModel(checkpoints) },
         { provide: VisitorDirectory, useValue: visitors },
         { provide: KeptAnswers, useValue: kept },
         { provide: VisitorTokens, useValue: visitorTokens },
-        { provide: VISITOR_TOKENS, useValue: visitorTokens },
         { provide: ConversationWriter, useValue: new ConversationWriter(transactor, keys) },
         { provide: CannedResponseWriter, useValue: new CannedResponseWriter(transactor, keys) },
         { provide: CannedResponseRenderer, useValue: new CannedResponseRenderer(transactor, keys) },

@@ -3,7 +3,8 @@ import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import { ArrayMaxSize, ArrayMinSize, IsArray, IsDefined, IsIn, IsInt, IsOptional, Matches, Max, Min, ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { principalOf, Roles } from '../platform/auth.guard.js';
+import { Roles } from '../platform/auth.guard.js';
+import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { KeyInLog } from '../platform/idempotency.js';
 import { Described } from '../platform/request-schema.js';
@@ -67,7 +68,7 @@ const TAGS_AT_ONCE = 50;
 class OpenConversationDto {
   /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
   @IsOptional() @IsNested(VisitorInputDto) visitor?: VisitorInputDto | null;
-  @IsOptional() @IsResourceId() inboxId?: string;
+  @ValidateIf((body: OpenConversationDto) => body.inboxId !== undefined) @IsResourceId() inboxId?: string;
   @IsDefined() @IsMessage() message!: MessageDto;
   @ValidateIf((body: OpenConversationDto) => body.subject !== undefined) @IsVisibleText(MAX_SUBJECT) subject?: string;
   @ValidateIf((body: OpenConversationDto) => body.customAttributes !== undefined)

@@ -8,6 +8,7 @@ import { parse as parseQuery } from 'fast-querystring';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import type { Logger } from 'pino';
 import { Metrics } from '../metrics/metrics.js';
+import { Callers } from './callers.js';
 import { ErrorFilter, sendProblem } from './error.filter.js';
 import { ERRORS, ThreadlogError } from './errors.js';
 import { IdempotencyKeys } from './idempotency.js';
@@ -93,6 +94,7 @@ export async function createHttpApp(
   app.useGlobalPipes(new DtoPipe());
   app.get(IdempotencyKeys).install(server);
   app.get(Metrics).measureRequests(server);
+  app.get(Callers).install(server);
   app.get(Shutdown).install(server);
   assertRoutesDeclared(app);
   await app.init();

@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Actor } from '../event-store/aggregate.js';
 import { type CommandContext, commandDeadline } from '../event-store/transact.js';
-import { principalOf } from './auth.guard.js';
+import { principalOf } from './callers.js';
 import { ThreadlogError } from './errors.js';
 import { randomIds } from './ids.js';
 

@@ -4,7 +4,8 @@ import { ArrayMaxSize, ArrayUnique, IsArray, ValidateIf } from 'class-validator'
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { principalOf, Roles } from '../platform/auth.guard.js';
+import { Roles } from '../platform/auth.guard.js';
+import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';

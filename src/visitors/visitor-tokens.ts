@@ -1,7 +1,7 @@
 import type { Position } from '../event-store/event-store.js';
 import type { CommandContext, Transactor } from '../event-store/transact.js';
 import type { Principal } from '../platform/api-keys.js';
-import type { VisitorTokenReader } from '../platform/auth.guard.js';
+import type { VisitorTokenReader } from '../platform/callers.js';
 import type { Clock } from '../platform/clock.js';
 import { ThreadlogError } from '../platform/errors.js';
 import type { KeptAnswers } from '../platform/idempotency.js';

@@ -79,6 +79,22 @@ describe('an API key', () => {
     expect((await list(await api.keyFor('agent'))).status).toBe(200);
   });
 
+  test('is counted whatever it sends, and a body is read for nobody who may not call', async () => {
+    const key = await api.keyFor('agent');
+    const bodies: [string, string, number][] = [
+      ['{bad', 'application/json', 400],
+      ['<a/>', 'application/xml', 415],
+      [JSON.stringify({ name: 'x'.repeat(600_000) }), 'application/json', 413],
+    ];
+    const post = (as: string, [raw, type]: readonly [string, string, number]) =>
+      api.call('POST', '/companies', { key: as, raw, headers: { 'content-type': type } });
+    for (const body of bodies) expect((await post(key, body)).status).toBe(body[2]);
+    for (const body of bodies) expect((await post(wrong(), body)).status).toBe(401);
+    expect(told(await list(key)).slice(0, 3)).toEqual([200, String(LIMIT), String(LIMIT - bodies.length - 1)]);
+    for (let i = bodies.length + 1; i < LIMIT; i++) await list(key);
+    for (const body of bodies) expect((await post(key, body)).status).toBe(429);
+  });
+
   test('is not let in by a clock that was set back, nor kept out by it for more than a minute', async () => {
     const key = await api.keyFor('agent');
     for (let i = 0; i <= LIMIT; i++) await list(key);
