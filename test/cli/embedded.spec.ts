@@ -21,7 +21,8 @@ test(
   'the embedded PostgreSQL is started for as long as a command needs it, and joined where it runs',
   async () => {
     const dataDir = join(folder, 'data');
-    const environment = { DATA_DIR: dataDir };
+    // The log too is in the embedded server, also where the tests run on an EventStoreDB.
+    const environment = { DATA_DIR: dataDir, EVENTSTORE_URL: '' };
     // Nothing runs: the command starts it, and takes it down again.
     const made = await threadlog(['organizations', 'create', 'Acme', '--id', 'acme', '--json'], environment);
     expect(made).toMatchObject({ code: 0 });
