@@ -72,11 +72,18 @@ export function metadataOf(event: StoredEvent): Metadata {
   return JSON.parse(event.metadata) as Metadata;
 }
 
-/** @throws UnknownEvent */
+/** @throws UnknownEvent that names where it stands */
 export function decode<E extends DomainEvent>(codec: Codec<E>, stored: StoredEvent): Recorded<E> {
-  const metadata = metadataOf(stored);
-  const event = codec.decode(stored.type, metadata.schemaVersion, JSON.parse(stored.data));
   const { id, stream, revision, position } = stored;
+  const metadata = metadataOf(stored);
+  let event: E;
+  try {
+    event = codec.decode(stored.type, metadata.schemaVersion, JSON.parse(stored.data));
+  } catch (error) {
+    // What JSON.parse says quotes the text, which belongs in no log.
+    const said = error instanceof UnknownEvent ? error.message : 'not the JSON of an event';
+    throw new UnknownEvent(`${stream} revision ${revision}: ${said}`);
+  }
   // New names stand before a spread: V8 puts those that follow one in by a slow path, at a microsecond each.
   return { id, stream, revision, position, metadata, ...event };
 }

@@ -92,6 +92,22 @@ test.each([
   ['a version that is not there yet', { metadata: JSON.stringify({ schemaVersion: 2 }) }],
   ['a version before the first', { metadata: JSON.stringify({ schemaVersion: 0 }) }],
   ['another shape', { data: '{"visitorId":7}' }],
+  ['what is no JSON', { data: '{"visitorId":"Ada Lovelace' }],
 ])('%s is refused and not guessed at', (_, change) => {
-  expect(() => decode(codec, { ...(stored[0] as StoredEvent), ...change })).toThrow(UnknownEvent);
+  const event = { ...(stored[0] as StoredEvent), ...change };
+  const fault = caught(() => decode(codec, event));
+  expect(fault).toBeInstanceOf(UnknownEvent);
+  expect(fault.message).toContain(`${event.stream} revision ${event.revision}: `);
+  // The message goes to the log, where no text of an event may be.
+  expect(fault.message).not.toContain('Ada');
+  expect(fault.cause).toBeUndefined();
 });
+
+function caught(work: () => unknown): Error {
+  try {
+    work();
+  } catch (error) {
+    return error as Error;
+  }
+  throw new Error('it was taken');
+}
