@@ -28,6 +28,7 @@ import * as inboxCommands from './inboxes/inbox.commands.js';
 import { InboxController } from './inboxes/inbox.controller.js';
 import { Metrics } from './metrics/metrics.js';
 import { METRICS_ELSEWHERE, MetricsController } from './metrics/metrics.controller.js';
+import { OrganizationController } from './organizations/organization.controller.js';
 import { OrganizationService } from './organizations/organization.service.js';
 import { ApiKeys } from './platform/api-keys.js';
 import { AGENT_DIRECTORY, AuthGuard } from './platform/auth.guard.js';
@@ -94,6 +95,7 @@ export class AppModule {
     BulkController,
     VisitorController,
     VisitorTokenController,
+    OrganizationController,
     CompanyController,
     InboxController,
     AgentController,

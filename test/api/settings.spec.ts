@@ -632,6 +632,37 @@ describe('the default inbox', () => {
   });
 });
 
+describe('the organization', () => {
+  it('says who it is, and who chose its default inbox', async () => {
+    const before = await api.expect(200, 'GET', '/organization', { key: await api.keyFor('analyst') });
+    const { id, name, defaultInboxId, revision } = before.body.data;
+    expect([id, name, before.headers.get('etag')]).toEqual([api.organizationId, 'Test', `"${revision}"`]);
+    const moved = await api.expect(201, 'POST', '/inboxes', {
+      body: { name: 'Chosen', isDefault: true },
+      headers: { 'x-request-id': 'chosen' },
+    });
+    const auditor = await api.keyFor('auditor');
+    const after = await api.expect(200, 'GET', '/organization', { key: auditor });
+    expect(after.body.data).toMatchObject({ defaultInboxId: moved.body.data.id, revision: revision + 1 });
+    expect(after.headers.get('x-position')).toBe(moved.headers.get('x-position'));
+    const history = await api.expect(200, 'GET', `/organization/events?from=${revision + 1}`, { key: auditor });
+    expect(history.body.data).toMatchObject([
+      { type: 'DefaultInboxChanged', actor: { type: 'apiKey' }, correlationId: 'chosen', data: { inboxId: moved.body.data.id } },
+    ]);
+    const first = (await api.expect(200, 'GET', '/organization/events?limit=1')).body;
+    expect(first).toMatchObject({ data: [{ type: 'OrganizationCreated', data: { name: 'Test' } }], meta: { limit: 1, hasMore: true } });
+    await api.expect(200, 'PUT', `/inboxes/${defaultInboxId}`, { body: { isDefault: true } });
+  });
+
+  it('is the one of the key, and no other', async () => {
+    const theirs = (await api.expect(200, 'GET', '/organization', { key: other.adminKey })).body.data;
+    expect(theirs.id).toBe(other.organizationId);
+    const events = (await api.expect(200, 'GET', '/organization/events', { key: other.adminKey })).body.data as EventAnswer[];
+    expect(JSON.stringify(events)).not.toContain((await api.expect(200, 'GET', '/organization')).body.data.defaultInboxId);
+    await api.expect(404, 'GET', `/organization/${other.organizationId}`);
+  });
+});
+
 describe('those who are named by others', () => {
   it('must be agents of the organization who are not archived', async () => {
     const ada = (await api.expect(201, 'POST', '/agents', { body: agent })).body.data.id as string;

@@ -1,0 +1,48 @@
+import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../event-store/transact.js';
+import { Answers, dataOf, partOf } from '../platform/answers.js';
+import { Roles } from '../platform/auth.guard.js';
+import { principalOf } from '../platform/callers.js';
+import { ThreadlogError } from '../platform/errors.js';
+import { describeAnswer } from '../platform/request-context.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import { type OrganizationAnswer, organizationAnswer, organizationSchema } from './organization.answer.js';
+import { type Organization, organizationAggregate, type OrganizationEvent } from './organization.js';
+
+const HISTORY: HistoryOf<Organization, OrganizationEvent> = { aggregate: organizationAggregate };
+
+/**
+ * The organization of the caller's key: there is no path to another. Its history tells who chose the default inbox, which no inbox's own
+ * does; it is changed through `isDefault` of an inbox.
+ */
+@Controller('organization')
+export class OrganizationController {
+  constructor(
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+  ) {}
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers("Reads the caller's organization.", { 200: dataOf(organizationSchema) })
+  async get(@Req() request: FastifyRequest, @Res({ passthrough: true }) reply: FastifyReply): Promise<{ data: OrganizationAnswer }> {
+    const { organizationId } = principalOf(request);
+    const found = await this.transactor.load(organizationAggregate, organizationId, organizationId);
+    if (found === undefined) throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: organizationAnswer(organizationId, found.state, found.revision) };
+  }
+
+  @Get('events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    const { organizationId } = principalOf(request);
+    return this.history.page(HISTORY, organizationId, organizationId, query, reply);
+  }
+}
