@@ -1,5 +1,15 @@
 import { ArrayMaxSize, ArrayMinSize, IsIn, IsInt, IsObject, IsOptional, Max, Min, ValidateIf, ValidateNested } from 'class-validator';
-import { Becomes, instanceOf, IsFileName, IsHttpUrl, IsMediaType, IsNested, IsNestedList, IsVisibleText } from '../platform/validation.js';
+import {
+  Becomes,
+  instanceOf,
+  IsFileName,
+  IsHttpUrl,
+  IsMediaType,
+  IsNested,
+  IsNestedList,
+  IsNotBeside,
+  IsVisibleText,
+} from '../platform/validation.js';
 import { Described } from '../platform/request-schema.js';
 import { CONTENT_TYPES } from './conversation.js';
 
@@ -20,12 +30,13 @@ export class AttachmentDto {
 
 export class CardActionDto {
   @IsVisibleText(100) label!: string;
-  /** Either an address to open or the name of an action. */
+  /** Either an address to open or the name of an action, not both: a button does one thing. */
   @ValidateIf((action: CardActionDto) => action.action === undefined || action.url !== undefined)
   @IsHttpUrl()
   url?: string;
   @ValidateIf((action: CardActionDto) => action.url === undefined || action.action !== undefined)
   @IsVisibleText(100)
+  @IsNotBeside('url')
   action?: string;
 }
 

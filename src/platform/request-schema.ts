@@ -31,7 +31,6 @@ const CHECKS: Readonly<Record<string, (bound: unknown) => JsonSchema>> = {
   isIn: (values) => ({ enum: values }),
   isInt: () => ({ type: 'integer' }),
   isBoolean: () => ({ type: 'boolean' }),
-  isEmail: () => ({ type: 'string', format: 'email' }),
   isArray: () => ({ type: 'array' }),
   isObject: () => ({ type: 'object' }),
   min: (bound) => ({ minimum: bound }),
@@ -42,6 +41,9 @@ const CHECKS: Readonly<Record<string, (bound: unknown) => JsonSchema>> = {
   arrayMaxSize: (bound) => ({ maxItems: bound }),
   arrayUnique: () => ({ uniqueItems: true }),
 };
+
+/** The check of validation.ts that two properties are not both there, by its name. */
+export const NOT_BESIDE = 'isNotBeside';
 
 /** What is added to what @Described says; the rest it says itself. */
 const BOUNDS_OF_LISTS = new Set(['arrayMinSize', 'arrayMaxSize', 'arrayUnique']);
@@ -63,12 +65,14 @@ export function requestSchema(
   of: SchemaOf,
 ): JsonSchema & { readonly properties: Readonly<Record<string, JsonSchema>> } {
   const properties = new Map<string, Property>();
+  const exclusions: JsonSchema[] = [];
   for (const check of getMetadataStorage().getTargetValidationMetadatas(type, '', false, false)) {
     const name = check.propertyName;
     let property = properties.get(name);
     if (property === undefined) properties.set(name, (property = { schema: {}, items: {}, conditions: [] }));
     const described = descriptionOf(type, name);
     if (check.type === 'conditionalValidation') property.conditions.push(check.constraints[0] as Property['conditions'][number]);
+    else if (check.name === NOT_BESIDE) exclusions.push({ not: { required: [name, check.constraints[0] as string] } });
     else if (described === undefined || BOUNDS_OF_LISTS.has(check.name ?? ''))
       Object.assign(check.each ? property.items : property.schema, schemaOfCheck(type, name, check.name, check.constraints));
   }
@@ -96,7 +100,10 @@ export function requestSchema(
     }
     schemas[name] = conditions.length > 0 && !isChecked(null, []) ? nullable(whole) : whole;
   }
-  const choices = [...alternatives].map((set) => ({ anyOf: (JSON.parse(set) as string[]).map((one) => ({ required: [one] })) }));
+  const choices = [
+    ...[...alternatives].map((set) => ({ anyOf: (JSON.parse(set) as string[]).map((one) => ({ required: [one] })) })),
+    ...exclusions,
+  ];
   return {
     type: 'object',
     properties: schemas,

@@ -11,7 +11,7 @@ import {
   type ValidationOptions,
 } from 'class-validator';
 import { type FieldError, ThreadlogError } from './errors.js';
-import { Described, type JsonSchema } from './request-schema.js';
+import { Described, type JsonSchema, NOT_BESIDE } from './request-schema.js';
 
 /**
  * Bodies and queries: only declared fields, no conversion of types, every wrong field named at once. In the place of Nest's
@@ -53,6 +53,21 @@ export const Becomes =
   };
 
 const isRecord = (value: unknown): value is object => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Refuses a property beside which another is given. Stands with the checks of the value itself, and adds to what they say of it. */
+export const IsNotBeside =
+  (other: string): PropertyDecorator =>
+  (target, property) =>
+    registerDecorator({
+      name: NOT_BESIDE,
+      target: target.constructor,
+      propertyName: String(property),
+      constraints: [other],
+      validator: {
+        validate: (_value, given) => (given?.object as Record<string, unknown> | undefined)?.[other] === undefined,
+        defaultMessage: () => `${String(property)} must not be given beside ${other}`,
+      },
+    });
 
 /** An object of a class, with what that class declares. */
 export const IsNested =

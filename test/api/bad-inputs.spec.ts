@@ -401,6 +401,7 @@ describe('attachments and cards', () => {
     ['a card that is null', card(null)],
     ['a card’s action without a label', card({ title: 'x', actions: [{ url: 'https://a.example' }] })],
     ['a card’s action that does nothing', card({ title: 'x', actions: [{ label: 'x' }] })],
+    ['a card’s action that does two things', card({ title: 'x', actions: [{ label: 'x', action: 'y', url: 'https://a.example' }] })],
     ['null for a card’s action', card({ title: 'x', actions: [null] })],
     ['a list for a card’s action', card({ title: 'x', actions: [[]] })],
     ['11 of 10 actions', card({ title: 'x', actions: Array.from({ length: 11 }, () => ({ label: 'x', action: 'y' })) })],
