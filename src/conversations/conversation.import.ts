@@ -1,4 +1,3 @@
-import { isEmail } from 'class-validator';
 import { z } from 'zod';
 import { metadataOf } from '../event-store/aggregate.js';
 import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
@@ -7,7 +6,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { derivedId, type Ids } from '../platform/ids.js';
 import type { DataKey } from '../platform/sealing.js';
 import { parseStrictJson } from '../platform/strict-json.js';
-import { isHttpUrl, parseInstant, RESOURCE_ID, RESOURCE_ID_RULE, textFault } from '../platform/validation.js';
+import { isEmailAddress, isHttpUrl, parseInstant, RESOURCE_ID, RESOURCE_ID_RULE, textFault } from '../platform/validation.js';
 import { keyedHash, visitorKeyId, type VisitorKeys } from '../platform/visitor-keys.js';
 import type { StreamAgentDirectory } from '../team/agent-directory.js';
 import { createVisitor, normalizeEmail, visitorAggregate } from '../visitors/visitor.js';
@@ -48,7 +47,7 @@ const visitor = z.strictObject({
   email: z
     .string()
     .max(320)
-    .refine((text) => isEmail(text), 'must be an e-mail address')
+    .refine((text) => isEmailAddress(text), 'must be an e-mail address')
     .optional(),
   name: visible(200).optional(),
   phone: visible(50).optional(),

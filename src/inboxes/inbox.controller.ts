@@ -5,7 +5,6 @@ import {
   ArrayUnique,
   IsArray,
   IsBoolean,
-  IsEmail,
   IsIn,
   IsInt,
   IsOptional,
@@ -25,7 +24,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { Described } from '../platform/request-schema.js';
-import { IsResourceId, IsVisibleText, IsNested } from '../platform/validation.js';
+import { IsEmailAddress, IsResourceId, IsVisibleText, IsNested } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -108,7 +107,7 @@ class AutoResponderDto {
 /** The fields that null clears. */
 class InboxFieldsDto {
   @IsOptional() @IsVisibleText(2_000) description?: string | null;
-  @IsOptional() @IsEmail() email?: string | null;
+  @IsOptional() @IsEmailAddress() email?: string | null;
   @IsOptional() @IsVisibleText(50) color?: string | null;
   @IsOptional() @IsVisibleText(100) icon?: string | null;
   /** Replaced as a whole; `manual` with nobody when absent. */

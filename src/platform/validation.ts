@@ -2,6 +2,7 @@ import type { ArgumentMetadata, PipeTransform } from '@nestjs/common';
 import {
   getMetadataStorage,
   IsArray,
+  isEmail,
   IsObject,
   Matches,
   registerDecorator,
@@ -198,6 +199,19 @@ export const IsVisibleText = (max: number, options?: ValidationOptions) =>
     (value) => textFault(value, max) === undefined,
     `must be a text of 1 to ${max} visible characters`,
     { type: 'string', minLength: 1, maxLength: max },
+    options,
+  );
+
+// What cannot be seen makes two addresses that look like one.
+const UNSEEN = /[\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800]/u;
+/** An e-mail address without characters that cannot be seen. */
+export const isEmailAddress = (value: unknown): boolean => isEmail(value) && !UNSEEN.test(value as string);
+export const IsEmailAddress = (options?: ValidationOptions) =>
+  rule(
+    'isEmailAddress',
+    isEmailAddress,
+    'must be an e-mail address without characters that cannot be seen',
+    { type: 'string', format: 'email' },
     options,
   );
 

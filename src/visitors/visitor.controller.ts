@@ -1,13 +1,13 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsEmail, IsOptional, MaxLength } from 'class-validator';
+import { IsOptional, MaxLength } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IsAttributes, IsHttpUrl, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IsEmailAddress, IsAttributes, IsHttpUrl, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -29,7 +29,7 @@ export class VisitorInputDto {
   @IsOptional() @IsResourceId() id?: string;
   /** The caller's own id of the person. */
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string;
-  @IsOptional() @IsEmail() @MaxLength(MAX_EMAIL) email?: string;
+  @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string;
   @IsOptional() @IsVisibleText(MAX_NAME) name?: string;
   @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string;
   @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string;
@@ -45,7 +45,7 @@ class CreateVisitorDto extends VisitorInputDto {
 /** The named fields only; null clears one. */
 class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
-  @IsOptional() @IsEmail() @MaxLength(MAX_EMAIL) email?: string | null;
+  @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string | null;
   @IsOptional() @IsVisibleText(MAX_NAME) name?: string | null;
   @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string | null;
   @IsOptional() @IsHttpUrl() avatarUrl?: string | null;
