@@ -6,6 +6,8 @@ const LONGEST = 100;
 const LONGEST_ALONE = 25;
 /** Commands in flight from which on the pause grows; twice as many make it the longest. */
 const BUSY = 16;
+/** How often a long pause looks whether the load is still there (ms): a moment's crowd, behind a slow disk for one, is no load. */
+const LOOK = 10;
 /** Events per second for each millisecond of pause, when only the rate is known. */
 const RATE_PER_MS = 100;
 
@@ -25,17 +27,34 @@ export class Cadence {
     this.#since = now();
   }
 
-  /** The pause after a batch of so many events, in ms. */
+  /**
+   * Rests after a batch of so many events, for as long as the load is worth it.
+   * @param wait for so many ms, or until the signal
+   */
+  async rest(events: number, signal: AbortSignal, wait: (ms: number, signal: AbortSignal) => Promise<void>): Promise<void> {
+    const began = this.now();
+    let wanted = this.pause(events);
+    for (let left = wanted; left > 0 && !signal.aborted; left = wanted - (this.now() - began)) {
+      await wait(Math.min(left, LOOK), signal);
+      if (this.inFlight !== undefined) wanted = Math.min(wanted, forCommands(this.inFlight()));
+    }
+  }
+
+  /** The pause after a batch of so many events, in ms, as far as can be told at its beginning. */
   pause(events: number): number {
     const now = this.now();
     const elapsed = Math.max(now - this.#since, 1);
     this.#since = now;
-    if (this.inFlight !== undefined) return between(SHORTEST, SHORTEST + ((this.inFlight() - BUSY) / BUSY) * (LONGEST - SHORTEST), LONGEST);
+    if (this.inFlight !== undefined) return forCommands(this.inFlight());
     // Weighted by time, so that neither many small batches nor one large one decides: a second ago counts for a third.
     const weight = 1 - Math.exp(-elapsed / 1_000);
     this.#rate += ((events / elapsed) * 1_000 - this.#rate) * weight;
     return between(SHORTEST, this.#rate / RATE_PER_MS, LONGEST_ALONE);
   }
+}
+
+function forCommands(inFlight: number): number {
+  return between(SHORTEST, SHORTEST + ((inFlight - BUSY) / BUSY) * (LONGEST - SHORTEST), LONGEST);
 }
 
 function between(least: number, value: number, most: number): number {

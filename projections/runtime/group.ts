@@ -235,7 +235,7 @@ export class ProjectionGroup {
         working();
         if (behind) continue;
         work.idle = batch.caughtUp;
-        await pause(cadence.pause(batch.events), session.signal);
+        await cadence.rest(batch.events, session.signal, pause);
         next = ahead(batches.next());
       }
     } catch (error) {

@@ -17,6 +17,43 @@ describe('beside an API', () => {
   });
 });
 
+describe('a long pause', () => {
+  /** How long it rests when so many commands are in flight at each time it looks. */
+  async function rested(...inFlight: readonly number[]): Promise<number> {
+    let time = 0;
+    let looked = 0;
+    const cadence = new Cadence(
+      () => inFlight[Math.min(looked++, inFlight.length - 1)] ?? 0,
+      () => time,
+    );
+    await cadence.rest(20, new AbortController().signal, (ms) => Promise.resolve(void (time += ms)));
+    return time;
+  }
+
+  it.each([
+    ['lasts while the load does', [32], 100],
+    ['ends soon after the load has gone', [32, 32, 2], 20],
+    ['is shortened by what has gone, and not made longer by what comes', [32, 24, 500], 51.5],
+    ['of an idle API is short', [0], 3],
+  ])('%s', async (_, inFlight, ms) => {
+    expect(await rested(...inFlight)).toBeCloseTo(ms);
+  });
+});
+
+it('rests no more once it is told to end', async () => {
+  const ending = new AbortController();
+  let waits = 0;
+  const cadence = new Cadence(
+    () => 32,
+    () => 0,
+  );
+  await cadence.rest(20, ending.signal, () => {
+    if (++waits === 2) ending.abort();
+    return Promise.resolve();
+  });
+  expect(waits).toBe(2);
+});
+
 describe('in a worker of its own', () => {
   /** Feeds so many events a second, as batches that come when the pause is over. */
   function after(seconds: number, perSecond: number, cadence = start()): number {
