@@ -84,7 +84,7 @@ export class ConversationListProjection implements Projection {
     const ids = missing.map(({ id }) => id);
     const { rows } = await sql<ConversationRow>`
       select t.* from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
-      join ${table} t using (organization_id, id)`.execute(target.tx);
+      join ${table} t using (organization_id, id)`.execute(target.session);
     for (const row of rows) this.known.set(`${row.organization_id}.${row.id}`, { state: stateOf(row), revision: row.revision });
   }
 }

@@ -166,7 +166,7 @@ async function write(model: Model, streams: ReadonlyMap<string, Touched>, target
     const ids = older.map(({ id }) => id);
     const { rows } = await sql<Known>`
       select t.organization_id, t.id, t.revision, t.state from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
-      join ${table} t using (organization_id, id)`.execute(target.tx);
+      join ${table} t using (organization_id, id)`.execute(target.session);
     for (const row of rows) known.set(keyOf(row.organization_id, row.id), row);
   }
   const made: StreamRow[] = [];

@@ -1,4 +1,4 @@
-import type { Kysely } from 'kysely';
+import type { ControlledTransaction, Kysely } from 'kysely';
 import type { Position, StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
 import type { Batch, Skipped } from './batches.js';
@@ -7,8 +7,8 @@ import { tableOf } from './generations.js';
 import { applyIsolated } from './isolation.js';
 import { type Lease, moveCheckpoint } from './lease.js';
 import { park, readParked, readSkipped } from './parking.js';
-import type { ProjectedEvent, Projection } from './projection.js';
-import { type RowCopier, targetOf } from './rows.js';
+import type { ProjectedEvent, Projection, ProjectionTarget } from './projection.js';
+import { GatheredRows, type RowCopier, targetOf } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
 
 /** Writes the batches of one generation: rows and checkpoint together, or neither. */
@@ -48,7 +48,7 @@ export class BatchWriter {
   }
 
   /**
-   * One transaction. What cannot be handled is parked with it.
+   * One transaction, and for a live generation one statement while all of it can be handled. What cannot is parked with it.
    * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
    */
   async write(batch: Batch, from: Position | 'start'): Promise<void> {
@@ -91,7 +91,7 @@ export class BatchWriter {
     for (const one of await applyIsolated(
       tx,
       readable,
-      (part) => this.#apply(tx, part),
+      (part) => this.#apply(part, this.#target(tx)),
       () => this.forget(),
     ))
       note(one);
@@ -117,14 +117,41 @@ export class BatchWriter {
   /** False when something of the batch failed for a reason of its own. */
   async #writeWhole(batch: Batch, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<boolean> {
     try {
-      await this.#transaction(async (tx) => {
-        await moveCheckpoint(tx, this.lease, { from, to: batch.through, events: batch.events });
-        await this.#apply(tx, events);
-      });
+      if (this.options.copier === undefined) await this.#writeAtOnce(batch, from, events);
+      else
+        await this.#transaction(async (tx) => {
+          await moveCheckpoint(tx, this.lease, { from, to: batch.through, events: batch.events });
+          await this.#apply(events, this.#target(tx));
+        });
       return true;
     } catch (error) {
       if (error instanceof LeaseLost || error instanceof GroupPaused || isOfTheSurroundings(error)) throw error;
       return false;
+    }
+  }
+
+  /**
+   * Rows and checkpoint in one statement, unless a projection asks for a transaction. What was read before the statement is proved by the
+   * epoch and the place in it.
+   */
+  async #writeAtOnce(batch: Batch, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<void> {
+    const { database } = this.options;
+    const move = { from, to: batch.through, events: batch.events };
+    const begun: { tx?: ControlledTransaction<Database> } = {};
+    const target = new GatheredRows(database, tableOf(this.lease.generation), async () => {
+      const tx = await database.startTransaction().execute();
+      begun.tx = tx;
+      await moveCheckpoint(tx, this.lease, move);
+      return tx;
+    });
+    try {
+      await this.#apply(events, target);
+      if (begun.tx === undefined) await moveCheckpoint(database, this.lease, move, target.rows);
+      else await begun.tx.commit().execute();
+    } catch (error) {
+      this.forget();
+      await rollBack(begun.tx);
+      throw error;
     }
   }
 
@@ -136,20 +163,27 @@ export class BatchWriter {
       await tx.commit().execute();
     } catch (error) {
       this.forget();
-      // It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells.
-      await tx
-        .rollback()
-        .execute()
-        .catch(() => undefined);
+      await rollBack(tx);
       throw error;
     }
   }
 
-  async #apply(tx: Kysely<Database>, events: readonly ProjectedEvent[]): Promise<void> {
-    const target = targetOf(tx, tableOf(this.lease.generation), this.options.copier);
+  #target(tx: Kysely<Database>): ProjectionTarget {
+    return targetOf(tx, tableOf(this.lease.generation), this.options.copier);
+  }
+
+  async #apply(events: readonly ProjectedEvent[], target: ProjectionTarget): Promise<void> {
     for (const projection of this.options.projections) {
       const wanted = events.filter(({ kind }) => projection.kinds.includes(kind));
       if (wanted.length > 0) await projection.apply(wanted, target);
     }
   }
+}
+
+/** It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells. */
+async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
+  await tx
+    ?.rollback()
+    .execute()
+    .catch(() => undefined);
 }

@@ -1,4 +1,4 @@
-import { sql, type Kysely } from 'kysely';
+import { type Kysely, type RawBuilder, sql } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import { READ_MODEL_VERSION, type Database } from '../../src/platform/database.js';
 import { CheckpointRefused, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
@@ -90,32 +90,33 @@ export async function takeLease(database: Kysely<Database>, group: string, owner
   return { generation: row.generation, epoch: row.epoch, position: positionFrom(row.position), logId: row.log_id, shape: row.shape };
 }
 
+/** The rows that a batch's own statement writes, as `insert` that does nothing where `moved` is empty. */
+export type WithMoved = (moved: RawBuilder<unknown>) => RawBuilder<unknown>;
+
 /**
  * The first statement of every batch: moves the checkpoint, proves the epoch and the place, and renews the lease. The rows and the
  * checkpoint of a batch may be lost in a crash of the server, since they are lost together; so its commit waits for no disk.
+ * @param rows written with it: outside of a transaction the whole batch is then one statement and one round trip
  * @throws LeaseLost, GroupPaused
  */
 export async function moveCheckpoint(
-  tx: Kysely<Database>,
+  session: Kysely<Database>,
   lease: Pick<Lease, 'generation' | 'epoch'>,
   move: { from: Position | 'start'; to: Position; events: number },
+  rows: readonly WithMoved[] = [],
 ): Promise<void> {
-  const moved = await tx
-    .updateTable('read.checkpoints')
-    .set((eb) => ({
-      position: move.to,
-      events: eb('events', '+', move.events),
-      lease_until: leaseEnd,
-      progress_at: sql<Date>`clock_timestamp()`,
-    }))
-    .where('generation', '=', lease.generation)
-    .where('epoch', '=', lease.epoch)
-    .where('position', '=', move.from === 'start' ? '' : move.from)
-    .where('paused', '=', false)
-    .returning(sql`set_config('synchronous_commit', 'off', true)`.as('async'))
-    .execute();
-  if (moved.length > 0) return;
-  if (await isPaused(tx, lease)) throw new GroupPaused(`generation ${lease.generation} is paused`);
+  const moved = sql.ref('moved');
+  const written = rows.map((insert, i) => sql`, ${sql.ref(`written_${i}`)} as (${insert(sql`exists (select from ${moved})`)})`);
+  const result = await sql<{ moved: boolean }>`
+    with ${moved} as (
+      update read.checkpoints
+      set position = ${move.to}, events = events + ${move.events}, lease_until = ${leaseEnd}, progress_at = clock_timestamp()
+      where generation = ${lease.generation} and epoch = ${lease.epoch} and position = ${move.from === 'start' ? '' : move.from} and not paused
+      returning set_config('synchronous_commit', 'off', true)
+    )${sql.join(written, sql``)}
+    select exists (select from ${moved}) as moved`.execute(session);
+  if (result.rows[0]?.moved === true) return;
+  if (await isPaused(session, lease)) throw new GroupPaused(`generation ${lease.generation} is paused`);
   throw new LeaseLost(`generation ${lease.generation} is no longer at ${move.from} under epoch ${lease.epoch}`);
 }
 

@@ -1,34 +1,67 @@
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, type RawBuilder, sql } from 'kysely';
 import pg from 'pg';
 import type { Database } from '../../src/platform/database.js';
+import type { WithMoved } from './lease.js';
 import type { ProjectionTarget, StreamRow } from './projection.js';
 
 /**
- * Where a batch is written.
+ * Where a batch is written within a transaction.
  * @param copier takes the rows of new streams; absent where a batch may come twice
  */
 export function targetOf(tx: Kysely<Database>, table: (name: string) => string, copier?: RowCopier): ProjectionTarget {
   return {
-    tx,
+    session: tx,
+    transaction: () => Promise.resolve(tx),
     table,
     async write(name, { made, changed }) {
-      if (copier === undefined) return upsertRows(tx, table(name), [...made, ...changed]);
-      await copier.copy(table(name), made);
-      await upsertRows(tx, table(name), changed);
+      await copier?.copy(table(name), made);
+      const rows = copier === undefined ? [...made, ...changed] : changed;
+      if (rows.length > 0) await upsert(table(name), rows, sql`true`).execute(tx);
     },
   };
 }
 
-/** Writes rows in one statement: new ones, and newer revisions of those that are there. */
-async function upsertRows(tx: Kysely<Database>, tableName: string, rows: readonly StreamRow[]): Promise<void> {
-  const [first] = rows;
-  if (first === undefined) return;
+/** Where a batch is gathered that becomes one statement with its checkpoint, unless a projection asks for the transaction. */
+export class GatheredRows implements ProjectionTarget {
+  #gathered: ((condition: RawBuilder<unknown>) => RawBuilder<unknown>)[] = [];
+  #begun: Promise<Kysely<Database>> | undefined;
+
+  /** @param begin the transaction, its checkpoint moved */
+  constructor(
+    readonly session: Kysely<Database>,
+    readonly table: (name: string) => string,
+    private readonly begin: () => Promise<Kysely<Database>>,
+  ) {}
+
+  /** What is still to be written, at most once for each table. */
+  get rows(): readonly WithMoved[] {
+    return this.#gathered;
+  }
+
+  readonly transaction = (): Promise<Kysely<Database>> => (this.#begun ??= this.#begin());
+
+  readonly write: ProjectionTarget['write'] = async (name, { made, changed }) => {
+    const rows = [...made, ...changed];
+    if (rows.length === 0) return;
+    if (this.#begun === undefined) this.#gathered.push((condition) => upsert(this.table(name), rows, condition));
+    else await upsert(this.table(name), rows, sql`true`).execute(await this.#begun);
+  };
+
+  async #begin(): Promise<Kysely<Database>> {
+    const tx = await this.begin();
+    for (const statement of this.#gathered.splice(0)) await statement(sql`true`).execute(tx);
+    return tx;
+  }
+}
+
+/** One statement for new rows and newer revisions of those that are there. */
+function upsert(tableName: string, rows: readonly StreamRow[], condition: RawBuilder<unknown>): RawBuilder<unknown> {
   const table = sql.raw(tableName);
-  const changing = Object.keys(first).filter((column) => column !== 'organization_id' && column !== 'id');
+  const changing = Object.keys(rows[0] ?? {}).filter((column) => column !== 'organization_id' && column !== 'id');
   const updates = sql.join(changing.map((column) => sql`${sql.ref(column)} = excluded.${sql.ref(column)}`));
-  await sql`
-    insert into ${table} select * from json_populate_recordset(null::${table}, ${JSON.stringify(rows)}::json)
-    on conflict (organization_id, id) do update set ${updates} where ${table}.revision < excluded.revision`.execute(tx);
+  return sql`
+    insert into ${table} select * from json_populate_recordset(null::${table}, ${JSON.stringify(rows)}::json) where ${condition}
+    on conflict (organization_id, id) do update set ${updates} where ${table}.revision < excluded.revision`;
 }
 
 /** How a column's values are told to COPY. */

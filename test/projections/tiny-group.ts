@@ -53,7 +53,8 @@ export function tinyProjections(suffix: string, hooks: Hooks = {}): Projection[]
   ];
 }
 
-async function insertSeen(events: readonly ProjectedEvent[], { tx, table }: ProjectionTarget, name: string): Promise<void> {
+async function insertSeen(events: readonly ProjectedEvent[], { transaction, table }: ProjectionTarget, name: string): Promise<void> {
+  const tx = await transaction();
   const rows = events.map(({ event }) => {
     const data = event.data as { throw?: boolean };
     if (data.throw) throw new Error('the projection cannot take "private words"');
@@ -62,7 +63,8 @@ async function insertSeen(events: readonly ProjectedEvent[], { tx, table }: Proj
   await sql`insert into ${sql.table(table(name))} (stream, revision, position) values ${sql.join(rows)}`.execute(tx);
 }
 
-async function upsertRevisions(events: readonly ProjectedEvent[], { tx, table }: ProjectionTarget, name: string): Promise<void> {
+async function upsertRevisions(events: readonly ProjectedEvent[], { transaction, table }: ProjectionTarget, name: string): Promise<void> {
+  const tx = await transaction();
   const target = sql.table(table(name));
   const known = new Map<string, { revision: number; events: number; total: number }>();
   const streams = [...new Set(events.map(({ event }) => event.stream))];
