@@ -1,4 +1,5 @@
 import type { StoredEvent } from '../../src/event-store/event-store.js';
+import { isConnectionFault } from '../../src/platform/database.js';
 
 /** The group cannot go on until a person has looked. Restarting it meets the same again. */
 export class GroupStopped extends Error {
@@ -31,12 +32,12 @@ const SURROUNDINGS = /^(08|25|40|53|55|57|58)[0-9A-Z]{3}$/;
 
 /**
  * True when the error says nothing about the event: the same batch may succeed later. Errors of node's sockets have codes such as
- * ECONNRESET; a session that broke without a code is found out by its next statement.
+ * ECONNRESET.
  */
 export function isOfTheSurroundings(error: unknown): boolean {
   const code = codeOf(error);
   if (code !== undefined) return SURROUNDINGS.test(code) || /^E[A-Z_]{3,}$/.test(code);
-  return error instanceof Error && ['StoreUnavailable', 'OutcomeUnknown', 'AbortError'].includes(error.name);
+  return isConnectionFault(error) || (error instanceof Error && ['StoreUnavailable', 'OutcomeUnknown', 'AbortError'].includes(error.name));
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -1,5 +1,6 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { isConnectionFault } from './database.js';
 import { type ErrorCode, ERRORS, ThreadlogError } from './errors.js';
 
 /** Every error of the API as application/problem+json (RFC 9457). */
@@ -96,5 +97,5 @@ function isDatabaseDown(error: unknown): boolean {
   const { code } = error as { code?: unknown };
   if (typeof code === 'string' && (/^(08|53|57)[0-9A-Z]{3}$/.test(code) || /^(ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EAI_AGAIN)/.test(code)))
     return true;
-  return /timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error/.test(error.message);
+  return isConnectionFault(error);
 }

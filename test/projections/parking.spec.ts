@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { batchDecoder } from '../../projections/decode.js';
 import { coreProjections } from '../../projections/live.js';
+import { readBatch } from '../../projections/runtime/batches.js';
 import { rebuildGroup } from '../../projections/runtime/rebuild.js';
 import type { DecodeBatch } from '../../projections/runtime/projection.js';
 import { replayParked, type Replayed } from '../../projections/runtime/unparking.js';
 import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import { streamName, type Position, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
+import { VisitorKeys } from '../../src/platform/visitor-keys.js';
 import { CORE_GROUP } from '../../src/queries/read-model.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
@@ -106,6 +108,28 @@ it.each([
   expect(await replay(bad.stream)).toMatchObject({ skipped: null, handled: 0, parked: { revision: 2, type: shown } });
   expect(await row(bad.id)).toMatchObject({ revision: 1 });
   await forgiven();
+});
+
+it('a database that hands out no connection says nothing of the events whose keys are asked of it', async () => {
+  const { stream } = await open();
+  const events: StoredEvent[] = [];
+  for await (const part of api.backend.store.read(stream)) events.push(...part);
+  const exhausted = openDatabase({
+    url: api.backend.databaseUrl,
+    poolSize: 1,
+    name: 'test-exhausted',
+    onError: () => undefined,
+    connectTimeoutMs: 50,
+  });
+  const held = await exhausted.pool.connect();
+  try {
+    const decode = batchDecoder(new VisitorKeys(exhausted.kysely, api.backend.masterKey));
+    await expect(readBatch(decode, events, new Map())).rejects.toThrow('timeout exceeded when trying to connect');
+    held.release();
+    expect(await readBatch(decode, events, new Map())).toMatchObject({ events: events.length, failed: [] });
+  } finally {
+    await exhausted.close();
+  }
 });
 
 it('a large field that can be handled is', async () => {
