@@ -1,6 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsIn, IsInt, IsOptional, Max, Min, ValidateIf } from 'class-validator';
+import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -10,7 +10,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { type Role, ROLES } from '../platform/roles.js';
-import { IsInstant, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsInstant, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -33,7 +33,7 @@ class CreateApiKeyDto {
 }
 
 class ChangeApiKeyDto {
-  @ValidateIf((body: ChangeApiKeyDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  @IfGiven() @IsVisibleText(200) name?: string;
   /** null gives it back to RATE_LIMIT_PER_MINUTE. */
   @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }

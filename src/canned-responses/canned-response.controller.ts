@@ -1,6 +1,5 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
 import { Transactor } from '../event-store/transact.js';
@@ -10,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IsResourceId, IsShortcut, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsResourceId, IsShortcut, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -39,9 +38,9 @@ class CreateCannedResponseDto {
 }
 
 class ChangeCannedResponseDto {
-  @ValidateIf((body: ChangeCannedResponseDto) => body.title !== undefined) @IsVisibleText(MAX_TITLE) title?: string;
-  @ValidateIf((body: ChangeCannedResponseDto) => body.shortcut !== undefined) @IsShortcut(MAX_SHORTCUT) shortcut?: string;
-  @ValidateIf((body: ChangeCannedResponseDto) => body.content !== undefined) @IsVisibleText(MAX_TEMPLATE) content?: string;
+  @IfGiven() @IsVisibleText(MAX_TITLE) title?: string;
+  @IfGiven() @IsShortcut(MAX_SHORTCUT) shortcut?: string;
+  @IfGiven() @IsVisibleText(MAX_TEMPLATE) content?: string;
 }
 
 class RenderDto {

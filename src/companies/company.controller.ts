@@ -1,6 +1,5 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -9,7 +8,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IsAttributes, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsAttributes, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -21,15 +20,15 @@ import { type Company, companyAggregate, type CompanyAttribute, type CompanyEven
 class CreateCompanyDto {
   @IsResourceId() id!: string;
   @IsVisibleText(200) name!: string;
-  @ValidateIf((body: CreateCompanyDto) => body.attributes !== undefined)
+  @IfGiven()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
   attributes?: Record<string, CompanyAttribute | null>;
 }
 
 class ChangeCompanyDto {
-  @ValidateIf((body: ChangeCompanyDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  @IfGiven() @IsVisibleText(200) name?: string;
   /** Merged; null removes one. */
-  @ValidateIf((body: ChangeCompanyDto) => body.attributes !== undefined)
+  @IfGiven()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
   attributes?: Record<string, CompanyAttribute | null>;
 }

@@ -1,7 +1,7 @@
-import { ArrayMaxSize, ArrayMinSize, ArrayUnique, IsArray, IsDefined, IsIn, IsObject, ValidateIf, ValidateNested } from 'class-validator';
+import { ArrayMaxSize, ArrayMinSize, ArrayUnique, IsArray, IsDefined, IsIn, IsObject, ValidateNested } from 'class-validator';
 import { ThreadlogError } from '../platform/errors.js';
 import { Described } from '../platform/request-schema.js';
-import { Becomes, instanceOf, IsAttributes, IsNested, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { Becomes, IfGiven, instanceOf, IsAttributes, IsNested, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.js';
 import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
 import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus } from './conversation.js';
@@ -89,7 +89,7 @@ const IsAction = (): PropertyDecorator => (target, property) => {
 /** The body of POST /conversations/bulk. */
 export class BulkDto {
   /** Either these, each once, */
-  @ValidateIf((body: BulkDto) => body.ids !== undefined)
+  @IfGiven()
   @IsArray()
   @ArrayMinSize(1)
   @ArrayMaxSize(MAX_BULK)
@@ -97,7 +97,7 @@ export class BulkDto {
   @IsVisibleText(128, { each: true })
   ids?: string[];
   /** or all that this finds, with the names and values of the list's filters. */
-  @ValidateIf((body: BulkDto) => body.filter !== undefined) @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
+  @IfGiven() @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
   @IsDefined() @IsAction() action!: ActionDto;
 
   /** @throws ThreadlogError validation_failed */

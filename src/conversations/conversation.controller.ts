@@ -9,7 +9,17 @@ import { ThreadlogError } from '../platform/errors.js';
 import { KeyInLog } from '../platform/idempotency.js';
 import { Described } from '../platform/request-schema.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
-import { IsAttributes, IsInstant, IsNested, IsResourceId, IsVisibleText, Limit, limited, parseInstant } from '../platform/validation.js';
+import {
+  IfGiven,
+  IsAttributes,
+  IsInstant,
+  IsNested,
+  IsResourceId,
+  IsVisibleText,
+  Limit,
+  limited,
+  parseInstant,
+} from '../platform/validation.js';
 import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from '../queries/conversation.js';
 import { ListConversations } from '../queries/conversation-list.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
@@ -68,16 +78,16 @@ const TAGS_AT_ONCE = 50;
 class OpenConversationDto {
   /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
   @IsOptional() @IsNested(VisitorInputDto) visitor?: VisitorInputDto | null;
-  @ValidateIf((body: OpenConversationDto) => body.inboxId !== undefined) @IsResourceId() inboxId?: string;
+  @IfGiven() @IsResourceId() inboxId?: string;
   @IsDefined() @IsMessage() message!: MessageDto;
-  @ValidateIf((body: OpenConversationDto) => body.subject !== undefined) @IsVisibleText(MAX_SUBJECT) subject?: string;
-  @ValidateIf((body: OpenConversationDto) => body.customAttributes !== undefined)
+  @IfGiven() @IsVisibleText(MAX_SUBJECT) subject?: string;
+  @IfGiven()
   @IsAttributes(MAX_ATTRIBUTES)
   customAttributes?: Record<string, unknown>;
-  @ValidateIf((body: OpenConversationDto) => body.priority !== undefined) @IsIn(PRIORITIES) priority?: Priority;
-  @ValidateIf((body: OpenConversationDto) => body.previousConversationId !== undefined) @IsResourceId() previousConversationId?: string;
+  @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
+  @IfGiven() @IsResourceId() previousConversationId?: string;
   /** Who wrote the first message; the visitor when absent. */
-  @ValidateIf((body: OpenConversationDto) => body.as !== undefined) @IsIn(['visitor', 'agent']) as?: 'visitor' | 'agent';
+  @IfGiven() @IsIn(['visitor', 'agent']) as?: 'visitor' | 'agent';
 }
 
 export class ReplyDto {
@@ -86,11 +96,11 @@ export class ReplyDto {
   @IsMessage()
   message?: MessageDto;
   /** In the place of a message: what the canned response says in this conversation, at this moment. */
-  @ValidateIf((body: ReplyDto) => body.cannedResponseId !== undefined) @IsResourceId() cannedResponseId?: string;
+  @IfGiven() @IsResourceId() cannedResponseId?: string;
   /** `reply` when absent. */
-  @ValidateIf((body: ReplyDto) => body.type !== undefined) @IsIn(['reply', 'note']) type?: 'reply' | 'note';
+  @IfGiven() @IsIn(['reply', 'note']) type?: 'reply' | 'note';
   /** Set in the same append. */
-  @ValidateIf((body: ReplyDto) => body.status !== undefined)
+  @IfGiven()
   @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
   status?: SettableStatus;
 
@@ -129,22 +139,19 @@ export class TagsDto {
 
 class RateDto {
   @IsInt() @Min(1) @Max(5) rating!: number;
-  @ValidateIf((body: RateDto) => body.comment !== undefined) @IsVisibleText(5_000) comment?: string;
+  @IfGiven() @IsVisibleText(5_000) comment?: string;
 }
 
 class ChangeDto {
-  @ValidateIf((body: ChangeDto) => body.status !== undefined)
+  @IfGiven()
   @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
   status?: SettableStatus;
   /** null clears it. */
   @ValidateIf((body: ChangeDto) => body.subject !== undefined && body.subject !== null) @IsVisibleText(MAX_SUBJECT) subject?: string | null;
-  @ValidateIf((body: ChangeDto) => body.priority !== undefined) @IsIn(PRIORITIES) priority?: Priority;
+  @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
   /** Merged; null removes. */
-  @ValidateIf((body: ChangeDto) => body.customAttributes !== undefined) @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<
-    string,
-    unknown
-  >;
-  @ValidateIf((body: ChangeDto) => body.inboxId !== undefined) @IsResourceId() inboxId?: string;
+  @IfGiven() @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<string, unknown>;
+  @IfGiven() @IsResourceId() inboxId?: string;
 }
 
 /** `?revision=` or `?at=`: the conversation as it was. */

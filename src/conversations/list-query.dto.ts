@@ -1,7 +1,7 @@
-import { ArrayMaxSize, IsArray, IsIn, IsObject, IsOptional } from 'class-validator';
+import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, IsObject, IsOptional } from 'class-validator';
 import { type FieldError, ThreadlogError } from '../platform/errors.js';
 import { Described } from '../platform/request-schema.js';
-import { Becomes, IsInstant, IsVisibleText, parseInstant, textFault } from '../platform/validation.js';
+import { Becomes, IfGiven, IsInstant, IsVisibleText, parseInstant, textFault } from '../platform/validation.js';
 import { type ConversationFilter, type Sort, SORTS } from '../queries/conversation-list.js';
 import { PAGING_PARAMETERS } from '../queries/paging.js';
 import { PRIORITIES, type Priority, type Status, STATUSES } from './conversation.js';
@@ -12,8 +12,9 @@ const MAX_VALUES = 50;
 /** A repeated parameter means any of its values. */
 const Listed = (): PropertyDecorator => (target, property) => {
   Becomes((value) => (typeof value === 'string' ? [value] : value))(target, property);
-  IsOptional()(target, property);
+  IfGiven()(target, property);
   IsArray()(target, property);
+  ArrayMinSize(1)(target, property);
   ArrayMaxSize(MAX_VALUES)(target, property);
 };
 
@@ -27,14 +28,14 @@ export class ConversationFilterDto {
   @Listed() @IsVisibleText(128, { each: true }) visitorId?: string[];
   @Listed() @IsVisibleText(128, { each: true }) companyId?: string[];
   @Listed() @IsVisibleText(100, { each: true }) tag?: string[];
-  @IsOptional() @IsIn(['any', 'all']) tagMatch?: 'any' | 'all';
-  @IsOptional() @IsInstant() createdAfter?: string;
-  @IsOptional() @IsInstant() createdBefore?: string;
-  @IsOptional() @IsInstant() updatedAfter?: string;
-  @IsOptional() @IsInstant() updatedBefore?: string;
+  @IfGiven() @IsIn(['any', 'all']) tagMatch?: 'any' | 'all';
+  @IfGiven() @IsInstant() createdAfter?: string;
+  @IfGiven() @IsInstant() createdBefore?: string;
+  @IfGiven() @IsInstant() updatedAfter?: string;
+  @IfGiven() @IsInstant() updatedBefore?: string;
   /** `customAttributes[key]=value`, gathered by the parser of addresses. */
   @Described({ type: 'object', maxProperties: MAX_VALUES, propertyNames: { maxLength: 64 }, additionalProperties: { type: 'string' } })
-  @IsOptional()
+  @IfGiven()
   @IsObject()
   customAttributes?: Record<string, unknown>;
 

@@ -1,6 +1,7 @@
-import { ArrayMaxSize, ArrayMinSize, IsIn, IsInt, IsObject, IsOptional, Max, Min, ValidateIf, ValidateNested } from 'class-validator';
+import { ArrayMaxSize, ArrayMinSize, IsIn, IsInt, IsObject, Max, Min, ValidateIf, ValidateNested } from 'class-validator';
 import {
   Becomes,
+  IfGiven,
   instanceOf,
   IsFileName,
   IsHttpUrl,
@@ -42,8 +43,8 @@ export class CardActionDto {
 
 export class CardDto {
   @IsVisibleText(200) title!: string;
-  @IsOptional() @IsVisibleText(2_000) description?: string;
-  @IsOptional()
+  @IfGiven() @IsVisibleText(2_000) description?: string;
+  @IfGiven()
   @IsNestedList(CardActionDto)
   @ArrayMaxSize(MAX_ACTIONS)
   actions?: CardActionDto[];

@@ -11,7 +11,6 @@ import {
   Max,
   Min,
   ValidateBy,
-  ValidateIf,
   type ValidationArguments,
 } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -24,7 +23,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { Described } from '../platform/request-schema.js';
-import { IsEmailAddress, IsResourceId, IsVisibleText, IsNested } from '../platform/validation.js';
+import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -53,7 +52,7 @@ const DAY_SECONDS = 86_400;
 class AssignmentDto {
   @IsIn(ASSIGNMENT_MODES) mode!: Assignment['mode'];
   /** Nobody when absent. */
-  @ValidateIf((body: AssignmentDto) => body.agentIds !== undefined)
+  @IfGiven()
   @IsArray()
   @ArrayMaxSize(MAX_MEMBERS)
   @ArrayUnique()
@@ -96,12 +95,12 @@ class AutoResponderDto {
   @IsBoolean() enabled!: boolean;
   @IsVisibleText(MAX_REPLY) message!: string;
   /** At once when absent. */
-  @ValidateIf((body: AutoResponderDto) => body.delaySeconds !== undefined)
+  @IfGiven()
   @IsInt()
   @Min(0)
   @Max(DAY_SECONDS)
   delaySeconds?: number;
-  @ValidateIf((body: AutoResponderDto) => body.onlyOutsideWorkingHours !== undefined) @IsBoolean() onlyOutsideWorkingHours?: boolean;
+  @IfGiven() @IsBoolean() onlyOutsideWorkingHours?: boolean;
 }
 
 /** The fields that null clears. */
@@ -111,22 +110,22 @@ class InboxFieldsDto {
   @IsOptional() @IsVisibleText(50) color?: string | null;
   @IsOptional() @IsVisibleText(100) icon?: string | null;
   /** Replaced as a whole; `manual` with nobody when absent. */
-  @ValidateIf((body: InboxFieldsDto) => body.assignment !== undefined) @IsNested(AssignmentDto) assignment?: AssignmentDto;
+  @IfGiven() @IsNested(AssignmentDto) assignment?: AssignmentDto;
   /** Replaced as a whole; null is open at any time. */
   @IsOptional() @IsNested(WorkingHoursDto) workingHours?: WorkingHoursDto | null;
   /** Replaced as a whole. */
   @IsOptional() @IsNested(AutoResponderDto) autoResponder?: AutoResponderDto | null;
   /** True makes it the default inbox in place of the one that is; false on the default one is refused. */
-  @ValidateIf((body: InboxFieldsDto) => body.isDefault !== undefined) @IsBoolean() isDefault?: boolean;
+  @IfGiven() @IsBoolean() isDefault?: boolean;
 }
 
 class CreateInboxDto extends InboxFieldsDto {
-  @ValidateIf((body: CreateInboxDto) => body.id !== undefined) @IsResourceId() id?: string;
+  @IfGiven() @IsResourceId() id?: string;
   @IsVisibleText(200) name!: string;
 }
 
 class ChangeInboxDto extends InboxFieldsDto {
-  @ValidateIf((body: ChangeInboxDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  @IfGiven() @IsVisibleText(200) name?: string;
 }
 
 function fieldsOf({ description, email, color, icon, assignment, workingHours, autoResponder }: InboxFieldsDto): InboxChanges {

@@ -6,6 +6,7 @@ import {
   IsObject,
   Matches,
   registerDecorator,
+  ValidateIf,
   ValidateNested,
   validateSync,
   type ValidationError,
@@ -52,6 +53,10 @@ export const Becomes =
     if (made === undefined) BECOMES.set(target, new Map([[String(property), make]]));
     else made.set(String(property), make);
   };
+
+/** The other checks hold for what is given at all: null, unlike with `IsOptional`, is given. */
+export const IfGiven = (): PropertyDecorator => (target, property) =>
+  ValidateIf((given: object) => (given as Record<string | symbol, unknown>)[property] !== undefined)(target, property);
 
 const isRecord = (value: unknown): value is object => typeof value === 'object' && value !== null && !Array.isArray(value);
 

@@ -1,6 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsIn, IsOptional, ValidateIf } from 'class-validator';
+import { IsIn, IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -9,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IsEmailAddress, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsEmailAddress, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -29,16 +29,16 @@ class AgentFieldsDto {
   /** null clears it. */
   @IsOptional() @IsEmailAddress() email?: string | null;
   /** `online` when absent. */
-  @ValidateIf((body: AgentFieldsDto) => body.availability !== undefined) @IsIn(AVAILABILITIES) availability?: Availability;
+  @IfGiven() @IsIn(AVAILABILITIES) availability?: Availability;
 }
 
 class CreateAgentDto extends AgentFieldsDto {
-  @ValidateIf((body: CreateAgentDto) => body.id !== undefined) @IsResourceId() id?: string;
+  @IfGiven() @IsResourceId() id?: string;
   @IsVisibleText(200) name!: string;
 }
 
 class ChangeAgentDto extends AgentFieldsDto {
-  @ValidateIf((body: ChangeAgentDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  @IfGiven() @IsVisibleText(200) name?: string;
 }
 
 function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {

@@ -1,6 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { ArrayMaxSize, ArrayUnique, IsArray, ValidateIf } from 'class-validator';
+import { ArrayMaxSize, ArrayUnique, IsArray } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -9,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -21,10 +21,10 @@ import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, Unarchiv
 const MAX_MEMBERS = 500;
 
 class CreateTeamDto {
-  @ValidateIf((body: CreateTeamDto) => body.id !== undefined) @IsResourceId() id?: string;
+  @IfGiven() @IsResourceId() id?: string;
   @IsVisibleText(200) name!: string;
   /** Nobody when absent. */
-  @ValidateIf((body: CreateTeamDto) => body.agentIds !== undefined)
+  @IfGiven()
   @IsArray()
   @ArrayMaxSize(MAX_MEMBERS)
   @ArrayUnique()
@@ -33,9 +33,9 @@ class CreateTeamDto {
 }
 
 class ChangeTeamDto {
-  @ValidateIf((body: ChangeTeamDto) => body.name !== undefined) @IsVisibleText(200) name?: string;
+  @IfGiven() @IsVisibleText(200) name?: string;
   /** All members: whoever is not named leaves the team. */
-  @ValidateIf((body: ChangeTeamDto) => body.agentIds !== undefined)
+  @IfGiven()
   @IsArray()
   @ArrayMaxSize(MAX_MEMBERS)
   @ArrayUnique()

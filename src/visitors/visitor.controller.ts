@@ -7,7 +7,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IsEmailAddress, IsAttributes, IsHttpUrl, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -52,7 +52,7 @@ class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string | null;
   @IsOptional() @IsResourceId() companyId?: string | null;
   /** Merged; null removes one. */
-  @IsOptional() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
+  @IfGiven() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
 }
 
 const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate, open: openVisitorEvent };
