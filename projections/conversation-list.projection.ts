@@ -1,4 +1,4 @@
-import { type RawBuilder, sql } from 'kysely';
+import { sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
 import {
   type Conversation,
@@ -20,6 +20,16 @@ interface Known {
   readonly revision: number;
 }
 
+const KNOWN_BYTES = 64 * 1024 * 1024;
+
+/** Two bytes a character is the most that a text takes; what has no text of its own is about a kilobyte. */
+function weightOf({ state }: Known): number {
+  const { lastMessage, shown, customAttributes, tags, subject } = state;
+  const texts: unknown[] = [lastMessage, subject, tags, customAttributes];
+  if (shown.lastMessage !== lastMessage) texts.push(shown.lastMessage);
+  return 1_024 + 2 * texts.reduce<number>((length, value) => length + (value === null ? 0 : JSON.stringify(value).length), 0);
+}
+
 /**
  * One row per conversation: the fold of its stream with personal fields opened, as columns that lists filter and sort by. A batch is
  * folded in memory and written in one statement, however many events each conversation has in it.
@@ -28,7 +38,12 @@ export class ConversationListProjection implements Projection {
   readonly name = 'conversation-list';
   readonly kinds = ['conversation'] as const;
   readonly tables = { conversations: createConversations };
-  private readonly known = new LRUCache<string, Known>({ max: 20_000 });
+  private readonly known: LRUCache<string, Known>;
+
+  /** @param maxBytes of what is remembered between batches */
+  constructor(maxBytes = KNOWN_BYTES) {
+    this.known = new LRUCache<string, Known>({ max: 20_000, maxSize: maxBytes, sizeCalculation: weightOf });
+  }
 
   async apply(events: readonly ProjectedEvent[], target: ProjectionTarget): Promise<void> {
     const touched = new Map<string, { organizationId: string; id: string; events: ProjectedEvent[] }>();
@@ -39,18 +54,20 @@ export class ConversationListProjection implements Projection {
       if (entry === undefined) touched.set(key, { organizationId, id, events: [one] });
       else entry.events.push(one);
     }
-    await this.remember(
-      [...touched.values()].filter(
-        ({ organizationId, id, events: [first] }) => first?.event.revision !== 0 && !this.known.has(`${organizationId}.${id}`),
-      ),
-      sql.raw(target.table('conversations')),
-      target,
-    );
+    // Of this batch, all of it: while the rows are folded the memory drops others, and must not drop those.
+    const before = new Map<string, Known>();
+    const missing: { organizationId: string; id: string }[] = [];
+    for (const [key, { organizationId, id, events: own }] of touched) {
+      const known = this.known.get(key);
+      if (known !== undefined) before.set(key, known);
+      else if (own[0]?.event.revision !== 0) missing.push({ organizationId, id });
+    }
+    await readInto(before, missing, target);
 
     const made: ConversationRow[] = [];
     const changed: ConversationRow[] = [];
     for (const [key, { organizationId, id, events: own }] of touched) {
-      let known: Known = this.known.get(key) ?? { state: initialConversation, revision: -1 };
+      let known: Known = before.get(key) ?? { state: initialConversation, revision: -1 };
       const rows = known.revision === -1 ? made : changed;
       let position: Position | undefined;
       for (const { event, skipped } of own) {
@@ -72,21 +89,21 @@ export class ConversationListProjection implements Projection {
   forget(): void {
     this.known.clear();
   }
+}
 
-  /** Takes the rows of these conversations into memory, in one round trip. */
-  private async remember(
-    missing: readonly { organizationId: string; id: string }[],
-    table: RawBuilder<unknown>,
-    target: ProjectionTarget,
-  ): Promise<void> {
-    if (missing.length === 0) return;
-    const organizations = missing.map(({ organizationId }) => organizationId);
-    const ids = missing.map(({ id }) => id);
-    const { rows } = await sql<ConversationRow>`
-      select t.* from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
-      join ${table} t using (organization_id, id)`.execute(target.session);
-    for (const row of rows) this.known.set(`${row.organization_id}.${row.id}`, { state: stateOf(row), revision: row.revision });
-  }
+/** The rows of these conversations, in one round trip. */
+async function readInto(
+  known: Map<string, Known>,
+  missing: readonly { organizationId: string; id: string }[],
+  target: ProjectionTarget,
+): Promise<void> {
+  if (missing.length === 0) return;
+  const organizations = missing.map(({ organizationId }) => organizationId);
+  const ids = missing.map(({ id }) => id);
+  const { rows } = await sql<ConversationRow>`
+    select t.* from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
+    join ${sql.raw(target.table('conversations'))} t using (organization_id, id)`.execute(target.session);
+  for (const row of rows) known.set(`${row.organization_id}.${row.id}`, { state: stateOf(row), revision: row.revision });
 }
 
 const COLUMNS = [

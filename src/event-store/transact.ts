@@ -89,11 +89,22 @@ interface Seen {
   commands: Map<string, { requestHash: string; from: number; to: number; occurredAt: string }>;
   /** performance.now() of the last read or append that proved it current. */
   provedAt: number;
+  /** What it weighs in memory, at least. */
   bytes: number;
+  /** Of `bytes`, what was added by appends and not weighed since. */
+  unweighed: number;
 }
 
 /** A recorded event whose position the log has not told yet. */
 type Unplaced<E extends DomainEvent> = Omit<Recorded<E>, 'position'>;
+
+/** A decision's events as they are sent, and as they will be read. */
+interface Encoded<E extends DomainEvent> {
+  readonly stored: readonly NewEvent[];
+  readonly recorded: readonly Unplaced<E>[];
+  /** Of the last event. */
+  readonly hash: string;
+}
 
 /** How long a commandId is remembered, in stream time (ms): as long as the API promises for an Idempotency-Key. */
 const REMEMBER_MS = 24 * 60 * 60 * 1000;
@@ -102,6 +113,10 @@ const ATTEMPTS = 12;
 /** A command is answered within this time, if only by outcome_unknown. */
 const DEADLINE_MS = 10_000;
 const CACHE_BYTES = 64 * 1024 * 1024;
+/** Weighing a state costs as much as writing it, so appends are counted by what they hold until it is this much. */
+const WEIGH_AFTER_BYTES = 4_096;
+/** Of a command that is remembered. */
+const COMMAND_BYTES = 200;
 
 /**
  * The command protocol: load (from memory when it can), decide, append, and on a lost race again. Exactly once by commandId, since event
@@ -280,16 +295,16 @@ export class Transactor {
         return { outcome: 'unchanged', state: seen.state as S, revision: seen.revision, position: seen.position, events: [] };
       }
 
-      const { stored, recorded, hash } = this.encode(aggregate, stream, seen, command, events, now);
+      const encoded = this.encode(aggregate, stream, seen, command, events, now);
       let answer;
       try {
-        answer = await this.store.append(stream, seen.revision < 0 ? 'none' : seen.revision, stored, deadline);
+        answer = await this.store.append(stream, seen.revision < 0 ? 'none' : seen.revision, encoded.stored, deadline);
       } catch (error) {
         // Whatever the memory says of this stream now, it may be wrong.
         this.cache.delete(stream);
         throw error;
       }
-      if (answer.outcome === 'appended') return this.remember(aggregate, stream, seen, recorded, hash, answer.position, command);
+      if (answer.outcome === 'appended') return this.remember(aggregate, stream, seen, encoded, answer.position, command);
       // Processes that race each other in step would go on losing in step.
       if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(2 ** attempt, 100)));
       seen = await this.refresh(aggregate, stream, seen);
@@ -310,7 +325,7 @@ export class Transactor {
     command: CommandContext,
     events: readonly Decided<E>[],
     now: number,
-  ): { stored: NewEvent[]; recorded: Unplaced<E>[]; hash: string } {
+  ): Encoded<E> {
     let happened = seen.occurredAt === '' ? -Infinity : Date.parse(seen.occurredAt);
     let occurredAt = '';
     const stored: NewEvent[] = [];
@@ -359,8 +374,7 @@ export class Transactor {
     aggregate: Aggregate<S, E>,
     stream: StreamName,
     seen: Seen,
-    recorded: readonly Unplaced<E>[],
-    hash: string,
+    { stored, recorded, hash }: Encoded<E>,
     position: Position,
     command: CommandContext,
   ): Transacted<S, E> {
@@ -387,9 +401,14 @@ export class Transactor {
       occurredAt: last.metadata.occurredAt,
     });
     forget(seen);
-    // The weight of a state is taken at a load; what an append adds is small against it. Weighing costs, so it is told now and then.
-    seen.bytes += 200;
-    if (this.cache.peek(stream) !== seen || last.revision % 32 === 0) this.cache.set(stream, seen);
+    const added = COMMAND_BYTES + stored.reduce((bytes, { data }) => bytes + 2 * data.length, 0);
+    seen.bytes += added;
+    seen.unweighed += added;
+    const heavy = seen.unweighed > WEIGH_AFTER_BYTES;
+    if (heavy) weigh(seen);
+    // The cache asks for the size of what it does not have only.
+    if (heavy) this.cache.delete(stream);
+    if (heavy || this.cache.peek(stream) !== seen) this.cache.set(stream, seen);
     return { outcome: 'appended', state, revision: seen.revision, position, events };
   }
 
@@ -456,7 +475,7 @@ export class Transactor {
       }
     next.state = state;
     forget(next);
-    next.bytes = 512 + 2 * JSON.stringify(state).length + 200 * next.commands.size;
+    weigh(next);
     if (next.revision >= 0) this.cache.set(stream, next);
     return next;
   }
@@ -503,9 +522,15 @@ function nothing<S, E extends DomainEvent>(aggregate: Aggregate<S, E>): Seen {
     occurredAt: '',
     commands: new Map(),
     provedAt: 0,
-    // A guess until it is read: what this process appended is weighed as little as possible.
     bytes: 2_000,
+    unweighed: 0,
   };
+}
+
+/** Two bytes a character is the most that a text takes. */
+function weigh(seen: Seen): void {
+  seen.bytes = 512 + 2 * JSON.stringify(seen.state).length + COMMAND_BYTES * seen.commands.size;
+  seen.unweighed = 0;
 }
 
 function forget(seen: Seen): void {

@@ -652,6 +652,36 @@ describe('load', () => {
   });
 });
 
+describe('what is remembered', () => {
+  const CHARACTERS = 49_000;
+  const said = (messageId: string, characters: number) =>
+    receive({ messageId, contentType: 'text', content: 'x'.repeat(characters) as Sealed });
+  const openIn = (transactor: Transactor, id: string, characters: number) =>
+    transactor.transact(conversationAggregate, id, command(id), (state) =>
+      inTurn(open({ visitorId: 'ada', inboxId: 'i1', channel: 'api' }), said(id, characters))(state),
+    );
+
+  test('is bounded by what it holds, also when it was only written and never read', async () => {
+    const one = world.process();
+    for (let i = 0; i < 800; i++) await openIn(one, `large-${i}`, CHARACTERS);
+    const { bytes, streams } = one.cached;
+    expect(bytes).toBeGreaterThan(streams * CHARACTERS);
+    expect(bytes).toBeLessThanOrEqual(64 * 1024 * 1024);
+    expect(streams).toBeLessThan(800);
+    // Not by more than it could take: two bytes a character, and the last message may be there as the visitor's too.
+    expect(streams).toBeGreaterThan(300);
+  });
+
+  test('is weighed again when a large message is followed by small ones', async () => {
+    const one = world.process();
+    await openIn(one, 'c1', CHARACTERS);
+    const heavy = one.cached.bytes;
+    expect(heavy).toBeGreaterThan(CHARACTERS);
+    for (let i = 0; i < 40; i++) await run(one, command(`m${i}`), said(`n${i}`, 10));
+    expect(one.cached.bytes).toBeLessThan(heavy / 3);
+  });
+});
+
 test('a history of many batches is read whole, remembered and continued', async () => {
   const one = world.process();
   await run(one, command('open'), opening);

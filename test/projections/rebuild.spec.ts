@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import pg from 'pg';
 import { batchDecoder } from '../../projections/decode.js';
+import { ConversationListProjection } from '../../projections/conversation-list.projection.js';
 import { coreProjections, startLiveProjections } from '../../projections/live.js';
 import { GroupStopped } from '../../projections/runtime/failures.js';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
@@ -109,6 +110,14 @@ describe('all read models of an installation', () => {
       order by 1`.execute(api.backend.database);
     return rows.map(({ name }) => name);
   };
+
+  it('become the same when less is remembered than one batch has', async () => {
+    await expectReadModelsEqualFold(api);
+    const before = await shown();
+    const projections = coreProjections().map((one) => (one.name === 'conversation-list' ? new ConversationListProjection(4_000) : one));
+    expect(await rebuild({ projections, maxEvents: 5 })).toMatchObject({ parked: 0 });
+    expect(await shown()).toEqual(before);
+  });
 
   it('are byte for byte the same, whatever the batches, and the log gets nothing of it', async () => {
     await expectReadModelsEqualFold(api);
