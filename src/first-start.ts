@@ -27,14 +27,14 @@ const FIRST_ORGANIZATION = 'main';
 export async function firstStart(backend: Backend, app: INestApplicationContext): Promise<(port: number) => void> {
   const { config } = backend;
   const organizations = app.get(OrganizationService);
-  const known = await organizations.listOrganizations();
+  const [first, ...others] = await organizations.listOrganizations();
   let key: string | undefined;
-  if (known.length === 0) {
+  if (first === undefined || (first.id === FIRST_ORGANIZATION && others.length === 0 && !(await organizations.hasKey(first.id)))) {
     const made = await organizations.createOrganization(config.DEMO ? 'Demo' : 'Main', {
       id: FIRST_ORGANIZATION,
       ...(config.BOOTSTRAP_API_KEY === undefined ? {} : { adminKey: config.BOOTSTRAP_API_KEY }),
+      ...(config.DEMO ? { beforeKey: (id) => makeSamples(backend, app.get(CommandBus), id) } : {}),
     });
-    if (config.DEMO) await makeSamples(backend, app.get(CommandBus), made.organizationId);
     key = made.adminKey;
   }
   return (port) => {

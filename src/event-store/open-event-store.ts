@@ -9,7 +9,7 @@ export async function openEventStore(options: {
 }): Promise<EventStore> {
   if (options.eventstoreUrl !== undefined) {
     const { openEventStoreDbEventStore } = await import('./eventstoredb/eventstoredb-event-store.js');
-    return openEventStoreDbEventStore({ url: options.eventstoreUrl });
+    return openEventStoreDbEventStore({ url: options.eventstoreUrl, onWarning: options.onWarning });
   }
   const { openPostgresEventStore } = await import('./postgres/postgres-event-store.js');
   return openPostgresEventStore({ url: options.databaseUrl, applicationName: options.name, onWarning: options.onWarning });

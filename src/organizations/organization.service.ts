@@ -39,9 +39,13 @@ export class OrganizationService {
   /**
    * The organization with its secret, its default inbox and an admin key. Called again with the same id after a crash it makes what is
    * missing; what is there stays as it is, the name and the default inbox included.
-   * @param options id: lower-case letters, digits and dashes; adminKey: a key chosen elsewhere, made once; without it each call makes one
+   * @param options id: lower-case letters, digits and dashes; adminKey: a key chosen elsewhere, made once; without it each call makes one;
+   *   beforeKey: done once the organization takes commands; the key comes last, so that whoever has none knows that not all was done
    */
-  async createOrganization(name: string, options: { id?: string; adminKey?: string } = {}): Promise<CreatedOrganization> {
+  async createOrganization(
+    name: string,
+    options: { id?: string; adminKey?: string; beforeKey?: (organizationId: string) => Promise<void> } = {},
+  ): Promise<CreatedOrganization> {
     const organizationId = options.id ?? randomIds.next();
     if (!ORGANIZATION_ID.test(organizationId))
       throw new Error('an organization id is 1 to 64 of a-z 0-9 -, and does not begin with a dash');
@@ -57,11 +61,23 @@ export class OrganizationService {
     await this.transactor.transact(organizationAggregate, organizationId, step('default inbox'), (state) =>
       state.defaultInboxId === null ? changeDefaultInbox(inboxId)(state) : [],
     );
+    await options.beforeKey?.(organizationId);
     const { adminKey } = options;
     const context =
       adminKey === undefined ? systemContext(organizationId, randomIds.next()) : step('admin key', hashApiKey(adminKey).toString('hex'));
     const { id, key } = await this.apiKeys.create(context, { name: 'Admin', role: 'admin' }, adminKey);
     return { organizationId, adminKey: key, adminKeyId: id };
+  }
+
+  /** Whether a key was ever made for it, whatever became of it: the last step of createOrganization. */
+  async hasKey(organizationId: string): Promise<boolean> {
+    const row = await this.database
+      .selectFrom('keep.api_keys')
+      .select('id')
+      .where('organization_id', '=', organizationId)
+      .limit(1)
+      .executeTakeFirst();
+    return row !== undefined;
   }
 
   /** Oldest first. Reads one stream each: an installation has few. */
