@@ -9,6 +9,7 @@ import { derivedId } from '../platform/ids.js';
 import type { Role } from '../platform/roles.js';
 import { MasterKey } from '../platform/sealing.js';
 import { StreamAgentDirectory } from '../team/agent-directory.js';
+import { assigneeAggregate } from '../team/assignee.js';
 import { type ApiKey, apiKeyAggregate, type ApiKeyChanges, type ApiKeyEvent, changeKey, createKey, revokeKey } from './api-key.js';
 
 /** How many of a key's characters may be shown again: enough to tell keys apart, and far too few to guess the rest. */
@@ -93,6 +94,9 @@ export class ApiKeyService {
     const current = await this.transactor.load(apiKeyAggregate, context.organizationId, id);
     if (current !== undefined && current.state.revokedAt !== null) await this.endRow(context.organizationId, id);
     if (given !== undefined) await this.requireOwn(context.organizationId, id, given);
+    // Whoever archived its agent meanwhile has found no row either, and what is remembered of an agent may be a second old.
+    const agent = boundTo === null ? undefined : await this.transactor.load(assigneeAggregate, context.organizationId, boundTo);
+    if (agent?.state.archived === true) return { ...(await this.revoke(afterwards(context), id)), key };
     return { ...done, id, key };
   }
 
@@ -162,4 +166,9 @@ export class ApiKeyService {
       .executeTakeFirst();
     if (row?.organization_id !== organizationId || row.id !== id) throw new Error('the chosen API key belongs to another organization');
   }
+}
+
+/** A command of its own that follows from another, on the same stream. */
+function afterwards({ ifMatch: _ifMatch, keyed: _keyed, ...context }: CommandContext): CommandContext {
+  return { ...context, commandId: derivedId('command', context.commandId, 'afterwards'), causationId: context.commandId };
 }

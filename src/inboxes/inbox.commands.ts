@@ -123,7 +123,7 @@ export class InboxWriter {
   /** After the inbox's own events, so that the default always names an inbox that is there; the answer's position is the later of the two. */
   private async makeDefault(context: CommandContext, done: InboxChanged): Promise<InboxChanged> {
     const { position } = await this.transactor.transact(organizationAggregate, context.organizationId, aside(context), (state) =>
-      changeDefaultInbox(done.id)(state),
+      changeDefaultInbox(done.id, done.revision)(state),
     );
     return position > done.position ? { ...done, position } : done;
   }

@@ -56,10 +56,12 @@ export class OrganizationService {
     await this.keys.hashKey(organizationId);
     await this.transactor.transact(organizationAggregate, organizationId, step('organization'), (state) => createOrganization(name)(state));
     const inboxId = derivedId('inbox', organizationId);
-    await this.transactor.transact(inboxAggregate, inboxId, step('inbox'), (state) => createInbox({ name: 'Inbox' })(state));
+    const { revision } = await this.transactor.transact(inboxAggregate, inboxId, step('inbox'), (state) =>
+      createInbox({ name: 'Inbox' })(state),
+    );
     // Only while there is none: by now an admin may have chosen another.
     await this.transactor.transact(organizationAggregate, organizationId, step('default inbox'), (state) =>
-      state.defaultInboxId === null ? changeDefaultInbox(inboxId)(state) : [],
+      state.defaultInboxId === null ? changeDefaultInbox(inboxId, revision)(state) : [],
     );
     await options.beforeKey?.(organizationId);
     const { adminKey } = options;

@@ -63,12 +63,16 @@ export function createOrganization(name: string): OrganizationDecision {
   return (o) => (o.exists ? [] : [{ type: 'OrganizationCreated', data: { name } }]);
 }
 
-/** @throws ThreadlogError resource_archived for an inbox that was retired meanwhile */
-export function changeDefaultInbox(inboxId: string): OrganizationDecision {
+/**
+ * @param inboxRevision at which the inbox was there and not archived. A retirement for an earlier one cannot be completed any more: its
+ *   archiving was refused, or undone
+ * @throws ThreadlogError resource_archived for an inbox that is being archived
+ */
+export function changeDefaultInbox(inboxId: string, inboxRevision: number): OrganizationDecision {
   return (o) => {
     if (!o.exists) throw new ThreadlogError('not_found');
     if (o.defaultInboxId === inboxId) return [];
-    if (retirementOf(o, inboxId) !== undefined)
+    if ((retirementOf(o, inboxId)?.inboxRevision ?? -1) >= inboxRevision)
       throw new ThreadlogError('resource_archived', 'an archived inbox cannot become the default');
     return [{ type: 'DefaultInboxChanged', data: { inboxId } }];
   };

@@ -1,9 +1,13 @@
 import { apiKeyAggregate } from '../../src/api-keys/api-key.js';
-import { createOrganization, organizationAggregate } from '../../src/organizations/organization.js';
+import { ApiKeyService } from '../../src/api-keys/api-key.service.js';
+import { Transactor } from '../../src/event-store/transact.js';
+import { createOrganization, organizationAggregate, retireInbox } from '../../src/organizations/organization.js';
 import { OrganizationService, systemContext } from '../../src/organizations/organization.service.js';
+import { ApiKeys } from '../../src/platform/api-keys.js';
 import { randomIds } from '../../src/platform/ids.js';
 import { ROLES, type Role } from '../../src/platform/roles.js';
 import type { EventAnswer } from '../../src/queries/history.js';
+import { StreamAgentDirectory } from '../../src/team/agent-directory.js';
 import { type Answer, startApi, type TestApi } from '../support/api.js';
 
 const LONG = 'x'.repeat(201);
@@ -629,6 +633,50 @@ describe('the default inbox', () => {
     await api.expect(200, 'PUT', `/inboxes/${previous}`, { body: { isDefault: true } });
     expect((await keyed('/inboxes', 'new-default', { name: 'Keyed', isDefault: true })).text).toBe(first.text);
     expect(await defaults()).toEqual([previous]);
+  });
+});
+
+describe('an agent who is archived by another process', () => {
+  it('acts by no key, also by one that is made before this process knows', async () => {
+    const { backend } = api;
+    const ada = (await api.expect(201, 'POST', '/agents', { body: agent })).body.data.id as string;
+    // As another process would: it remembers the agent, and is told nothing.
+    const transactor = new Transactor(backend.store, backend.clock, backend.ids, backend.unchangedAnswers);
+    const keys = new ApiKeyService(
+      transactor,
+      backend.database,
+      new ApiKeys(backend.database),
+      backend.masterKey,
+      new StreamAgentDirectory(transactor),
+    );
+    const make = () => keys.create(systemContext(api.organizationId, backend.ids.next()), { name: 'k', role: 'agent', agentId: ada });
+    await api.expect(200, 'GET', '/conversations', { key: (await make()).key });
+    await api.expect(204, 'DELETE', `/agents/${ada}`);
+    const { id, key } = await make();
+    await api.expect(401, 'GET', '/conversations', { key });
+    expect((await api.expect(200, 'GET', `/api-keys/${id}`)).body.data.revokedAt).toEqual(expect.any(String));
+  });
+});
+
+describe('an inbox whose archiving was refused half way', () => {
+  it('becomes the default all the same', async () => {
+    const { id, revision } = (await api.expect(201, 'POST', '/inboxes', { body: { name: 'Kept' } })).body.data as {
+      id: string;
+      revision: number;
+    };
+    const before = (await api.expect(200, 'GET', '/organization')).body.data.defaultInboxId as string;
+    // What a DELETE leaves that another request overtook, or that the log refused, after its first step.
+    await api.backend.transactor.transact(
+      organizationAggregate,
+      api.organizationId,
+      systemContext(api.organizationId, randomIds.next()),
+      (state) => retireInbox(id, revision)(state),
+    );
+    const renamed = await api.expect(200, 'PUT', `/inboxes/${id}`, { body: { name: 'Kept on', isDefault: true } });
+    expect(renamed.body.data).toMatchObject({ name: 'Kept on', isDefault: true, archived: false });
+    await api.expect(200, 'PUT', `/inboxes/${before}`, { body: { isDefault: true } });
+    await api.expect(204, 'DELETE', `/inboxes/${id}`);
+    await api.expect(409, 'PUT', `/inboxes/${id}`, { body: { isDefault: true } });
   });
 });
 

@@ -84,7 +84,7 @@ async function organization(name: string): Promise<string> {
   const id = `${name}-${randomBytes(4).toString('hex')}`;
   const step = () => systemContext(id, randomIds.next());
   await backend.transactor.transact(organizationAggregate, id, step(), createOrganization('Test'));
-  await backend.transactor.transact(organizationAggregate, id, step(), changeDefaultInbox('inbox'));
+  await backend.transactor.transact(organizationAggregate, id, step(), changeDefaultInbox('inbox', 0));
   return id;
 }
 

@@ -56,7 +56,7 @@ async function organization(): Promise<MemoryEventStore> {
   const transactor = transactorOf(store);
   await transactor.transact(organizationAggregate, 'org', command(), createOrganization('Acme'));
   for (const id of ['a', 'b', 'c']) await startProcess(store).create(command(), id, { name: id }, false);
-  await transactor.transact(organizationAggregate, 'org', command(), changeDefaultInbox('a'));
+  await transactor.transact(organizationAggregate, 'org', command(), changeDefaultInbox('a', 0));
   return store;
 }
 

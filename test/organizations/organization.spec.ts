@@ -20,11 +20,11 @@ describe('an organization', () => {
   });
 
   it('has the default inbox that was chosen last', () => {
-    after(made).when(changeDefaultInbox('first')).thenEvents(first);
+    after(made).when(changeDefaultInbox('first', 0)).thenEvents(first);
     after(made, first)
-      .when(changeDefaultInbox('second'))
+      .when(changeDefaultInbox('second', 0))
       .thenEvents({ type: 'DefaultInboxChanged', data: { inboxId: 'second' } });
-    after(made, first).when(changeDefaultInbox('first')).thenNothing();
+    after(made, first).when(changeDefaultInbox('first', 0)).thenNothing();
   });
 
   it('never retires its default inbox', () => {
@@ -36,10 +36,18 @@ describe('an organization', () => {
 
   it('never makes a retired inbox the default', () => {
     const retired: OrganizationEvent = { type: 'InboxRetired', data: { inboxId: 'second', inboxRevision: 3 } };
-    after(made, first, retired).when(changeDefaultInbox('second')).thenRefused('resource_archived');
+    after(made, first, retired).when(changeDefaultInbox('second', 0)).thenRefused('resource_archived');
     after(made, first, retired)
-      .when(changeDefaultInbox('third'))
+      .when(changeDefaultInbox('third', 0))
       .thenEvents({ type: 'DefaultInboxChanged', data: { inboxId: 'third' } });
+  });
+
+  it('takes an inbox as the default that has gone on since it was to be retired, for then it was not', () => {
+    const retired: OrganizationEvent = { type: 'InboxRetired', data: { inboxId: 'second', inboxRevision: 3 } };
+    after(made, first, retired).when(changeDefaultInbox('second', 3)).thenRefused('resource_archived');
+    after(made, first, retired)
+      .when(changeDefaultInbox('second', 4))
+      .thenEvents({ type: 'DefaultInboxChanged', data: { inboxId: 'second' } });
   });
 
   it('takes a retired inbox back when it comes back after that, and not when it is being retired again', () => {
@@ -47,7 +55,7 @@ describe('an organization', () => {
     const reinstated: OrganizationEvent = { type: 'InboxReinstated', data: { inboxId: 'second' } };
     after(made, first, retired(3)).when(reinstateInbox('second', 5)).thenEvents(reinstated);
     after(made, first, retired(3), reinstated)
-      .when(changeDefaultInbox('second'))
+      .when(changeDefaultInbox('second', 0))
       .thenEvents({ type: 'DefaultInboxChanged', data: { inboxId: 'second' } });
     after(made, first, retired(3), retired(6)).when(reinstateInbox('second', 5)).thenNothing();
     after(made, first, retired(3)).when(retireInbox('second', 6)).thenEvents(retired(6));
@@ -61,7 +69,7 @@ describe('an organization', () => {
   });
 
   it.each<[string, OrganizationDecision]>([
-    ['a default', changeDefaultInbox('first')],
+    ['a default', changeDefaultInbox('first', 0)],
     ['a retirement', retireInbox('first', 0)],
     ['a reinstatement', reinstateInbox('first', 2)],
   ])('refuses %s before it exists', (_, decision) => {

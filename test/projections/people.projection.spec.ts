@@ -300,9 +300,9 @@ describe('a row', () => {
   test('counts an event once, also when it comes again with newer ones', async () => {
     const history = new History();
     history.add(organizationAggregate, 'org', createOrganization('Org'));
-    history.add(organizationAggregate, 'org', changeDefaultInbox('a'));
+    history.add(organizationAggregate, 'org', changeDefaultInbox('a', 9));
     history.add(organizationAggregate, 'org', retireInbox('b', 4));
-    history.add(organizationAggregate, 'org', changeDefaultInbox('c'));
+    history.add(organizationAggregate, 'org', changeDefaultInbox('c', 9));
     const target = await newTarget();
     await deliver(target, history.events.slice(0, 3), history.events.slice(1));
     const rows = await rowsOf(target);
@@ -432,7 +432,7 @@ const step: fc.Arbitrary<(history: History) => void> = fc.oneof(
   ),
   ids.map(
     (id) => (h: History) =>
-      h.add<typeof organizationAggregate.initial, OrganizationEvent>(organizationAggregate, 'org', changeDefaultInbox(id)),
+      h.add<typeof organizationAggregate.initial, OrganizationEvent>(organizationAggregate, 'org', changeDefaultInbox(id, 9)),
   ),
   ids.map(
     (id) => (h: History) =>
