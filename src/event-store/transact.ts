@@ -49,6 +49,8 @@ export interface CommandContext {
   readonly ifMatch?: number;
   /** For all that one request does, to however many streams (commandDeadline()); each command has its own when absent. */
   readonly deadline?: AbortSignal;
+  /** Shared by all that one request does; told when the first of it is in the log. */
+  readonly writes?: { any: boolean };
 }
 
 /**
@@ -388,6 +390,7 @@ export class Transactor {
     const first = recorded[0];
     const last = recorded[recorded.length - 1];
     if (first === undefined || last === undefined) throw new Error('an append has events');
+    if (command.writes !== undefined) command.writes.any = true;
     seen.state = state;
     seen.revision = last.revision;
     seen.position = position;

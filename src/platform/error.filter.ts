@@ -51,13 +51,12 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
 }
 
 /**
- * Once a write describes its change (describeAnswer), it is in the log. A store that goes before the rest of the answer is put together must
- * not be told as one that wrote nothing: the client is to ask again.
+ * A store that goes after a part of the request is in the log must not be told as one that wrote nothing: the client is to ask again. What
+ * describes a change is for answers that tell of it.
  */
 function afterWrite(known: ThreadlogError, request: FastifyRequest, reply: FastifyReply): ThreadlogError {
-  if (request.method === 'GET' || !reply.hasHeader('x-position')) return known;
   for (const name of ['x-position', 'etag', 'location']) void reply.removeHeader(name);
-  if (known.code !== 'store_unavailable') return known;
+  if (request.writes?.any !== true || known.code !== 'store_unavailable') return known;
   return new ThreadlogError('outcome_unknown', undefined, known.extra, { cause: known.cause ?? known });
 }
 

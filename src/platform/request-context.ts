@@ -11,6 +11,8 @@ declare module 'fastify' {
     keyedCommandId?: string;
     /** Keyed hash of method, path and body of a keyed request. */
     requestHash?: string;
+    /** Whether any of what the request does is in the log. */
+    writes?: { any: boolean };
   }
 }
 
@@ -41,6 +43,7 @@ export function commandContext(request: FastifyRequest): CommandContext {
     ...(request.keyedCommandId === undefined ? {} : { keyed: true as const }),
     correlationId: request.id,
     deadline: commandDeadline(),
+    writes: (request.writes ??= { any: false }),
     ...(ifMatch === undefined ? {} : { ifMatch }),
   };
 }

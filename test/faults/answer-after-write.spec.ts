@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { sql } from 'kysely';
 import pg from 'pg';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -62,6 +63,55 @@ describe('a store that goes between a write and its answer', () => {
     const { body } = await first.expect(200, 'GET', `/conversations/${id}/events`);
     return (body.data as { type: string }[]).filter(({ type }) => type === 'TagsAdded').length;
   }
+});
+
+describe('a database that goes between the log and what is kept beside it', () => {
+  let api: TestApi;
+  beforeAll(async () => {
+    api = await startApi({ environment: { EVENTSTORE_URL: '' } });
+  });
+  afterAll(() => api?.stop());
+
+  /** Runs it while the database refuses such statements on a table as one that shuts down would. */
+  async function without<T>(table: string, statement: 'insert' | 'update', run: () => Promise<T>): Promise<T> {
+    const { database } = api.backend;
+    await sql`
+      create or replace function public.gone() returns trigger language plpgsql as $$
+      begin raise exception 'terminating connection' using errcode = '57P01'; end $$`.execute(database);
+    await sql`create trigger gone before ${sql.raw(statement)} on ${sql.table(table)} for each row execute function public.gone()`.execute(
+      database,
+    );
+    try {
+      return await run();
+    } finally {
+      await sql`drop trigger gone on ${sql.table(table)}`.execute(database);
+    }
+  }
+
+  it('is not told as "nothing was written" by a key that was made, and the same request gets the key', async () => {
+    const request = { body: { name: 'CI', role: 'agent' }, headers: { 'idempotency-key': 'ci' } };
+    const answer = await without('keep.api_keys', 'insert', () => api.call('POST', '/api-keys', request));
+    expect({ status: answer.status, code: answer.body.code }).toEqual({ status: 503, code: 'outcome_unknown' });
+    const made = await api.expect(201, 'POST', '/api-keys', request);
+    await api.expect(200, 'GET', '/conversations', { key: made.body.data.key as string });
+  });
+
+  it('nor by many conversations that were changed', async () => {
+    const { id } = (await api.expect(201, 'POST', '/conversations', { body: { visitor: { name: 'V' }, message: 'm' } })).body.data;
+    const request = { body: { ids: [id], action: { type: 'addTags', tags: ['x'] } }, headers: { 'idempotency-key': 'many' } };
+    const answer = await without('keep.idempotency', 'update', () => api.call('POST', '/conversations/bulk', request));
+    expect({ status: answer.status, code: answer.body.code }).toEqual({ status: 503, code: 'outcome_unknown' });
+    await api.expect(200, 'POST', '/conversations/bulk', request);
+    const { body } = await api.expect(200, 'GET', `/conversations/${id}/events`);
+    expect((body.data as { type: string }[]).filter(({ type }) => type === 'TagsAdded')).toHaveLength(1);
+  });
+
+  it('and is told so where nothing was written', async () => {
+    const answer = await without('keep.idempotency', 'insert', () =>
+      api.call('POST', '/api-keys', { body: { name: 'CD', role: 'agent' }, headers: { 'idempotency-key': 'cd' } }),
+    );
+    expect({ status: answer.status, code: answer.body.code }).toEqual({ status: 503, code: 'store_unavailable' });
+  });
 });
 
 /** Whether PostgreSQL answers a stranger through the proxy. */
