@@ -94,13 +94,18 @@ async function showGeneration(
   }
 }
 
-/** Makes the tables of a generation that is not shown to anybody yet, without indexes, and takes its lease. */
+/**
+ * Makes the tables of a generation that is not shown to anybody yet, without indexes, and takes its lease.
+ * @returns undefined while another makes one of this group
+ */
 export async function beginGeneration(
   database: Kysely<Database>,
   group: { name: string; projections: readonly Projection[]; logId: string },
   owner: string,
-): Promise<Pick<Lease, 'generation' | 'epoch'>> {
+): Promise<Pick<Lease, 'generation' | 'epoch'> | undefined> {
   return await database.transaction().execute(async (tx) => {
+    await sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+    if ((await unshownGenerations(tx, group.name)).some(({ free }) => !free)) return undefined;
     const generation = await makeTables(tx, group, 'without indexes');
     const epoch = 1;
     await tx

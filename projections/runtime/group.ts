@@ -13,6 +13,7 @@ import {
   assertOwnTables,
   isPaused,
   noteNothingToDo,
+  noteRefused,
   releaseLease,
   RENEW_MS,
   renewLease,
@@ -161,13 +162,16 @@ export class ProjectionGroup {
 
   /** @throws CheckpointRefused */
   async #refuseBeyondHead(position: Position | 'start'): Promise<void> {
-    const { name, store } = this.#options;
+    const { name, store, database } = this.#options;
     if (position === 'start') return;
     const head = await store.head();
-    if (head === 'start' || position > head)
-      throw new CheckpointRefused(
-        `the read models of the group ${name} are at position ${position}, but the log ends at ${head}. The log has lost events, or was restored from an older backup; make the read models again from it with threadlog projections rebuild ${name}.`,
-      );
+    if (head !== 'start' && position <= head) return;
+    const refused = new CheckpointRefused(
+      `the read models of the group ${name} are at position ${position}, but the log ends at ${head}. The log has lost events, or was restored from an older backup; make the read models again from it with threadlog projections rebuild ${name}.`,
+    );
+    // It is the log that everybody has: readiness and whoever lists the groups must hear of it.
+    await noteRefused(database, name, refused.message);
+    throw refused;
   }
 
   async #holdLease(lease: Lease, signal: AbortSignal, working: () => void): Promise<void> {

@@ -202,6 +202,18 @@ export async function releaseLease(database: Kysely<Database>, lease: Lease, sto
     .execute();
 }
 
+/** Says why nobody can work on a group, beside the lease: whoever is refused before taking it. A worker that has it is let be. */
+export async function noteRefused(database: Kysely<Database>, group: string, reason: string): Promise<void> {
+  await database
+    .updateTable('read.checkpoints')
+    .set({ stopped: reason })
+    .where('group_name', '=', group)
+    .where('version', '=', READ_MODEL_VERSION)
+    .where('live', '=', true)
+    .where(leaseIsOver)
+    .execute();
+}
+
 export function positionFrom(text: string): Position | 'start' {
   return text === '' ? 'start' : (text as Position);
 }

@@ -128,8 +128,12 @@ class Rebuild {
 
   async run(): Promise<Rebuilt> {
     const { group, projections, store, log, signal } = this.options;
-    await this.#removeAbandoned();
-    const lease = await beginGeneration(this.database, { name: group, projections, logId: store.log.id }, this.#owner);
+    let begun: Pick<Lease, 'generation' | 'epoch'> | undefined;
+    while (begun === undefined) {
+      await this.#removeAbandoned();
+      begun = await beginGeneration(this.database, { name: group, projections, logId: store.log.id }, this.#owner);
+    }
+    const lease = begun;
     const end = () => this.#ending.abort(signal.reason);
     signal.addEventListener('abort', end, { once: true });
     if (signal.aborted) end();

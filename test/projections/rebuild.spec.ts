@@ -7,6 +7,7 @@ import { batchDecoder } from '../../projections/decode.js';
 import { ConversationListProjection } from '../../projections/conversation-list.projection.js';
 import { coreProjections, startLiveProjections } from '../../projections/live.js';
 import { GroupStopped } from '../../projections/runtime/failures.js';
+import { beginGeneration } from '../../projections/runtime/generations.js';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
 import { RebuildRunning, rebuildGroup, type RebuildOptions } from '../../projections/runtime/rebuild.js';
 import { streamName, type EventStore, type Position } from '../../src/event-store/event-store.js';
@@ -416,6 +417,13 @@ describe('a rebuild', () => {
     expect(await generations()).toEqual([{ shown: true, phase: null }]);
     expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
   }, 60_000);
+
+  it('begins at most once at a time, however many are asked for at once', async () => {
+    const suffix = live();
+    const group = { name: `group${suffix}`, projections: tinyProjections(suffix), logId: store.log.id };
+    const begun = await Promise.all(['a', 'b', 'c', 'd'].map((owner) => beginGeneration(database.kysely, group, owner)));
+    expect(begun.filter((one) => one !== undefined)).toHaveLength(1);
+  });
 
   it('is refused while another one lives', async () => {
     const suffix = live();

@@ -287,6 +287,9 @@ describe('a checkpoint', () => {
       .where('group_name', '=', group.name)
       .execute();
     expect(await group.again().ended).toBeInstanceOf(CheckpointRefused);
+    // For readiness, and for whoever looks.
+    const health = await new Checkpoints(database.kysely).health();
+    expect(health.find((one) => one.group === group.name)?.stopped).toContain('restored from an older backup');
   });
 
   it('that nothing was written under belongs to no log yet', async () => {
