@@ -119,7 +119,7 @@ it('a database that hands out no connection says nothing of the events whose key
     poolSize: 1,
     name: 'test-exhausted',
     onError: () => undefined,
-    connectTimeoutMs: 50,
+    connectTimeoutMs: 1_000,
   });
   const held = await exhausted.pool.connect();
   try {
