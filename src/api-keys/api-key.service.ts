@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
-import { type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
 import { ApiKeys, hashApiKey, newApiKey } from '../platform/api-keys.js';
 import { DATABASE, type Database } from '../platform/database.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -96,7 +96,11 @@ export class ApiKeyService {
     if (given !== undefined) await this.requireOwn(context.organizationId, id, given);
     // Whoever archived its agent meanwhile has found no row either, and what is remembered of an agent may be a second old.
     const agent = boundTo === null ? undefined : await this.transactor.load(assigneeAggregate, context.organizationId, boundTo);
-    if (agent?.state.archived === true) return { ...(await this.revoke(afterwards(context), id)), key };
+    if (agent?.state.archived === true) {
+      // On the same stream, so the id must be another; derived, so that a retry repeats both.
+      const commandId = derivedId('command', context.commandId, 'revoke');
+      return { ...(await this.revoke({ ...aside(context), commandId, causationId: context.commandId }, id)), key };
+    }
     return { ...done, id, key };
   }
 
@@ -142,7 +146,6 @@ export class ApiKeyService {
 
   /** An agent who was archived acts no more, by no key. Safe to call again. */
   async revokeOfAgent(context: CommandContext, agentId: string): Promise<void> {
-    const { ifMatch: _ifMatch, keyed: _keyed, ...step } = context;
     const rows = await this.database
       .selectFrom('keep.api_keys')
       .select('id')
@@ -150,7 +153,7 @@ export class ApiKeyService {
       .where('agent_id', '=', agentId)
       .where('revoked_at', 'is', null)
       .execute();
-    for (const { id } of rows) await this.revoke(step, id);
+    for (const { id } of rows) await this.revoke(aside(context), id);
   }
 
   private idOf(context: CommandContext, key: string): string {
@@ -166,9 +169,4 @@ export class ApiKeyService {
       .executeTakeFirst();
     if (row?.organization_id !== organizationId || row.id !== id) throw new Error('the chosen API key belongs to another organization');
   }
-}
-
-/** A command of its own that follows from another, on the same stream. */
-function afterwards({ ifMatch: _ifMatch, keyed: _keyed, ...context }: CommandContext): CommandContext {
-  return { ...context, commandId: derivedId('command', context.commandId, 'afterwards'), causationId: context.commandId };
 }

@@ -1,8 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { claimAggregate } from '../claims/claim.js';
-import { aside, Claims, PlanOvertaken } from '../claims/claims.js';
-import { type CommandContext, everAgain, type Transacted, Transactor } from '../event-store/transact.js';
+import { Claims, PlanOvertaken } from '../claims/claims.js';
+import { type CommandContext, everAgain, step, type Transacted, Transactor } from '../event-store/transact.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { derivedId } from '../platform/ids.js';
 import { VisitorKeys } from '../platform/visitor-keys.js';
@@ -95,7 +95,7 @@ export class CannedResponseWriter {
           await new Promise((resolve) => setTimeout(resolve, FIRST_LOOK_MS * 2 ** look * (0.5 + Math.random())));
           continue;
         }
-        const voided = await this.transactor.transact(cannedResponseAggregate, owner, aside(context), voidShortcutClaim(shortcut));
+        const voided = await this.transactor.transact(cannedResponseAggregate, owner, step(context), voidShortcutClaim(shortcut));
         if (voided.outcome === 'unchanged') return true;
       }
       await this.claims.giveBack(context, owner, new Map([[claimId, claimed.revision]]));

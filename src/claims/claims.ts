@@ -1,6 +1,5 @@
-import type { CommandContext, Transactor } from '../event-store/transact.js';
+import { type CommandContext, step, type Transactor } from '../event-store/transact.js';
 import { ThreadlogError } from '../platform/errors.js';
-import { randomIds } from '../platform/ids.js';
 import { keyedHash, type VisitorKeys } from '../platform/visitor-keys.js';
 import { claim, claimAggregate, release } from './claim.js';
 
@@ -74,7 +73,7 @@ export class Claims {
       );
     for (const { kind, id } of claims) {
       let free = false;
-      const done = await this.transactor.transact(claimAggregate, id, aside(command), (c) => {
+      const done = await this.transactor.transact(claimAggregate, id, step(command), (c) => {
         free = c.owner === null;
         return claim(owner)(c);
       });
@@ -96,19 +95,10 @@ export class Claims {
   async giveBack(command: CommandContext, owner: string, claims: ReadonlyMap<string, number>): Promise<void> {
     for (const [id, revision] of claims)
       try {
-        await this.transactor.transact(claimAggregate, id, { ...aside(command), ifMatch: revision }, release(owner));
+        await this.transactor.transact(claimAggregate, id, { ...step(command), ifMatch: revision }, release(owner));
       } catch (error) {
         // The owner is right either way, and a claim that stays behind is released by whoever meets it.
         if (!(error instanceof ThreadlogError)) throw error;
       }
   }
-}
-
-/**
- * A step of a command in another stream, not its answer: If-Match and the request's own memory belong to the owner. Each step has an id of
- * its own, since one command may claim, lose and claim the same key again, and must not be answered with the first time.
- */
-export function aside(command: CommandContext): CommandContext {
-  const { ifMatch: _ifMatch, keyed: _keyed, keyId: _keyId, fresh: _fresh, thorough: _thorough, ...rest } = command;
-  return { ...rest, commandId: randomIds.next(), causationId: command.commandId };
 }

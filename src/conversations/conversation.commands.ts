@@ -2,7 +2,7 @@ import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
 import { companyAggregate } from '../companies/company.js';
-import { type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
 import { inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -197,8 +197,7 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     if (input.previousConversationId !== undefined) await this.writer.previous(context, input.previousConversationId);
     const author = input.as === 'agent' ? await this.writer.author(context, keyName) : undefined;
 
-    const { ifMatch: _ifMatch, keyed: _keyed, ...step } = context;
-    const visitor = await this.visitors.resolve(step, input.visitor);
+    const visitor = await this.visitors.resolve(aside(context), input.visitor);
     const { keyId, key } = await this.keys.make(organizationId, visitor.visitorId);
     const message = sealMessage(key, this.ids.next(), input.message);
     const { companyId } = visitor.state;

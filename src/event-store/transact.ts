@@ -2,7 +2,7 @@ import { setMaxListeners } from 'node:events';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../platform/clock.js';
 import { ThreadlogError } from '../platform/errors.js';
-import { type Ids } from '../platform/ids.js';
+import { type Ids, randomIds } from '../platform/ids.js';
 import {
   type Actor,
   type Aggregate,
@@ -58,6 +58,20 @@ export interface CommandContext {
  * another's if it were not looked for in all of it.
  */
 export const everAgain = (command: CommandContext): CommandContext => ({ ...command, thorough: true });
+
+/** A step of a command in another stream, and not its answer: If-Match and the request's own memory belong to the one that is answered. */
+export function aside({ ifMatch: _ifMatch, keyed: _keyed, ...rest }: CommandContext): CommandContext {
+  return rest;
+}
+
+/**
+ * As aside(), with an id of its own: for what one command may do several times, such as claim, lose and claim the same key again, and must
+ * not be answered with the first time.
+ */
+export function step(command: CommandContext): CommandContext {
+  const { keyId: _keyId, fresh: _fresh, thorough: _thorough, ...rest } = aside(command);
+  return { ...rest, commandId: randomIds.next(), causationId: command.commandId };
+}
 
 /** What a decision answers: events, which may say when they happened (ms) where that is not now, as imported history does. */
 export type Decided<E extends DomainEvent> = E & { readonly at?: number };
@@ -407,11 +421,12 @@ export class Transactor {
     const added = COMMAND_BYTES + stored.reduce((bytes, { data }) => bytes + 2 * data.length, 0);
     seen.bytes += added;
     seen.unweighed += added;
-    const heavy = seen.unweighed > WEIGH_AFTER_BYTES;
-    if (heavy) weigh(seen);
-    // The cache asks for the size of what it does not have only.
-    if (heavy) this.cache.delete(stream);
-    if (heavy || this.cache.peek(stream) !== seen) this.cache.set(stream, seen);
+    if (seen.unweighed > WEIGH_AFTER_BYTES) {
+      weigh(seen);
+      // The cache asks for the size of what it does not have only.
+      this.cache.delete(stream);
+    }
+    if (this.cache.peek(stream) !== seen) this.cache.set(stream, seen);
     return { outcome: 'appended', state, revision: seen.revision, position, events };
   }
 

@@ -1,9 +1,9 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { type CommandContext, everAgain, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, type CommandContext, everAgain, step, type Transacted, Transactor } from '../event-store/transact.js';
 import { changeDefaultInbox, organizationAggregate, reinstateInbox, retireInbox } from '../organizations/organization.js';
 import { ThreadlogError } from '../platform/errors.js';
-import { derivedId, randomIds } from '../platform/ids.js';
+import { derivedId } from '../platform/ids.js';
 import { StreamAgentDirectory } from '../team/agent-directory.js';
 import {
   archiveInbox,
@@ -131,17 +131,6 @@ export class InboxWriter {
   private async isDefault(organizationId: string, id: string): Promise<boolean> {
     return (await this.transactor.load(organizationAggregate, organizationId, organizationId))?.state.defaultInboxId === id;
   }
-}
-
-/** The organization's stream is a step of the command, not its answer: If-Match and the request's own memory belong to the inbox. */
-function aside(context: CommandContext): CommandContext {
-  const { ifMatch: _ifMatch, keyed: _keyed, ...step } = context;
-  return step;
-}
-
-/** As aside(), for a step that one command may take several times: each has an id of its own, and is not answered with the first one. */
-function step(context: CommandContext): CommandContext {
-  return { ...aside(context), commandId: randomIds.next(), causationId: context.commandId };
 }
 
 export class CreateInbox extends Command<InboxChanged> {
