@@ -13,6 +13,7 @@ import type { Recorded } from '../src/event-store/aggregate.js';
 import type { Position } from '../src/event-store/event-store.js';
 import { attributeLabel, type ConversationRow, shownLastMessage, tagLabel } from '../src/queries/conversation-row.js';
 import type { ProjectedEvent, Projection, ProjectionTarget } from './runtime/projection.js';
+import { readRows } from './runtime/rows.js';
 
 /** What is remembered of a conversation between batches: what its row holds, unfolded. */
 interface Known {
@@ -62,7 +63,8 @@ export class ConversationListProjection implements Projection {
       if (known !== undefined) before.set(key, known);
       else if (own[0]?.event.revision !== 0) missing.push({ organizationId, id });
     }
-    await readInto(before, missing, target);
+    for (const row of await readRows<ConversationRow>(target, 'conversations', missing, sql`t.*`))
+      before.set(`${row.organization_id}.${row.id}`, { state: stateOf(row), revision: row.revision });
 
     const made: ConversationRow[] = [];
     const changed: ConversationRow[] = [];
@@ -89,21 +91,6 @@ export class ConversationListProjection implements Projection {
   forget(): void {
     this.known.clear();
   }
-}
-
-/** The rows of these conversations, in one round trip. */
-async function readInto(
-  known: Map<string, Known>,
-  missing: readonly { organizationId: string; id: string }[],
-  target: ProjectionTarget,
-): Promise<void> {
-  if (missing.length === 0) return;
-  const organizations = missing.map(({ organizationId }) => organizationId);
-  const ids = missing.map(({ id }) => id);
-  const { rows } = await sql<ConversationRow>`
-    select t.* from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
-    join ${sql.raw(target.table('conversations'))} t using (organization_id, id)`.execute(target.session);
-  for (const row of rows) known.set(`${row.organization_id}.${row.id}`, { state: stateOf(row), revision: row.revision });
 }
 
 const COLUMNS = [

@@ -9,6 +9,7 @@ import { ERASED } from '../src/platform/sealing.js';
 import { type AssigneeState, assigneeAggregate } from '../src/team/assignee.js';
 import { evolveVisitor, initialVisitor, normalizeEmail, type Visitor } from '../src/visitors/visitor.js';
 import type { ProjectedEvent, Projection, ProjectionTarget, StreamRow } from './runtime/projection.js';
+import { readRows } from './runtime/rows.js';
 
 /** How one kind of stream becomes rows of one table. */
 interface Model<S = unknown> {
@@ -158,17 +159,10 @@ const keyOf = (organizationId: string, id: string) => `${organizationId}.${id}`;
 
 /** One query for the rows that are not new, one statement for all rows of the table. */
 async function write(model: Model, streams: ReadonlyMap<string, Touched>, target: ProjectionTarget): Promise<void> {
-  const table = sql.raw(target.table(model.table));
-  const known = new Map<string, Known>();
   const older = [...streams.values()].filter(({ events: [first] }) => first?.event.revision !== 0);
-  if (older.length > 0) {
-    const organizations = older.map(({ organizationId }) => organizationId);
-    const ids = older.map(({ id }) => id);
-    const { rows } = await sql<Known>`
-      select t.organization_id, t.id, t.revision, t.state from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
-      join ${table} t using (organization_id, id)`.execute(target.session);
-    for (const row of rows) known.set(keyOf(row.organization_id, row.id), row);
-  }
+  const known = new Map<string, Known>();
+  for (const row of await readRows<Known>(target, model.table, older, sql`t.organization_id, t.id, t.revision, t.state`))
+    known.set(keyOf(row.organization_id, row.id), row);
   const made: StreamRow[] = [];
   const changed: StreamRow[] = [];
   for (const { organizationId, id, events } of streams.values()) {

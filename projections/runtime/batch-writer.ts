@@ -146,7 +146,7 @@ export class BatchWriter {
     });
     try {
       await this.#apply(events, target);
-      if (begun.tx === undefined) await moveCheckpoint(database, this.lease, move, target.rows);
+      if (begun.tx === undefined) await moveCheckpoint(database, this.lease, move, target.statements);
       else await begun.tx.commit().execute();
     } catch (error) {
       this.forget();

@@ -21,10 +21,12 @@ export function targetOf(tx: Kysely<Database>, table: (name: string) => string, 
   };
 }
 
+type Rows = Parameters<ProjectionTarget['write']>[1];
+
 /** Where a batch is gathered that becomes one statement with its checkpoint, unless a projection asks for the transaction. */
 export class GatheredRows implements ProjectionTarget {
-  #gathered: ((condition: RawBuilder<unknown>) => RawBuilder<unknown>)[] = [];
-  #begun: Promise<Kysely<Database>> | undefined;
+  readonly #gathered: { readonly name: string; readonly rows: Rows }[] = [];
+  #within: Promise<ProjectionTarget> | undefined;
 
   /** @param begin the transaction, its checkpoint moved */
   constructor(
@@ -34,23 +36,28 @@ export class GatheredRows implements ProjectionTarget {
   ) {}
 
   /** What is still to be written, at most once for each table. */
-  get rows(): readonly WithMoved[] {
-    return this.#gathered;
+  get statements(): readonly WithMoved[] {
+    return this.#gathered
+      .map(({ name, rows: { made, changed } }) => ({ name, rows: [...made, ...changed] }))
+      .filter(({ rows }) => rows.length > 0)
+      .map(
+        ({ name, rows }) =>
+          (moved: RawBuilder<unknown>) =>
+            upsert(this.table(name), rows, moved),
+      );
   }
 
-  readonly transaction = (): Promise<Kysely<Database>> => (this.#begun ??= this.#begin());
+  readonly transaction = async (): Promise<Kysely<Database>> => (await (this.#within ??= this.#begin())).session;
 
-  readonly write: ProjectionTarget['write'] = async (name, { made, changed }) => {
-    const rows = [...made, ...changed];
-    if (rows.length === 0) return;
-    if (this.#begun === undefined) this.#gathered.push((condition) => upsert(this.table(name), rows, condition));
-    else await upsert(this.table(name), rows, sql`true`).execute(await this.#begun);
+  readonly write: ProjectionTarget['write'] = async (name, rows) => {
+    if (this.#within === undefined) this.#gathered.push({ name, rows });
+    else await (await this.#within).write(name, rows);
   };
 
-  async #begin(): Promise<Kysely<Database>> {
-    const tx = await this.begin();
-    for (const statement of this.#gathered.splice(0)) await statement(sql`true`).execute(tx);
-    return tx;
+  async #begin(): Promise<ProjectionTarget> {
+    const target = targetOf(await this.begin(), this.table);
+    for (const { name, rows } of this.#gathered.splice(0)) await target.write(name, rows);
+    return target;
   }
 }
 
@@ -62,6 +69,22 @@ function upsert(tableName: string, rows: readonly StreamRow[], condition: RawBui
   return sql`
     insert into ${table} select * from json_populate_recordset(null::${table}, ${JSON.stringify(rows)}::json) where ${condition}
     on conflict (organization_id, id) do update set ${updates} where ${table}.revision < excluded.revision`;
+}
+
+/** Rows of these streams that a table of a projection has, in one round trip. @param columns of `t` */
+export async function readRows<R>(
+  { session, table }: Pick<ProjectionTarget, 'session' | 'table'>,
+  name: string,
+  streams: readonly { readonly organizationId: string; readonly id: string }[],
+  columns: RawBuilder<unknown>,
+): Promise<R[]> {
+  if (streams.length === 0) return [];
+  const organizations = streams.map(({ organizationId }) => organizationId);
+  const ids = streams.map(({ id }) => id);
+  const { rows } = await sql<R>`
+    select ${columns} from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
+    join ${sql.raw(table(name))} t using (organization_id, id)`.execute(session);
+  return rows;
 }
 
 /** How a column's values are told to COPY. */
