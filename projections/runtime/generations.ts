@@ -8,6 +8,9 @@ import type { Projection } from './projection.js';
 
 const LOCK = '7305806211930123';
 
+/** Until the transaction ends, nobody else makes, begins or swaps a generation. */
+const lockGenerations = (tx: Kysely<Database>) => sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+
 /** The name of a projection's table in a generation, schema included. */
 export function tableOf(generation: number): (name: string) => string {
   return (name) => `read.${name}_g${generation}`;
@@ -31,7 +34,7 @@ export async function makeLiveGeneration(
   group: { name: string; projections: readonly Projection[]; logId: string },
 ): Promise<void> {
   await database.transaction().execute(async (tx) => {
-    await sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+    await lockGenerations(tx);
     const live = await tx
       .selectFrom('read.checkpoints')
       .select('generation')
@@ -104,7 +107,7 @@ export async function beginGeneration(
   owner: string,
 ): Promise<Pick<Lease, 'generation' | 'epoch'> | undefined> {
   return await database.transaction().execute(async (tx) => {
-    await sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+    await lockGenerations(tx);
     if ((await unshownGenerations(tx, group.name)).some(({ free }) => !free)) return undefined;
     const generation = await makeTables(tx, group, 'without indexes');
     const epoch = 1;
@@ -152,7 +155,7 @@ export async function finishTables(
 /** The group's live generation, locked against its worker until the transaction ends; undefined when there is none. */
 export async function lockLive(tx: Kysely<Database>, group: string): Promise<LiveGeneration | undefined> {
   // A worker that starts makes a live generation when there is none, and must not do so beside a swap.
-  await sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+  await lockGenerations(tx);
   const row = await tx
     .selectFrom('read.checkpoints')
     .select(['generation', 'position', 'log_id', 'shape', 'paused'])

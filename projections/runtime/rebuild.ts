@@ -127,13 +127,8 @@ class Rebuild {
   }
 
   async run(): Promise<Rebuilt> {
-    const { group, projections, store, log, signal } = this.options;
-    let begun: Pick<Lease, 'generation' | 'epoch'> | undefined;
-    while (begun === undefined) {
-      await this.#removeAbandoned();
-      begun = await beginGeneration(this.database, { name: group, projections, logId: store.log.id }, this.#owner);
-    }
-    const lease = begun;
+    const { group, log, signal } = this.options;
+    const lease = await this.#begin();
     const end = () => this.#ending.abort(signal.reason);
     signal.addEventListener('abort', end, { once: true });
     if (signal.aborted) end();
@@ -156,6 +151,16 @@ class Rebuild {
         await this.#abandon(lease).catch((error: unknown) =>
           log.warn({ group, error: describeError(error) }, 'what the rebuild made is removed by the next one'),
         );
+    }
+  }
+
+  /** @throws RebuildRunning */
+  async #begin(): Promise<Pick<Lease, 'generation' | 'epoch'>> {
+    const { group, projections, store } = this.options;
+    for (;;) {
+      await this.#removeAbandoned();
+      const lease = await beginGeneration(this.database, { name: group, projections, logId: store.log.id }, this.#owner);
+      if (lease !== undefined) return lease;
     }
   }
 
