@@ -147,7 +147,7 @@ class ChangeDto {
   @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
   status?: SettableStatus;
   /** null clears it. */
-  @ValidateIf((body: ChangeDto) => body.subject !== undefined && body.subject !== null) @IsVisibleText(MAX_SUBJECT) subject?: string | null;
+  @IsOptional() @IsVisibleText(MAX_SUBJECT) subject?: string | null;
   @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
   /** Merged; null removes. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<string, unknown>;

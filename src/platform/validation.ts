@@ -178,8 +178,10 @@ function rule(
     });
 }
 
-// White space, zero-width, bidirectional and other characters that show nothing: a text of these alone says nothing.
-const INVISIBLE = /^[\s\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800]*$/u;
+// Zero-width, bidirectional and other characters that show nothing.
+const UNSEEN = String.raw`\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800`;
+// A text of these and white space alone says nothing.
+const INVISIBLE = new RegExp(`^[\\s${UNSEEN}]*$`, 'u');
 
 /** Code points, which is nearer to what people count than UTF-16 units are. */
 function characters(text: string): number {
@@ -208,9 +210,9 @@ export const IsVisibleText = (max: number, options?: ValidationOptions) =>
   );
 
 // What cannot be seen makes two addresses that look like one.
-const UNSEEN = /[\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800]/u;
+const HAS_UNSEEN = new RegExp(`[${UNSEEN}]`, 'u');
 /** An e-mail address without characters that cannot be seen. */
-export const isEmailAddress = (value: unknown): boolean => isEmail(value) && !UNSEEN.test(value as string);
+export const isEmailAddress = (value: unknown): boolean => isEmail(value) && !HAS_UNSEEN.test(value as string);
 export const IsEmailAddress = (options?: ValidationOptions) =>
   rule(
     'isEmailAddress',
