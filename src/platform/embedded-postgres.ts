@@ -6,12 +6,11 @@ import { dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import type { Binaries } from './postgres-binaries.js';
-import { BARE_ENVIRONMENT, EmbeddedPostgresError, findBinaries, isCode, run } from './postgres-binaries.js';
+import { BARE_ENVIRONMENT, EmbeddedPostgresError, diskFull, findBinaries, isCode, run } from './postgres-binaries.js';
 import type { ClusterHome } from './postgres-cluster.js';
 import {
   OWNER,
   chooseHome,
-  diskFull,
   ensureCluster,
   findHome,
   indent,
@@ -90,10 +89,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
  */
 export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): Promise<EmbeddedPostgres> {
   const log = options.log ?? ((): void => undefined);
-  const home = await chooseHome(resolve(options.dataDir), log);
-  const binaries = await findBinaries(dirname(home.dir), home.runAs, log);
   const settings = { ...SETTINGS, ...options.settings };
-  await ensureCluster(home, binaries, settings['fsync'] !== 'off');
+  const { home, binaries } = await openHome(resolve(options.dataDir), settings['fsync'] !== 'off', log);
   const supervisor = new Supervisor(
     home,
     binaries,
@@ -104,6 +101,21 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   );
   await supervisor.start();
   return { url: supervisor.url(), adopted: supervisor.adopted, stop: () => supervisor.stop() };
+}
+
+/** The home and the programs for it. What another process made meanwhile, perhaps elsewhere or for another user, is used as it is. */
+async function openHome(
+  dataDir: string,
+  durable: boolean,
+  log: (line: string) => void,
+): Promise<{ home: ClusterHome; binaries: Binaries }> {
+  for (;;) {
+    const chosen = await chooseHome(dataDir, log);
+    const binaries = await findBinaries(dirname(chosen.dir), chosen.runAs, log);
+    await ensureCluster(chosen, binaries, durable);
+    const home = await findHome(dataDir);
+    if (home !== undefined) return { home, binaries };
+  }
 }
 
 /** The server that runs on this data folder and answers with its password, or undefined. Starts, makes and changes nothing. */

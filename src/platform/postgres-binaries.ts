@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
-import { access, chmod, cp, mkdir, readFile, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { access, chmod, cp, readFile, readdir, rename, rm, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -136,16 +137,20 @@ async function linksOf(native: string): Promise<{ path: string; target: string }
 
 async function copyPrograms(native: string, copy: string): Promise<void> {
   // Made under another name first: a copy that was cut short must not look like a whole one.
-  const unfinished = `${copy}.new-${process.pid}`;
-  await rm(unfinished, { recursive: true, force: true });
-  // The copy keeps the package's layout, because pg-symlinks.json names its paths from the folder above `native`.
-  await cp(native, join(unfinished, 'native'), { recursive: true, verbatimSymlinks: true });
-  await completeLinks(join(unfinished, 'native'));
-  await openToAll(unfinished);
-  await rm(copy, { recursive: true, force: true });
-  await mkdir(dirname(copy), { recursive: true });
-  await rename(join(unfinished, 'native'), copy);
-  await rm(unfinished, { recursive: true, force: true });
+  const unfinished = `${copy}.new-${process.pid}-${randomBytes(4).toString('hex')}`;
+  try {
+    // The copy keeps the package's layout, because pg-symlinks.json names its paths from the folder above `native`.
+    await cp(native, join(unfinished, 'native'), { recursive: true, verbatimSymlinks: true });
+    await completeLinks(join(unfinished, 'native'));
+    await openToAll(unfinished);
+    await rename(join(unfinished, 'native'), copy);
+  } catch (error) {
+    if (isCode(error, 'ENOSPC', 'EDQUOT')) throw diskFull(dirname(copy));
+    // Another process was faster. Its copy is as good as ours, and may be running already.
+    if (!isCode(error, 'ENOTEMPTY', 'EEXIST')) throw error;
+  } finally {
+    await rm(unfinished, { recursive: true, force: true });
+  }
 }
 
 /** A strict umask would close the copy to the very user it was made for. */
@@ -156,6 +161,13 @@ async function openToAll(folder: string): Promise<void> {
     if (entry.isDirectory()) await openToAll(path);
     else if (entry.isFile()) await chmod(path, path.includes('/bin/') ? 0o755 : 0o644);
   }
+}
+
+/** The same words wherever the disk turns out to be full. */
+export function diskFull(folder: string): EmbeddedPostgresError {
+  return new EmbeddedPostgresError(
+    `The disk that holds ${folder} is full. Free some space (PostgreSQL needs about 200 MB to begin with) and start again.`,
+  );
 }
 
 function cannotRun(native: string, output: string): EmbeddedPostgresError {

@@ -1,8 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { chmod, chown, lstat, mkdir, open, readFile, readdir, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
+import { chown, lstat, mkdir, open, readFile, readdir, readlink, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import type { Binaries, RunAs } from './postgres-binaries.js';
-import { EmbeddedPostgresError, isCode, run } from './postgres-binaries.js';
+import { EmbeddedPostgresError, diskFull, isCode, run } from './postgres-binaries.js';
 
 /** Where the embedded PostgreSQL of a data folder keeps its things. */
 export interface ClusterHome {
@@ -24,7 +25,7 @@ const NOTE = 'postgres-is-elsewhere.txt';
 
 /** The home that exists, or undefined where the data folder has none yet. Writes nothing. */
 export async function findHome(dataDir: string): Promise<ClusterHome | undefined> {
-  const dir = (await noted(dataDir)) ?? join(resolve(dataDir), 'postgres');
+  const dir = await placeOf(dataDir);
   try {
     const { uid, gid } = await stat(dir);
     return homeAt(await realpath(dir), isRoot() ? { uid, gid } : undefined);
@@ -40,35 +41,52 @@ export async function findHome(dataDir: string): Promise<ClusterHome | undefined
 /**
  * The home to use, which need not exist yet. PostgreSQL refuses to run as root, so root runs it as the user who owns what is there, else as
  * `postgres`, a system user `threadlog` (made if possible) or `nobody`.
+ *
+ * The name DATA_DIR/postgres decides where the database is: it is the home itself, or a link to it. Both come into being at once and only
+ * where nothing has that name, so processes that start together all end up with what the first of them made.
  */
 export async function chooseHome(dataDir: string, log: (line: string) => void): Promise<ClusterHome> {
   await makeDataDir(dataDir);
   const existing = await findHome(dataDir);
   if (existing !== undefined) return isRoot() ? await reachable(existing) : await readable(existing);
   if (!isRoot()) return homeAt(join(await realpath(dataDir), 'postgres'), undefined);
-
   const runAs = await otherUser();
-  const dir = await noted(dataDir);
-  if (dir !== undefined) return homeAt(dir, runAs);
   const real = await realpath(dataDir);
-  if (await canEnter(real, runAs)) return homeAt(join(real, 'postgres'), runAs);
+  if (!(await canEnter(real, runAs))) await keepElsewhere(real, runAs, log);
+  return homeAt(await placeOf(real), runAs);
+}
 
+/** Links DATA_DIR/postgres to a folder that PostgreSQL's user can reach, unless that name is taken by now. */
+async function keepElsewhere(dataDir: string, runAs: RunAs, log: (line: string) => void): Promise<void> {
   // The random part keeps a new data folder from meeting the database of a deleted one that had the same path.
-  const elsewhere = join(
-    SYSTEM_FOLDER,
-    `${createHash('sha256').update(real).digest('hex').slice(0, 16)}-${randomBytes(4).toString('hex')}`,
-  );
-  await writing(SYSTEM_FOLDER, async () => {
-    await mkdir(SYSTEM_FOLDER, { recursive: true });
-    await chmod(SYSTEM_FOLDER, 0o755);
-  });
+  const hash = createHash('sha256').update(dataDir).digest('hex').slice(0, 16);
+  const elsewhere = (await noted(dataDir)) ?? join(SYSTEM_FOLDER, `${hash}-${randomBytes(4).toString('hex')}`);
+  await writing(SYSTEM_FOLDER, async () => makeOpenFolder(SYSTEM_FOLDER));
+  try {
+    await writing(dataDir, () => symlink(elsewhere, join(dataDir, 'postgres')), 'EEXIST');
+  } catch (error) {
+    if (isCode(error, 'EEXIST')) return;
+    throw error;
+  }
   const note =
     `${elsewhere}\n\nThe PostgreSQL of this data folder is kept in the folder above: PostgreSQL does not run as root, and the user that runs it (uid ${runAs.uid})\n` +
     `cannot reach this one. Back up both, and delete both to start afresh.\n`;
-  // Before the cluster: one without its note would never be found again.
-  await writing(dataDir, () => writeDurably(join(real, NOTE), note));
-  log(`PostgreSQL cannot run as root and user ${runAs.uid} cannot reach ${real}: its files go to ${elsewhere} (${NOTE} says so)`);
-  return homeAt(elsewhere, runAs);
+  await writing(dataDir, () => writeDurably(join(dataDir, NOTE), note));
+  log(`PostgreSQL cannot run as root and user ${runAs.uid} cannot reach ${dataDir}: its files go to ${elsewhere} (${NOTE} says so)`);
+}
+
+/** Where the home is, or will be. */
+async function placeOf(dataDir: string): Promise<string> {
+  const name = join(resolve(dataDir), 'postgres');
+  try {
+    return await readlink(name);
+  } catch (error) {
+    // A folder, not a link.
+    if (isCode(error, 'EINVAL')) return name;
+    // Earlier builds wrote the note alone.
+    if (isCode(error, 'ENOENT')) return (await noted(dataDir)) ?? name;
+    throw error;
+  }
 }
 
 /** Makes an empty cluster unless there is one, and refuses one of another major version. */
@@ -134,8 +152,8 @@ async function makeCluster(home: ClusterHome, binaries: Binaries, durable: boole
     await syncFolder(dirname(home.dir));
   } catch (error) {
     await rm(unfinished.dir, { recursive: true, force: true });
-    // Another process was faster; its cluster is as good as ours.
-    if (!isCode(error, 'ENOTEMPTY', 'EEXIST')) throw error;
+    // Another process was faster, with a cluster or (ENOTDIR) with a link to where its cluster will be.
+    if (!isCode(error, 'ENOTEMPTY', 'EEXIST', 'ENOTDIR')) throw error;
   }
 }
 
@@ -199,13 +217,24 @@ async function clearUnfinished(home: ClusterHome): Promise<void> {
 
 async function makeDataDir(dataDir: string): Promise<void> {
   await writing(dataDir, async () => {
-    const made = await mkdir(dataDir, { recursive: true });
-    // Whatever the umask: PostgreSQL's user must get through. The secrets in it are closed one by one.
-    if (made !== undefined) await chmod(dataDir, 0o755);
+    makeOpenFolder(dataDir);
     const probe = join(dataDir, `.writable-${process.pid}-${randomBytes(4).toString('hex')}`);
     await writeFile(probe, '');
     await rm(probe);
   });
+}
+
+/**
+ * A folder that PostgreSQL's user gets through, whatever the umask: the secrets in it are closed one by one. It is never seen in a closed
+ * state, in which another process would take it for one that is closed on purpose.
+ */
+function makeOpenFolder(folder: string): void {
+  const umask = process.umask(0o022);
+  try {
+    mkdirSync(folder, { recursive: true });
+  } finally {
+    process.umask(umask);
+  }
 }
 
 async function noted(dataDir: string): Promise<string | undefined> {
@@ -251,10 +280,10 @@ async function chownAll(path: string, to: RunAs): Promise<void> {
 }
 
 async function otherUser(): Promise<RunAs> {
-  const found = (await idsOf('postgres')) ?? (await idsOf(OWNER));
-  if (found !== undefined) return found;
-  const made = await run('useradd', ['--system', '--no-create-home', '--user-group', '--shell', '/usr/sbin/nologin', OWNER]);
-  const user = (made.ok ? await idsOf(OWNER) : undefined) ?? (await idsOf('nobody'));
+  const existing = (await idsOf('postgres')) ?? (await idsOf(OWNER));
+  if (existing !== undefined) return existing;
+  await run('useradd', ['--system', '--no-create-home', '--user-group', '--shell', '/usr/sbin/nologin', OWNER]);
+  const user = (await idsOf(OWNER)) ?? (await idsOf('nobody'));
   if (user !== undefined) return user;
   throw new EmbeddedPostgresError(
     'PostgreSQL does not run as root, and there is no other user to run it as. Start Threadlog as a plain user, make a user named postgres, or set DATABASE_URL.',
@@ -295,10 +324,12 @@ async function syncFolder(folder: string): Promise<void> {
   }
 }
 
-async function writing<T>(folder: string, work: () => Promise<T>): Promise<T> {
+/** Says in words for people why `work` could not write in `folder`. @param expected a code that the caller deals with */
+async function writing<T>(folder: string, work: () => Promise<T>, expected?: string): Promise<T> {
   try {
     return await work();
   } catch (error) {
+    if (expected !== undefined && isCode(error, expected)) throw error;
     if (isCode(error, 'ENOSPC', 'EDQUOT')) throw diskFull(folder);
     if (isCode(error, 'EACCES', 'EPERM', 'EROFS', 'ENOTDIR', 'EEXIST')) {
       throw new EmbeddedPostgresError(
@@ -313,13 +344,6 @@ async function writing<T>(folder: string, work: () => Promise<T>): Promise<T> {
 /** PostgreSQL's several ways to say it. */
 export function saysDiskFull(output: string): boolean {
   return /No space left on device|Check free disk space|Disk quota exceeded/.test(output);
-}
-
-/** The same words wherever the disk turns out to be full. */
-export function diskFull(folder: string): EmbeddedPostgresError {
-  return new EmbeddedPostgresError(
-    `The disk that holds ${folder} is full. Free some space (PostgreSQL needs about 100 MB to begin with) and start again.`,
-  );
 }
 
 /** True for a process of any user, and for one that ended and was not yet collected by its parent. */

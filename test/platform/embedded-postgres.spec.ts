@@ -4,7 +4,7 @@ import { mkdtempSync, rmdirSync } from 'node:fs';
 import { chmod, chown, cp, mkdir, mkdtemp, readFile, readdir, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -122,17 +122,35 @@ test('a second process uses the running server, and only the first one’s stop 
 }, 60_000);
 
 test('processes that start at the same moment on a fresh folder share one server', async () => {
-  const all = await Promise.all([1, 2, 3].map(() => hold({ dataDir, settings: FAST })));
-  expect(new Set(all.map((one) => one.url)).size).toBe(1);
-  expect(all.filter((one) => !one.adopted)).toHaveLength(1);
-  const starter = all.find((one) => !one.adopted)!;
+  const starter = await startTogether(3);
   const pid = await serverPid();
-  for (const one of all.filter((other) => other !== starter)) await one.stop();
+  for (const one of holders.filter((other) => other !== starter)) await one.stop();
   expect(await state(pid)).toBe('running');
   await starter.stop();
   expect(await state(pid)).toBeUndefined();
-  expect((await readdir(dataDir)).filter((name) => name.includes('.new-'))).toEqual([]);
 }, 60_000);
+
+asRoot(
+  'so do five processes of root whose data folder, whose programs, or both of them no other user can reach',
+  async () => {
+    const closed = await openFolder();
+    const app = await copyOfTheApp(closed, { programs: true });
+    await chmod(closed, 0o700);
+    for (const where of ['data', 'programs', 'both']) {
+      dataDir = join(where === 'programs' ? await openFolder() : closed, `data-${where}`);
+      const starter = await startTogether(5, where === 'data' ? ROOT : app);
+      expect(await findEmbeddedPostgres(dataDir)).toEqual({ url: starter.url });
+      // What a second server would have been made of.
+      const home = await realpath(join(dataDir, 'postgres'));
+      const made = (await readdir(dirname(home))).filter((name) => where !== 'programs' && name.startsWith(basename(home).slice(0, 17)));
+      expect(made).toEqual(where === 'programs' ? [] : [basename(home)]);
+      for (const one of holders.splice(0).toSorted((one) => (one === starter ? 1 : -1))) await one.stop();
+      if (where !== 'programs') await rm(home, { recursive: true });
+    }
+    dataDir = join(await openFolder(), 'data');
+  },
+  180_000,
+);
 
 test('Ctrl-C in the terminal, which reaches every process of the group, leaves the server to be stopped in order', async () => {
   await usePrepared();
@@ -431,20 +449,24 @@ asRoot(
 );
 
 (canMount() ? test : test.skip)(
-  'a full disk is called that, when the database is made and when it is started',
+  'a full disk is called that, when the programs are copied, when the database is made and when it is started',
   async () => {
+    const closed = await openFolder();
+    const app = await copyOfTheApp(closed, { programs: true });
+    await chmod(closed, 0o700);
     const disk = await openFolder();
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=90m,mode=755', 'tmpfs', disk]);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=180m,mode=755', 'tmpfs', disk]);
     try {
       dataDir = join(disk, 'data');
       const filler = join(disk, 'filler');
-      await writeFile(filler, Buffer.alloc(70 * 1024 * 1024));
+      await writeFile(filler, Buffer.alloc(160 * 1024 * 1024));
       await expect(startEmbeddedPostgres({ dataDir, settings: FAST })).rejects.toThrow(/The disk that holds .* is full/);
+      await expect(launch({ dataDir, settings: FAST }, { app }).up()).rejects.toThrow(/^The disk that holds .* is full/);
       await rm(filler);
       const server = await startEmbeddedPostgres({ dataDir, settings: FAST });
       await query(server.url, 'create table kept (n int); insert into kept values (7)');
       await server.stop();
-      await writeFile(filler, Buffer.alloc(90 * 1024 * 1024)).catch(() => undefined);
+      await writeFile(filler, Buffer.alloc(180 * 1024 * 1024)).catch(() => undefined);
       await expect(startEmbeddedPostgres({ dataDir, settings: FAST })).rejects.toThrow(/The disk that holds .* is full/);
       await rm(filler);
       const again = await startEmbeddedPostgres({ dataDir, settings: FAST });
@@ -454,7 +476,7 @@ asRoot(
       execFileSync('umount', ['--lazy', disk]);
     }
   },
-  60_000,
+  120_000,
 );
 
 asRoot(
@@ -496,9 +518,11 @@ test('a package whose install scripts were not run gets its links made up for', 
 asRoot(
   'a plain user needs no other user, and learns why a folder of root’s is not his',
   async () => {
+    // The sources that are tested may be where only root can read them.
+    const app = await copyOfTheApp(await openFolder(), { programs: true });
     await mkdir(dataDir);
     await chown(dataDir, NOBODY, NOBODY);
-    const plain = await hold({ dataDir, settings: FAST }, { uid: NOBODY });
+    const plain = await hold({ dataDir, settings: FAST }, { uid: NOBODY, app });
     expect(await query(plain.url, 'select 1 as one')).toEqual([{ one: 1 }]);
     const pid = await serverPid();
     expect((await stat(`/proc/${pid}`)).uid).toBe(NOBODY);
@@ -511,9 +535,9 @@ asRoot(
 
     const roots = join(await openFolder(), 'data');
     await (await startEmbeddedPostgres({ dataDir: roots, settings: FAST })).stop();
-    await expect(launch({ dataDir: roots }, { uid: NOBODY }).up()).rejects.toThrow(`Cannot write in ${roots}`);
+    await expect(launch({ dataDir: roots }, { uid: NOBODY, app }).up()).rejects.toThrow(`Cannot write in ${roots}`);
     await chmod(roots, 0o777);
-    await expect(launch({ dataDir: roots }, { uid: NOBODY }).up()).rejects.toThrow(/belongs to another user/);
+    await expect(launch({ dataDir: roots }, { uid: NOBODY, app }).up()).rejects.toThrow(/belongs to another user/);
   },
   60_000,
 );
@@ -592,6 +616,16 @@ async function until(what: string, holds: () => Promise<boolean>): Promise<void>
 interface Up {
   readonly url: string;
   readonly adopted: boolean;
+}
+
+/** Processes that start on the same folder, of which one starts its server. @returns that one */
+async function startTogether(count: number, app = ROOT): Promise<Up & Holder> {
+  const all = await Promise.all(Array.from({ length: count }, () => hold({ dataDir, settings: FAST }, { app })));
+  expect(new Set(all.map((one) => one.url)).size).toBe(1);
+  const [starter, ...others] = all.filter((one) => !one.adopted);
+  expect(others).toEqual([]);
+  expect((await readdir(dataDir)).filter((name) => name.includes('.new-'))).toEqual([]);
+  return starter!;
 }
 
 /** A process of its own that holds the server: it can be killed. */
