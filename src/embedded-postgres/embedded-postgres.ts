@@ -197,7 +197,11 @@ class Supervisor {
           `Port ${port} of 127.0.0.1, where PostgreSQL is to listen, is taken by another program. End that program, or choose another port.`,
         );
       }
-      if (!(taken || busy || ended) || Date.now() > until) throw this.#failure(launched);
+      if (!(taken || busy || ended) || Date.now() > until) {
+        if (saysDiskFull(launched)) throw diskFull(this.home.dir);
+        const words = `Its last words (more in ${this.logFile}):\n${lastWords(launched)}`;
+        throw new EmbeddedPostgresError(`PostgreSQL did not start on ${this.home.data}. ${words}`);
+      }
       if (taken) port = somePort();
       else if (await this.#join()) return false;
       else await sleep(Math.min(50 * attempt, 500));
@@ -294,13 +298,6 @@ class Supervisor {
       }
       await pausing(pause, this.#stopping.signal);
     }
-  }
-
-  #failure(said: string): EmbeddedPostgresError {
-    if (saysDiskFull(said)) return diskFull(this.home.dir);
-    return new EmbeddedPostgresError(
-      `PostgreSQL did not start on ${this.home.data}. Its last words (more in ${this.logFile}):\n${lastWords(said)}`,
-    );
   }
 
   /** Keeps at most two files of LOG_BYTES. The server writes at the end of the file whatever its length, so it may be cut under it. */

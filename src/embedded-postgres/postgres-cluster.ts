@@ -32,13 +32,13 @@ const NOTE = 'postgres-is-elsewhere.txt';
 
 /** The home that exists, or undefined where the data folder has none yet. Writes nothing. */
 export async function findHome(dataDir: string): Promise<ClusterHome | undefined> {
-  const dir = await placeOf(dataDir);
   try {
+    const dir = await placeOf(dataDir);
     const owner = await unlessAbsent(stat(dir));
     return owner && homeAt(await realpath(dir), isRoot() ? { uid: owner.uid, gid: owner.gid } : undefined);
   } catch (error) {
     throw new EmbeddedPostgresError(
-      `Cannot look into ${dir}: ${messageOf(error)}. Run as the user that made it, or choose another DATA_DIR.`,
+      `Cannot look into ${dataDir}: ${messageOf(error)}. Run as the user that made it, or choose another DATA_DIR.`,
       { cause: error },
     );
   }
@@ -75,19 +75,13 @@ export async function openCluster(dataDir: string, durable: boolean, log: (line:
 }
 
 /** The password of the role `threadlog`. */
-export async function readPassword(home: ClusterHome): Promise<string> {
-  let password: string;
-  try {
-    password = (await readFile(home.passwordFile, 'utf8')).trim();
-  } catch (error) {
-    throw new EmbeddedPostgresError(
-      `Cannot read the database password in ${home.passwordFile}: ${messageOf(error)}. Run as the user that made it, or bring the file back from a backup.`,
-      { cause: error },
-    );
-  }
-  if (password === '')
-    throw new EmbeddedPostgresError(`The database password in ${home.passwordFile} is empty. Bring the file back from a backup.`);
-  return password;
+export async function readPassword({ passwordFile }: ClusterHome): Promise<string> {
+  let problem = 'it is empty';
+  const text = await readFile(passwordFile, 'utf8').catch((error: unknown) => void (problem = messageOf(error)));
+  if (text?.trim()) return text.trim();
+  throw new EmbeddedPostgresError(
+    `Cannot read the database password in ${passwordFile}: ${problem}. Run as the user that made it, or bring the file back from a backup.`,
+  );
 }
 
 /**
@@ -143,7 +137,7 @@ async function placeOf(dataDir: string): Promise<string> {
     // A folder, or nothing yet. Earlier builds made no link and wrote the note alone.
     if (isCode(error, 'EINVAL')) return name;
     if (isCode(error, 'ENOENT')) return (await noted(dataDir)) ?? name;
-    throw new EmbeddedPostgresError(`Cannot look into ${dataDir}: ${messageOf(error)}. Run as the user that made it.`, { cause: error });
+    throw error;
   }
 }
 
