@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { InvalidConfiguration } from '../config.js';
 import { type Command, CommandFailed, type ExitCode, WrongUsage } from './command.js';
 import { Terminal } from './terminal.js';
@@ -54,7 +55,11 @@ not. Exit codes: 0 done, 1 failed or something was found, 2 wrong usage.`;
 async function main(given: readonly string[]): Promise<ExitCode> {
   const terminal = new Terminal(process.stdout, process.stderr);
   // Whoever reads the answer may stop reading, as head does.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // EIO: the terminal was closed, and SIGHUP says so.
+    if (error.code !== 'EIO') process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
+  process.stderr.on('error', () => undefined);
   const [name, ...rest] = given;
   if (name === '--help' || name === '-h' || name === 'help') {
     terminal.answer(HELP);
@@ -75,10 +80,10 @@ async function main(given: readonly string[]): Promise<ExitCode> {
   const interrupted = new AbortController();
   const interrupt = (signal: NodeJS.Signals) => {
     // Asked twice, it ends at once: everything is safe to cut off, it only has to be done again.
-    if (interrupted.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
+    if (interrupted.signal.aborted) process.exit(128 + constants.signals[signal]);
     interrupted.abort();
   };
-  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt).on('SIGHUP', interrupt);
   try {
     return await command.run(rest, terminal, interrupted.signal);
   } catch (error) {

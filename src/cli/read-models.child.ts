@@ -9,8 +9,9 @@ import type { ChildWork } from './read-models.js';
 /** A worker for as long as its parent lives, also when that is killed: read-models.ts starts it beside long work of the command line. */
 async function main(): Promise<void> {
   const parentGone = new Promise<void>((resolve) => process.once('disconnect', resolve));
-  // Ctrl-C in a terminal reaches the whole group; the parent decides when this ends.
-  process.on('SIGINT', () => undefined);
+  // Ctrl-C in a terminal, and its end, reach the whole group. The parent decides when this process ends.
+  process.on('SIGINT', () => undefined).on('SIGHUP', () => undefined);
+  process.stderr.on('error', () => undefined);
   const logger = createLogger('warn', process.stderr);
   const backend = await openBackend(readConfig(), logger, { name: 'threadlog-cli-projections' });
   try {
