@@ -162,7 +162,8 @@ describe('500 conversations', () => {
   test('and more are changed by no filter that finds them all', async () => {
     await open(3);
     const before = await api.backend.store.head();
-    const refused = await bulk({ filter: {}, action: { type: 'addTags', tags: ['x'] } }, { headers: { 'x-min-position': last } });
+    const filter = { createdAfter: '2000-01-01T00:00:00Z' };
+    const refused = await bulk({ filter, action: { type: 'addTags', tags: ['x'] } }, { headers: { 'x-min-position': last } });
     expect([refused.status, refused.body.code]).toEqual([422, 'limit_exceeded']);
     expect(await eventsAfter(api, before)).toEqual([]);
   });
@@ -272,6 +273,11 @@ describe('nothing is done', () => {
     ['ids', () => ({ ids: [7] })],
     ['ids', () => ({ ids: null })],
     ['filter', () => ({ filter: [] })],
+    ['filter', () => ({ filter: {} })],
+    ['filter', () => ({ filter: { tagMatch: 'all' } })],
+    ['filter', () => ({ filter: { customAttributes: {} } })],
+    ['filter', () => ({ filter: { status: ['open', 'pending', 'snoozed', 'resolved', 'closed'] } })],
+    ['filter', () => ({ filter: { priority: ['urgent', 'high', 'normal', 'low'], tagMatch: 'any' } })],
     ['filter.status', () => ({ filter: { status: ['asleep'] } })],
     ['filter.status', () => ({ filter: { status: [] } })],
     ['filter.tag', () => ({ filter: { tag: [], tagMatch: 'all' } })],
@@ -289,6 +295,7 @@ describe('nothing is done', () => {
     ['action.type', (some) => ({ ids: some, action: {} })],
     ['action.status', (some) => ({ ids: some, action: { type: 'setStatus', status: 'snoozed' } })],
     ['action.tags', (some) => ({ ids: some, action: { type: 'addTags', tags: [] } })],
+    ['action.tags', (some) => ({ ids: some, action: { type: 'addTags', tags: ['x', '..'] } })],
     ['action.tag', (some) => ({ ids: some, action: { type: 'removeTag' } })],
     ['action.assigneeId', (some) => ({ ids: some, action: { type: 'assign' } })],
     ['action.priority', (some) => ({ ids: some, action: { type: 'setPriority', priority: 1 } })],
