@@ -62,7 +62,7 @@ async function main(given: readonly string[]): Promise<ExitCode> {
   process.stderr.on('error', () => undefined);
   const [name, ...rest] = given;
   if (name === '--help' || name === '-h' || name === 'help') {
-    terminal.answer(HELP);
+    terminal.text(HELP);
     return 0;
   }
   const called = name === undefined || !Object.hasOwn(COMMANDS, name) ? undefined : COMMANDS[name];
@@ -74,7 +74,7 @@ async function main(given: readonly string[]): Promise<ExitCode> {
   const command = await called.load();
   const options = rest.slice(0, rest.includes('--') ? rest.indexOf('--') : rest.length);
   if (options.includes('--help') || options.includes('-h')) {
-    terminal.answer(command.help);
+    terminal.text(command.help);
     return 0;
   }
   const interrupted = new AbortController();
@@ -91,6 +91,11 @@ async function main(given: readonly string[]): Promise<ExitCode> {
       terminal.note('interrupted');
       return 1;
     }
+    if (error instanceof InvalidConfiguration) {
+      terminal.note(`threadlog ${name}: the configuration is not valid:`);
+      for (const line of error.message.split('\n')) terminal.note(line);
+      return 1;
+    }
     terminal.note(`threadlog ${name}: ${sentence(error)}`);
     if (!(error instanceof WrongUsage)) return 1;
     terminal.note(`Try threadlog ${name} --help.`);
@@ -100,7 +105,6 @@ async function main(given: readonly string[]): Promise<ExitCode> {
 
 /** What went wrong, for a person: no stack. */
 function sentence(error: unknown): string {
-  if (error instanceof InvalidConfiguration) return `the configuration is not valid:\n${error.message}`;
   if (error instanceof WrongUsage || error instanceof CommandFailed) return error.message;
   if (error instanceof AggregateError && error.message === '')
     return [...new Set(error.errors.map((one) => (one instanceof Error ? one.message : String(one))))].join('; ');

@@ -4,6 +4,7 @@ import { AppModule } from '../app.module.js';
 import { openBackend } from '../backend.js';
 import { readConfig } from '../config.js';
 import { createLogger } from '../platform/log.js';
+import { printable } from './printable.js';
 import type { ChildWork } from './read-models.js';
 
 /** A worker for as long as its parent lives, also when that is killed: read-models.ts starts it beside long work of the command line. */
@@ -31,7 +32,7 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  process.stderr.write(`the projections ended: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`${printable(`the projections ended: ${error instanceof Error ? error.message : String(error)}`)}\n`);
   process.exitCode = 1;
   if (process.connected) process.disconnect();
 });
