@@ -6,12 +6,13 @@ import { aside, type CommandContext, type Transacted, Transactor } from '../even
 import { inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { ThreadlogError } from '../platform/errors.js';
+import { KeptAnswers } from '../platform/idempotency.js';
 import { derivedId, type Ids, IDS } from '../platform/ids.js';
 import type { DataKey } from '../platform/sealing.js';
 import { textFault } from '../platform/validation.js';
 import { VisitorKeys } from '../platform/visitor-keys.js';
 import { assigneeAggregate } from '../team/assignee.js';
-import { VisitorDirectory } from '../visitors/visitor.directory.js';
+import { type KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
 import type { PlainVisitor } from '../visitors/visitor.opening.js';
 import * as conversation from './conversation.js';
 import type { Author, Channel, Conversation, ConversationEvent, Decision, Priority, SettableStatus } from './conversation.js';
@@ -163,8 +164,14 @@ export interface OpeningInput {
   readonly as: 'visitor' | 'agent';
 }
 
+/** A conversation that was opened. */
+export interface ConversationOpened extends ConversationChanged {
+  /** The visitor's keys that were given and left to the visitors whose they are. */
+  readonly left: readonly KeyLeft[];
+}
+
 /** Opens a conversation with its first message, for a visitor that is found or made. */
-export class OpenConversation extends Command<ConversationChanged> {
+export class OpenConversation extends Command<ConversationOpened> {
   constructor(
     readonly context: CommandContext,
     readonly keyName: string,
@@ -180,15 +187,17 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     @Inject(ConversationWriter) private readonly writer: ConversationWriter,
     @Inject(VisitorDirectory) private readonly visitors: VisitorDirectory,
     @Inject(VisitorKeys) private readonly keys: VisitorKeys,
+    @Inject(KeptAnswers) private readonly kept: KeptAnswers,
     @Inject(IDS) private readonly ids: Ids,
   ) {}
 
-  async execute({ context, keyName, input }: OpenConversation): Promise<ConversationChanged> {
-    const { organizationId } = context;
-    const id = derivedId('conversation', context.commandId);
+  async execute({ context, keyName, input }: OpenConversation): Promise<ConversationOpened> {
+    const { organizationId, commandId, requestHash } = context;
+    const id = derivedId('conversation', commandId);
+    const leftId = derivedId('keys left', commandId, requestHash);
     // A retry finds what it made, and leaves the visitor as others have changed it since.
     const made = context.keyed === true ? await this.writer.opened(context, id) : undefined;
-    if (made !== undefined) return made;
+    if (made !== undefined) return { ...made, left: (await this.kept.find<Left>(leftId))?.left.map(fieldFirst) ?? [] };
     // Everything that may be refused is looked at before anything is written.
     if (context.ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new conversation has no revision yet');
     const inboxId =
@@ -198,6 +207,9 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     const author = input.as === 'agent' ? await this.writer.author(context, keyName) : undefined;
 
     const visitor = await this.visitors.resolve(aside(context), input.visitor);
+    const { left } = visitor;
+    // The log does not hold them. Kept before the conversation is there: a retry that finds it has to find them too.
+    if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, requestHash, { left });
     const { keyId, key } = await this.keys.make(organizationId, visitor.visitorId);
     const message = sealMessage(key, this.ids.next(), input.message);
     const { companyId } = visitor.state;
@@ -212,9 +224,17 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
       ...(input.previousConversationId === undefined ? {} : { previousConversationId: input.previousConversationId }),
     };
     const first = author === undefined ? conversation.receive(message) : conversation.reply(message, author);
-    return this.writer.open(context, id, keyId, conversation.inTurn(conversation.open(opening), first));
+    const opened = await this.writer.open(context, id, keyId, conversation.inTurn(conversation.open(opening), first));
+    return { ...opened, left };
   }
 }
+
+/** What is kept of a keyed opening. */
+interface Left {
+  readonly left: readonly KeyLeft[];
+}
+/** As it was answered first: what is kept as jsonb comes back with its names in another order. */
+const fieldFirst = ({ field, code }: KeyLeft): KeyLeft => ({ field, code });
 
 /** Says what a canned response says in the conversation at the moment of the decision. */
 export interface CannedResponseUse {

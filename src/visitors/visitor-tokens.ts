@@ -8,7 +8,7 @@ import type { KeptAnswers } from '../platform/idempotency.js';
 import { derivedId, type Ids } from '../platform/ids.js';
 import type { VisitorTokenClaims, VisitorTokenSigner } from '../platform/visitor-token.js';
 import { revokeTokens, visitorAggregate } from './visitor.js';
-import type { VisitorDirectory } from './visitor.directory.js';
+import type { KeyLeft, VisitorDirectory } from './visitor.directory.js';
 import type { PlainVisitor } from './visitor.opening.js';
 
 /** How long a process may go on accepting a token that another process revoked (ms); in its own process it ends at once. */
@@ -21,7 +21,12 @@ export interface MintedToken {
   readonly expiresAt: string;
   /** Of the visitor's last event. */
   readonly position: Position;
+  /** The visitor's keys that were given and left to the visitors whose they are. */
+  readonly left: readonly KeyLeft[];
 }
+
+/** What is kept of a keyed request: what is signed and not the token, since without MASTER_KEY nobody makes the token of it. */
+type KeptToken = VisitorTokenClaims & { readonly left?: readonly KeyLeft[] };
 
 export interface RevokedTokens {
   readonly visitorId: string;
@@ -54,19 +59,26 @@ export class VisitorTokens implements VisitorTokenReader {
     const { ifMatch, keyed, ...step } = context;
     const { commandId, requestHash, organizationId } = context;
     const keptId = derivedId('visitor token', commandId);
-    // What is signed is kept for a retry, and not the token: without MASTER_KEY nobody makes one of the other.
-    let claims = keyed === true ? await this.kept.find<VisitorTokenClaims>(keptId) : undefined;
-    if (claims === undefined) {
+    let token = keyed === true ? await this.kept.find<KeptToken>(keptId) : undefined;
+    if (token === undefined) {
       if (ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new token has no revision');
-      const { visitorId } = await this.directory.resolve(step, given);
+      const { visitorId, left } = await this.directory.resolve(step, given);
       const { state } = await this.visitor(organizationId, visitorId);
       const expiresAt = this.clock.now() + ttlSeconds * 1_000;
-      claims = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next() };
-      if (keyed === true) claims = await this.kept.first(keptId, requestHash, claims);
+      token = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left };
+      if (keyed === true) token = await this.kept.first<KeptToken>(keptId, requestHash, token);
     }
+    const { left = [], ...claims } = token;
     const { visitorId, expiresAt } = claims;
     const { position } = await this.visitor(organizationId, visitorId);
-    return { token: this.signer.sign(claims), visitorId, expiresAt: new Date(expiresAt).toISOString(), position };
+    return {
+      token: this.signer.sign(claims),
+      visitorId,
+      expiresAt: new Date(expiresAt).toISOString(),
+      position,
+      // What is kept as jsonb comes back with its names in another order.
+      left: left.map(({ field, code }) => ({ field, code })),
+    };
   }
 
   /** Ends every token that the visitor has now; those made later are good. @throws ThreadlogError not_found */

@@ -138,6 +138,26 @@ describe('POST /visitors', () => {
     }
   });
 
+  test('an address is one in every spelling, and may be of a host without a dot or with an underscore', async () => {
+    const spellings = ['Rene\u0301@München.example', 'ren\u00e9@xn--mnchen-3ya.example', 'REN\u00c9@mu\u0308nchen.example'];
+    const [first, ...others] = await Promise.all(spellings.map((email) => post({ email })));
+    for (const other of others) expect(other.body.data.id).toBe(first!.body.data.id);
+    for (const email of spellings) {
+      const headers = { 'x-min-position': String(await head()) };
+      const list = await api.expect(200, 'GET', `/visitors?email=${encodeURIComponent(email)}`, { headers });
+      expect(list.body.data).toMatchObject([{ id: first!.body.data.id }]);
+    }
+    for (const email of ['root@localhost', 'ada@mail_1.example.com']) expect((await post({ email })).body.data.email).toBe(email);
+  });
+
+  test('a name is stored as it is typed, without what cannot be seen', async () => {
+    const { id, name } = (await post({ name: ' Zoe\u0308\u00a0\u202e Noor\u200b👩\u200d👧 ' })).body.data;
+    expect(name).toBe('Zo\u00eb Noor👩\u200d👧');
+    // Named as it is, it changes nothing.
+    const again = await api.expect(200, 'PUT', `/visitors/${id}`, { body: { name: 'Zoe\u0308 Noor👩\u200d👧\t' } });
+    expect(again.body.data.revision).toBe(0);
+  });
+
   test('keys of two visitors are a conflict, in whichever way they meet', async () => {
     await post({ id: 'c1', userId: 'c1', email: 'c1@example.com' });
     await post({ id: 'c2', userId: 'c2', email: 'c2@example.com' });
