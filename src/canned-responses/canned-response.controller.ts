@@ -9,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsResourceId, IsShortcut, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -31,14 +31,14 @@ const MAX_SHORTCUT = 50;
 const MAX_TEMPLATE = 10_000;
 
 class CreateCannedResponseDto {
-  @IsVisibleText(MAX_TITLE) title!: string;
+  @IsTypedText(MAX_TITLE) title!: string;
   @IsShortcut(MAX_SHORTCUT) shortcut!: string;
   /** With placeholders such as {{visitor.name | "there"}}. */
   @IsVisibleText(MAX_TEMPLATE) content!: string;
 }
 
 class ChangeCannedResponseDto {
-  @IfGiven() @IsVisibleText(MAX_TITLE) title?: string;
+  @IfGiven() @IsTypedText(MAX_TITLE) title?: string;
   @IfGiven() @IsShortcut(MAX_SHORTCUT) shortcut?: string;
   @IfGiven() @IsVisibleText(MAX_TEMPLATE) content?: string;
 }

@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import { ArrayMaxSize, ArrayMinSize, IsArray, IsDefined, IsIn, IsInt, IsOptional, Matches, Max, Min, ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -15,6 +15,7 @@ import {
   IsInstant,
   IsNested,
   IsResourceId,
+  IsTag,
   IsVisibleText,
   Limit,
   limited,
@@ -26,6 +27,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { ReadModel } from '../queries/read-model.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
+import type { KeyLeft } from '../visitors/visitor.directory.js';
 import {
   type ConversationAnswer,
   conversationSchema,
@@ -134,7 +136,7 @@ export class SnoozeDto {
 }
 
 export class TagsDto {
-  @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsVisibleText(MAX_TAG, { each: true }) tags!: string[];
+  @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsTag(MAX_TAG, { each: true }) tags!: string[];
 }
 
 class RateDto {
@@ -197,17 +199,9 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Opens a conversation with its first message.',
-    { 201: dataOf(conversationSchema) },
+    { 201: dataAndWarningsOf(conversationSchema) },
     {
-      errors: [
-        'unknown_inbox',
-        'unknown_company',
-        'unknown_conversation',
-        'visitor_conflict',
-        'visitor_erased',
-        'resource_archived',
-        'limit_exceeded',
-      ],
+      errors: ['unknown_inbox', 'unknown_company', 'unknown_conversation', 'visitor_erased', 'resource_archived', 'limit_exceeded'],
       visitor: { 201: dataOf(visitorConversationSchema) },
     },
   )
@@ -215,7 +209,7 @@ export class ConversationController {
     @Body() body: OpenConversationDto,
     @Req() request: FastifyRequest,
     @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer }> {
+  ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer; warnings?: readonly KeyLeft[] }> {
     if (isVisitor(request)) return this.forVisitor.open(request, reply, body);
     const { as = 'visitor', visitor, ...input } = body;
     if (visitor === undefined || visitor === null)
@@ -230,7 +224,7 @@ export class ConversationController {
     void reply.header('location', `/api/support/conversations/${changed.id}`);
     const messages = [await this.reader.message(context.organizationId, changed, body.message)];
     const { lastMessage: _lastMessage, ...summary } = await this.reader.summary(context.organizationId, changed);
-    return { data: { ...summary, messages } };
+    return { data: { ...summary, messages }, ...(changed.left.length === 0 ? {} : { warnings: changed.left }) };
   }
 
   @Get()

@@ -1,5 +1,6 @@
 import type { Aggregate, Recorded } from '../event-store/aggregate.js';
 import { ThreadlogError } from '../platform/errors.js';
+import { typedText } from '../platform/unseen-characters.js';
 import type { Sealed } from '../platform/sealing.js';
 import { conversationCodec } from './conversation.codec.js';
 
@@ -490,19 +491,23 @@ function unassigned(c: Conversation, previous: Assignee, reason: 'asked' | 'arch
 
 export const MAX_TAGS = 100;
 
+/** Adds tags in their typed form, but for those that are there already, in whatever form older builds stored them. */
 export function addTags(tags: readonly string[]): Decision {
   return existing((c) => {
     notClosed(c);
-    const fresh = [...new Set(tags)].filter((tag) => !c.tags.includes(tag));
+    const known = new Set(c.tags.map(typedText));
+    const fresh = [...new Set(tags.map(typedText))].filter((tag) => !known.has(tag));
     if (c.tags.length + fresh.length > MAX_TAGS) throw new ThreadlogError('limit_exceeded', `a conversation has at most ${MAX_TAGS} tags`);
     return fresh.length === 0 ? [] : [{ type: 'TagsAdded', data: { tags: fresh } }];
   });
 }
 
+/** Removes every tag that is this one in its typed form: older builds stored several spellings of one beside each other. */
 export function removeTag(tag: string): Decision {
+  const typed = typedText(tag);
   return existing((c) => {
     notClosed(c);
-    return c.tags.includes(tag) ? [{ type: 'TagRemoved', data: { tag } }] : [];
+    return c.tags.filter((stored) => typedText(stored) === typed).map((stored) => ({ type: 'TagRemoved', data: { tag: stored } }));
   });
 }
 

@@ -1,15 +1,15 @@
 import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
 import { type ApiKeyAnswer, apiKeyAnswer } from '../api-keys/api-key.answer.js';
 import { type CannedResponseAnswer, cannedResponseAnswer } from '../canned-responses/canned-response.answer.js';
-import { normalizeShortcut } from '../canned-responses/canned-response.js';
+import { searchedShortcut } from '../canned-responses/canned-response.js';
 import { type CompanyAnswer, companyAnswer } from '../companies/company.answer.js';
 import { type InboxAnswer, inboxAnswer } from '../inboxes/inbox.answer.js';
 import type { QueryParameter } from '../platform/answers.js';
 import { type Database, READ_SCHEMA } from '../platform/database.js';
+import { emailKey } from '../platform/email-address.js';
 import { type FieldError, ThreadlogError } from '../platform/errors.js';
 import { type AgentAnswer, agentAnswer, type TeamAnswer, teamAnswer } from '../team/assignee.answer.js';
 import { type VisitorAnswer, visitorAnswer } from '../visitors/visitor.answer.js';
-import { normalizeEmail } from '../visitors/visitor.js';
 import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
 import type { ApiKeyRow, AssigneeRow, CannedResponseRow, CompanyRow, InboxRow, VisitorRow } from './people-rows.js';
 
@@ -63,7 +63,7 @@ const VISITORS: List<VisitorRow, VisitorAnswer> = {
   filters: {
     companyId: (value) => sql<SqlBool>`t.company_id = ${value}`,
     userId: (value) => sql<SqlBool>`t.user_id = ${value}`,
-    email: (value) => sql<SqlBool>`t.email_key = ${normalizeEmail(value)}`,
+    email: (value) => sql<SqlBool>`t.email_key = ${emailKey(value)}`,
   },
 };
 
@@ -110,7 +110,7 @@ const CANNED_RESPONSES: List<CannedResponseRow, CannedResponseAnswer> = {
   select: whole,
   answer: (row) => cannedResponseAnswer(row.id, row.state, row.revision),
   always: sql<SqlBool>`t.shortcut is not null`,
-  filters: { shortcut: (value) => sql<SqlBool>`t.shortcut = ${normalizeShortcut(value)}` },
+  filters: { shortcut: (value) => sql<SqlBool>`t.shortcut = ${searchedShortcut(value)}` },
   named: 'title',
 };
 

@@ -248,6 +248,20 @@ describe('shortcuts', () => {
     await api.expect(400, 'GET', '/agents?sort=title', { key });
   });
 
+  test('are one in every spelling, in making and in finding', async () => {
+    const id = await make('x', ' /cafe\u0301\u200b ');
+    expect((await api.expect(200, 'GET', `/canned-responses/${id}`)).body.data.shortcut).toBe('/caf\u00e9');
+    expect(
+      refusal(await api.call('POST', '/canned-responses', { body: { title: 'x', shortcut: '/CAF\u00c9\u00a0', content: 'x' } })),
+    ).toEqual([409, 'shortcut_taken']);
+    for (const shortcut of ['/caf\u00e9', '/cafe\u0301', '/ca\u200bf\u00e9']) {
+      const headers = { 'x-min-position': String(await head()) };
+      const list = await api.expect(200, 'GET', `/canned-responses?shortcut=${encodeURIComponent(shortcut)}`, { headers });
+      expect(list.body.data).toMatchObject([{ id }]);
+    }
+    await api.expect(400, 'POST', '/canned-responses', { body: { title: 'x', shortcut: 'two words', content: 'x' } });
+  });
+
   test('asked for at once by two processes, in making and in changing, are one request’s', async () => {
     for (let round = 0; round < 5; round++) {
       const shortcut = fresh();

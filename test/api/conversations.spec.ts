@@ -1,3 +1,5 @@
+import { conversationAggregate } from '../../src/conversations/conversation.js';
+import { systemContext } from '../../src/organizations/organization.service.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 import { eventually } from '../support/eventually.js';
@@ -580,6 +582,38 @@ describe('assigning', () => {
   });
 });
 
+describe('a visitor whose keys are of several', () => {
+  const warnings = [{ field: 'visitor.email', code: 'email_taken' }];
+  const visitor = { userId: 'keys-new', email: 'Keys@Example.com', name: 'New' };
+  const ask = (path: string, body: object, key: string) => api.expect(201, 'POST', path, { body, headers: { 'idempotency-key': key } });
+  beforeAll(() => api.expect(201, 'POST', '/visitors', { body: { id: 'keys-old', userId: 'keys-old', email: 'keys@example.com' } }));
+
+  test('is not turned away: the userId decides, and the answer says what was left', async () => {
+    const body = { visitor, message: 'Hi' };
+    const first = await ask('/conversations', body, 'keys-open');
+    expect(first.body.warnings).toEqual(warnings);
+    expect(data(first).visitor).toMatchObject({ userId: 'keys-new', email: null, name: 'New' });
+    expect(data(await api.expect(200, 'GET', '/visitors/keys-old'))).toMatchObject({ userId: 'keys-old', email: 'keys@example.com' });
+    // The address is free by the time of the retry, which is answered as the first time.
+    await api.expect(200, 'PUT', '/visitors/keys-old', { body: { email: null } });
+    expect((await ask('/conversations', body, 'keys-open')).text).toBe(first.text);
+    const anew = await ask('/conversations', body, 'keys-open-again');
+    expect(Object.keys(anew.body)).toEqual(['data']);
+    expect(data(anew).visitor).toMatchObject({ id: data(first).visitor.id, email: 'Keys@Example.com' });
+  });
+
+  test('gets a token all the same, and a conflict only where visitors are written', async () => {
+    const body = { visitor: { ...visitor, userId: 'keys-third' } };
+    const first = await ask('/visitor-tokens', body, 'keys-token');
+    expect(first.body.warnings).toEqual(warnings);
+    await api.expect(409, 'POST', '/visitors', { body: body.visitor });
+    expect((await ask('/visitor-tokens', body, 'keys-token')).text).toBe(first.text);
+    expect(await ask('/visitor-tokens', { visitor: { id: data(first).visitorId } }, 'keys-token-alone')).not.toHaveProperty(
+      'body.warnings',
+    );
+  });
+});
+
 describe('tags', () => {
   test('are added, and removed by their name in the address', async () => {
     const id = await open();
@@ -587,6 +621,48 @@ describe('tags', () => {
     expect(data(await post(200, id, 'tags', { tags: [...odd, 'plain'] })).tags).toEqual([...odd, 'plain']);
     for (const tag of odd) await api.expect(200, 'DELETE', `/conversations/${id}/tags/${encodeURIComponent(tag)}`);
     expect((await get(id)).tags).toEqual(['plain']);
+  });
+
+  test('are one however they are spelled, in every address', async () => {
+    const id = await open();
+    const tags = ['vip', ' vip', 'vip\u00a0', 'v\u200bip', 'cafe\u0301', 'caf\u00e9', '👩\u200d👧', 'a\u00a0 b'];
+    const stored = ['vip', 'caf\u00e9', '👩\u200d👧', 'a b'];
+    const added = await post(200, id, 'tags', { tags });
+    expect(data(added).tags).toEqual(stored);
+    const headers = { 'x-min-position': added.headers.get('x-position')! };
+    for (const tag of tags) {
+      const list = await api.expect(200, 'GET', `/conversations?visitorId=${data(added).visitor.id}&tag=${encodeURIComponent(tag)}`, {
+        headers,
+      });
+      expect(list.body.data).toHaveLength(1);
+    }
+    for (const tag of ['vip\u00a0', 'cafe\u0301', '👩\u200d👧', 'a b'])
+      await api.expect(200, 'DELETE', `/conversations/${id}/tags/${encodeURIComponent(tag)}`);
+    expect((await get(id)).tags).toEqual([]);
+  });
+
+  test('that no address can name are refused, and those that an earlier build took are found and removed', async () => {
+    const id = await open();
+    for (const tag of ['.', '..', ' .. ', '.\u200b.'])
+      expect((await post(400, id, 'tags', { tags: ['x', tag] })).body.errors).toMatchObject([{ field: expect.stringContaining('tags') }]);
+    const stored = ['vip', 'vip\u00a0', 'cafe\u0301', '..'];
+    const { transactor } = api.backend;
+    const { keyId } = (await transactor.load(conversationAggregate, api.organizationId, id))!.state;
+    const { position } = await transactor.transact(
+      conversationAggregate,
+      id,
+      { ...systemContext(api.organizationId, fresh('command')), keyId },
+      () => [{ type: 'TagsAdded' as const, data: { tags: stored } }],
+    );
+    const headers = { 'x-min-position': position };
+    for (const tag of ['vip', 'caf\u00e9', '..']) {
+      const list = await api.expect(200, 'GET', `/conversations?tag=${encodeURIComponent(tag)}`, { headers });
+      expect((list.body.data as { id: string }[]).map((one) => one.id)).toContain(id);
+    }
+    await api.expect(200, 'DELETE', `/conversations/${id}/tags/vip`);
+    await api.expect(200, 'DELETE', `/conversations/${id}/tags/${encodeURIComponent('caf\u00e9')}`);
+    await api.expect(200, 'POST', '/conversations/bulk', { body: { ids: [id], action: { type: 'removeTag', tag: '..' } } });
+    expect((await get(id)).tags).toEqual([]);
   });
 
   test('of the greatest length in any script can be removed again', async () => {

@@ -582,6 +582,25 @@ describe('tags', () => {
       .thenEvents({ type: 'TagRemoved', data: { tag: 'billing' } });
     expect(after.tags).toEqual(['urgent']);
   });
+  test('are stored in their typed form, and one tag however they are spelled', () => {
+    conversation(...tagged)
+      .when(addTags(['urgent\u00a0', ' bill\u200bing', ' cafe\u0301', 'caf\u00e9']))
+      .thenEvents({ type: 'TagsAdded', data: { tags: ['caf\u00e9'] } });
+    conversation(...tagged)
+      .when(removeTag(' billing\u00a0'))
+      .thenEvents({ type: 'TagRemoved', data: { tag: 'billing' } });
+  });
+  test('that an earlier build stored in several spellings are one, and removed together', () => {
+    const stored = ['vip', 'vip ', 'vip\u00a0', 'cafe\u0301', '..'];
+    const old = conversation(...IN.open, { type: 'TagsAdded', data: { tags: stored } });
+    old.when(addTags(['vip', 'caf\u00e9'])).thenNothing();
+    const after = old
+      .when(removeTag('vip'))
+      .thenEvents(...['vip', 'vip ', 'vip\u00a0'].map((tag) => ({ type: 'TagRemoved' as const, data: { tag } })));
+    expect(after.tags).toEqual(['cafe\u0301', '..']);
+    old.when(removeTag('caf\u00e9')).thenEvents({ type: 'TagRemoved', data: { tag: 'cafe\u0301' } });
+    old.when(removeTag('..')).thenEvents({ type: 'TagRemoved', data: { tag: '..' } });
+  });
   test('that are not there need no removing', () => {
     conversation(...tagged)
       .when(removeTag('late'))
