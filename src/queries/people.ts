@@ -116,8 +116,8 @@ const CANNED_RESPONSES: List<CannedResponseRow, CannedResponseAnswer> = {
 
 /**
  * The lists of people and settings. All take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false; an API key that
- * was revoked is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest first, names from A). Names are
- * compared in lower case. A parameter that a list does not know is an error.
+ * was revoked is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest
+ * first, names from A). Names are compared in lower case, in the Unicode order of letters. A parameter that a list does not know is an error.
  */
 export class PeopleQueries {
   constructor(
@@ -125,7 +125,7 @@ export class PeopleQueries {
     private readonly cursors: Cursors,
   ) {}
 
-  /** Also by companyId, userId and email (upper and lower case alike). @throws ThreadlogError validation_failed */
+  /** Also by companyId, userId and email (in any spelling). @throws ThreadlogError validation_failed */
   listVisitors(organizationId: string, query: PeopleQuery): Promise<PeoplePage<VisitorAnswer>> {
     return this.list(VISITORS, organizationId, query);
   }
@@ -155,7 +155,7 @@ export class PeopleQueries {
     return this.list(API_KEYS, organizationId, query);
   }
 
-  /** Also by shortcut (upper and lower case alike). @throws ThreadlogError validation_failed */
+  /** Also by shortcut (in any spelling, upper and lower case alike). @throws ThreadlogError validation_failed */
   listCannedResponses(organizationId: string, query: PeopleQuery): Promise<PeoplePage<CannedResponseAnswer>> {
     return this.list(CANNED_RESPONSES, organizationId, query);
   }
