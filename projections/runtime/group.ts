@@ -34,7 +34,8 @@ const BACKOFF = { first: 100, longest: 5_000 } as const;
 
 /** Told of every step of a group, so that readers in the same process need not poll. `Checkpoints` fits. */
 export interface CheckpointSignal {
-  advanced(group: string, position: Position | 'start'): void;
+  /** @param parked whether the group goes on without some stream */
+  advanced(group: string, position: Position | 'start', parked: boolean): void;
   left(group: string): void;
 }
 
@@ -198,7 +199,7 @@ export class ProjectionGroup {
         { group: name, owner: this.#owner, generation: lease.generation, epoch: lease.epoch, position: lease.position },
         'projection group working',
       );
-      checkpoints?.advanced(name, lease.position);
+      checkpoints?.advanced(name, lease.position, work.writer.parked.size > 0);
       await this.#work(work, working);
     } catch (error) {
       if (error instanceof GroupStopped) stopped = error.message;
@@ -272,7 +273,7 @@ export class ProjectionGroup {
     }
     work.position = batch.through;
     work.renewedAt = performance.now();
-    checkpoints?.advanced(name, batch.through);
+    checkpoints?.advanced(name, batch.through, work.writer.parked.size > 0);
     this.#stats.events += batch.events;
     this.#stats.batches++;
     this.#stats.writeMs += work.renewedAt - began;
