@@ -113,7 +113,7 @@ export class ApiKeyController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an API key.', { 200: dataOf(apiKeySchema) }, { errors: ['resource_archived'] })
+  @Answers('Changes the named fields of an API key.', { 200: dataOf(apiKeySchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeApiKeyDto,

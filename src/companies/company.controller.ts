@@ -101,7 +101,7 @@ export class CompanyController {
 
   @Put(':id')
   @Roles('admin', 'agent')
-  @Answers('Changes the named fields of a company.', { 200: dataOf(companySchema) }, { errors: ['resource_archived', 'limit_exceeded'] })
+  @Answers('Changes the named fields of a company.', { 200: dataOf(companySchema) }, { errors: ['limit_exceeded'] })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeCompanyDto,

@@ -140,6 +140,7 @@ export class BulkDto {
       case 'setCustomAttributes':
         return { type: 'change', customAttributes: action.customAttributes };
       case 'assign':
+        return { type: 'assign', ...action.assignment() };
       case 'snooze':
       case 'addTags':
       case 'removeTag':

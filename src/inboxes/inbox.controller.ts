@@ -218,11 +218,7 @@ export class InboxController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers(
-    'Changes the named fields of an inbox.',
-    { 200: dataOf(inboxSchema) },
-    { errors: ['resource_archived', 'default_inbox_required'] },
-  )
+  @Answers('Changes the named fields of an inbox.', { 200: dataOf(inboxSchema) }, { errors: ['default_inbox_required'] })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeInboxDto,

@@ -111,7 +111,7 @@ export class AgentController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an agent.', { 200: dataOf(agentSchema) }, { errors: ['resource_archived'] })
+  @Answers('Changes the named fields of an agent.', { 200: dataOf(agentSchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeAgentDto,

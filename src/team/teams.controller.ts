@@ -110,7 +110,7 @@ export class TeamController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of a team.', { 200: dataOf(teamSchema) }, { errors: ['resource_archived'] })
+  @Answers('Changes the named fields of a team.', { 200: dataOf(teamSchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeTeamDto,

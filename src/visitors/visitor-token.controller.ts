@@ -38,7 +38,7 @@ export class VisitorTokenController {
     'Mints a token by which a widget speaks for its visitor.',
     { 201: dataAndWarningsOf(visitorTokenSchema) },
     {
-      errors: ['unknown_company', 'visitor_erased', 'resource_archived', 'limit_exceeded'],
+      errors: ['unknown_company', 'visitor_erased', 'limit_exceeded'],
     },
   )
   async mint(

@@ -1,5 +1,5 @@
 import type { Position } from '../event-store/event-store.js';
-import type { CommandContext, Transactor } from '../event-store/transact.js';
+import { aside, assertNotRefused, type CommandContext, type Transactor } from '../event-store/transact.js';
 import type { Principal } from '../platform/api-keys.js';
 import type { VisitorTokenReader } from '../platform/callers.js';
 import type { Clock } from '../platform/clock.js';
@@ -26,7 +26,11 @@ export interface MintedToken {
 }
 
 /** What is kept of a keyed request: what is signed and not the token, since without MASTER_KEY nobody makes the token of it. */
-type KeptToken = VisitorTokenClaims & { readonly left?: readonly KeyLeft[] };
+interface KeptToken extends VisitorTokenClaims {
+  /** Absent in what an earlier build has kept, as is `position`. */
+  readonly left?: readonly KeyLeft[];
+  readonly position?: Position;
+}
 
 export interface RevokedTokens {
   readonly visitorId: string;
@@ -56,26 +60,25 @@ export class VisitorTokens implements VisitorTokenReader {
    * @throws ThreadlogError what VisitorDirectory.resolve() throws, idempotency_key_reused, revision_mismatch
    */
   async mint(context: CommandContext, given: PlainVisitor & { readonly id?: string }, ttlSeconds: number): Promise<MintedToken> {
-    const { ifMatch, keyed, ...step } = context;
-    const { commandId, requestHash, organizationId } = context;
+    const { commandId, requestHash, organizationId, ifMatch, keyed } = context;
     const keptId = derivedId('visitor token', commandId);
-    let token = keyed === true ? await this.kept.find<KeptToken>(keptId) : undefined;
-    if (token === undefined) {
+    let kept = keyed === true ? await this.kept.find<KeptToken>(keptId) : undefined;
+    if (kept === undefined) {
+      assertNotRefused(context);
       if (ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new token has no revision');
-      const { visitorId, left } = await this.directory.resolve(step, given);
-      const { state } = await this.visitor(organizationId, visitorId);
+      const { visitorId, left } = await this.directory.resolve(aside(context), given);
+      const { state, position } = await this.visitor(organizationId, visitorId);
       const expiresAt = this.clock.now() + ttlSeconds * 1_000;
-      token = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left };
-      if (keyed === true) token = await this.kept.first<KeptToken>(keptId, requestHash, token);
+      kept = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left, position };
+      if (keyed === true) kept = await this.kept.first<KeptToken>(keptId, requestHash, kept);
     }
-    const { left = [], ...claims } = token;
+    const { left = [], position, ...claims } = kept;
     const { visitorId, expiresAt } = claims;
-    const { position } = await this.visitor(organizationId, visitorId);
     return {
       token: this.signer.sign(claims),
       visitorId,
       expiresAt: new Date(expiresAt).toISOString(),
-      position,
+      position: position ?? (await this.visitor(organizationId, visitorId)).position,
       // What is kept as jsonb comes back with its names in another order.
       left: left.map(({ field, code }) => ({ field, code })),
     };

@@ -74,16 +74,7 @@ export class VisitorController {
     'Makes a visitor, or finds the one with this userId or e-mail address.',
     { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
     {
-      errors: [
-        'id_taken',
-        'user_id_taken',
-        'email_taken',
-        'visitor_conflict',
-        'visitor_erased',
-        'resource_archived',
-        'unknown_company',
-        'limit_exceeded',
-      ],
+      errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
     },
   )
   async create(
@@ -137,7 +128,7 @@ export class VisitorController {
   @Answers(
     'Changes the named fields of a visitor.',
     { 200: dataOf(visitorSchema) },
-    { errors: ['resource_archived', 'visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
+    { errors: ['visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
   )
   async change(
     @Param('id', ResourceIdPipe) id: string,

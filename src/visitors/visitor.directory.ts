@@ -1,14 +1,22 @@
 import { claimAggregate } from '../claims/claim.js';
 import { type ClaimKind, Claims, PlanOvertaken, type WantedKey } from '../claims/claims.js';
 import { parseStreamName, type Position, streamName } from '../event-store/event-store.js';
-import type { CommandContext, Transacted, Transactor, UnchangedAnswers } from '../event-store/transact.js';
+import { assertNotRefused, type CommandContext, type Transacted, type Transactor, type UnchangedAnswers } from '../event-store/transact.js';
 import { companyAggregate } from '../companies/company.js';
 import { emailKey, formerEmailKeys } from '../platform/email-address.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { derivedId } from '../platform/ids.js';
 import type { DataKey } from '../platform/sealing.js';
 import { type VisitorKeys, visitorKeyId } from '../platform/visitor-keys.js';
-import { archiveVisitor, changeVisitor, createVisitor, type Visitor, visitorAggregate, type VisitorEvent } from './visitor.js';
+import {
+  archiveVisitor,
+  changeVisitor,
+  createVisitor,
+  type Visitor,
+  visitorAggregate,
+  type VisitorDecision,
+  type VisitorEvent,
+} from './visitor.js';
 import { openVisitor, type PlainVisitor, sealVisitor } from './visitor.opening.js';
 
 const KINDS = ['userId', 'email'] as const satisfies readonly ClaimKind[];
@@ -92,7 +100,8 @@ export class VisitorDirectory {
    * The visitor that the strongest of `id`, `userId` and `email` names, made when there is none, with the given fields set where they
    * differ. A field that is null or absent is left as it is, and so is a key that is another visitor's, which the answer names: nobody is
    * turned away for it. As a step of another command: give it neither `keyed` nor `ifMatch`.
-   * @throws ThreadlogError resource_archived, visitor_erased, limit_exceeded, unknown_company
+   * @throws ThreadlogError resource_archived for the visitor, or a company that is not the visitor's already; visitor_erased, limit_exceeded,
+   * unknown_company
    */
   resolve(command: CommandContext, given: Given): Promise<Found> {
     return this.find(command, given, 'leave');
@@ -132,7 +141,10 @@ export class VisitorDirectory {
     const { id, ...fields } = withoutNulls(given);
     if (id !== undefined) return this.orTaken(command, fields, () => this.makeOwn(command, id, fields));
     const before = command.keyed === true ? await this.answers.find(memoId(command)) : undefined;
-    if (before === undefined) return this.find(command, fields, 'refuse');
+    if (before === undefined) {
+      assertNotRefused(command);
+      return this.find(command, fields, 'refuse');
+    }
     if (before.requestHash !== command.requestHash) throw new ThreadlogError('idempotency_key_reused');
     // The keys may name another visitor by now; the command goes on with the one that it had found.
     const visitorId = parseStreamName(before.stream)?.id;
@@ -279,29 +291,30 @@ export class VisitorDirectory {
    */
   private async make(command: CommandContext, visitorId: string, fields: PlainVisitor, own = false): Promise<Resolved> {
     const { organizationId } = command;
-    const { keyId, key } = await this.newKey(organizationId, visitorId);
-    const create = createVisitor(sealVisitor(key, fields));
+    const keyId = visitorKeyId(organizationId, visitorId);
     return this.claims.holding(command, visitorId, async (hold) => {
       const done = await this.transactor.transact(
         visitorAggregate,
         visitorId,
         { ...command, keyId },
-        (v) => {
+        (v, key: DataKey) => {
           // Another request that met this command's claim without its visitor has made it with the claimed key, as it should.
           const onBehalf =
             hold.taken.size > 0 && KINDS.some((kind) => typeof fields[kind] === 'string' && shows(v, key, kind, fields[kind]));
           if (v.exists) throw own && !onBehalf ? new ThreadlogError('id_taken') : new PlanOvertaken();
-          return create(v);
+          return createVisitor(sealVisitor(key, fields))(v);
         },
         async (v) => {
-          if (v.exists) return;
-          if (typeof fields.companyId === 'string') await this.companyExists(organizationId, fields.companyId);
+          if (!v.exists && typeof fields.companyId === 'string') await this.assertCompany(organizationId, fields.companyId);
+          const key = await this.newKey(organizationId, visitorId);
+          if (v.exists) return key;
           const wanted = wantedKeys(KINDS, fields);
           await this.claims.take(command, visitorId, wanted, hold);
           await this.remember(command, visitorId);
+          return key;
         },
       );
-      return this.resolved(visitorId, key, done);
+      return this.resolved(visitorId, await this.keys.find(organizationId, keyId), done);
     });
   }
 
@@ -314,31 +327,33 @@ export class VisitorDirectory {
     const { visitorId } = target;
     const known = await this.transactor.load(visitorAggregate, organizationId, visitorId, LOOKUP_MAX_AGE_MS);
     if (known === undefined) throw new ThreadlogError('not_found');
-    const { keyId, key } = await this.keyOf(organizationId, visitorId);
-    const decision = changeVisitor(sealVisitor(key, fields));
+    const keyId = visitorKeyId(organizationId, visitorId);
     return this.claims.holding(command, visitorId, async (hold) => {
       const done = await this.transactor.transact(
         visitorAggregate,
         visitorId,
         { ...command, keyId },
-        (v) => decision(v),
+        (v, decision: VisitorDecision) => decision(v),
         async (v) => {
           hold.left.clear();
+          const key = await this.keyOf(organizationId, visitorId);
+          const decision = changeVisitor(sealVisitor(key, fields));
           assertStillNamed(target, fields, v, key);
           // What will be refused claims nothing, and what changes no key needs none.
           const event = decision(v)[0];
           if (event?.type === 'VisitorChanged') {
             const { companyId } = event.data;
-            if (typeof companyId === 'string') await this.companyExists(organizationId, companyId);
+            if (typeof companyId === 'string') await this.assertCompany(organizationId, companyId);
             const moving = KINDS.filter((kind) => event.data[kind] !== undefined && !shows(v, key, kind, fields[kind] ?? null));
             const wanted = wantedKeys(moving, fields);
             await this.claims.take(command, visitorId, wanted, hold);
             for (const kind of moving) await this.noteLeft(command, visitorId, kind, keyValue(v, key, kind), hold.left);
           }
           await this.remember(command, visitorId);
+          return decision;
         },
       );
-      return this.resolved(visitorId, key, done);
+      return this.resolved(visitorId, await this.keys.find(organizationId, keyId), done);
     });
   }
 
@@ -361,7 +376,7 @@ export class VisitorDirectory {
     known: { state: Visitor; revision: number; position: Position },
   ): Promise<Resolved | undefined> {
     if (command.keyed === true || command.ifMatch !== undefined || !target.holds) return undefined;
-    const { key } = await this.keyOf(command.organizationId, target.visitorId);
+    const key = await this.keyOf(command.organizationId, target.visitorId);
     assertStillNamed(target, fields, known.state, key);
     if (changeVisitor(sealVisitor(key, fields))(known.state).length > 0) return undefined;
     return this.resolved(target.visitorId, key, { ...known, outcome: 'unchanged', events: [] });
@@ -374,27 +389,29 @@ export class VisitorDirectory {
     await this.answers.save(memoId(command), { requestHash: command.requestHash, stream, revision: 0 });
   }
 
-  private async companyExists(organizationId: string, companyId: string): Promise<void> {
+  /** That a visitor may come to a company. @throws ThreadlogError unknown_company, resource_archived */
+  private async assertCompany(organizationId: string, companyId: string): Promise<void> {
     const company = await this.transactor.load(companyAggregate, organizationId, companyId, LOOKUP_MAX_AGE_MS);
-    if (company === undefined || company.state.archived) throw new ThreadlogError('unknown_company');
+    if (company === undefined) throw new ThreadlogError('unknown_company', `no company has the id ${companyId}`);
+    if (company.state.archived) throw new ThreadlogError('resource_archived', `the company ${companyId} is archived`);
   }
 
   /** The key of a visitor that exists. @throws ThreadlogError visitor_erased */
-  private async keyOf(organizationId: string, visitorId: string): Promise<{ keyId: string; key: DataKey }> {
-    const keyId = visitorKeyId(organizationId, visitorId);
-    const key = await this.keys.find(organizationId, keyId);
+  private async keyOf(organizationId: string, visitorId: string): Promise<DataKey> {
+    const key = await this.keys.find(organizationId, visitorKeyId(organizationId, visitorId));
     if (key === undefined) throw new ThreadlogError('visitor_erased');
-    return { keyId, key };
+    return key;
   }
 
   /** The key of a visitor that is about to exist. @throws ThreadlogError visitor_erased for the id of one that was */
-  private async newKey(organizationId: string, visitorId: string): Promise<{ keyId: string; key: DataKey }> {
+  private async newKey(organizationId: string, visitorId: string): Promise<DataKey> {
     const made = (await this.keys.makeMany(organizationId, [visitorId])).get(visitorId);
     if (made === undefined) throw new ThreadlogError('visitor_erased');
-    return made;
+    return made.key;
   }
 
-  private resolved(visitorId: string, key: DataKey, done: Transacted<Visitor, VisitorEvent>): Resolved {
+  /** @param key undefined for a command that was answered before its visitor was erased */
+  private resolved(visitorId: string, key: DataKey | undefined, done: Transacted<Visitor, VisitorEvent>): Resolved {
     return { ...done, visitorId, opened: openVisitor(done.state, key), made: done.events[0]?.type === 'VisitorCreated' };
   }
 }

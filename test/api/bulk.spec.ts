@@ -218,6 +218,33 @@ test('reply and note say the same to each, by the one who asks, and name the mes
   }
 });
 
+test('an archived assignee, team or inbox is refused only to what does not have it already', async () => {
+  const ids = await open(2);
+  const [has = '', hasNot = ''] = ids;
+  for (const [path, body] of [
+    ['/agents', { id: 'leaving', name: 'L' }],
+    ['/teams', { id: 'old-line', name: 'O', agentIds: [] }],
+    ['/inboxes', { id: 'old-inbox', name: 'O' }],
+  ] as const)
+    await api.expect(201, 'POST', path, { body });
+  await api.expect(200, 'POST', `/conversations/${has}/assign`, { body: { assigneeId: 'leaving', teamId: 'old-line' } });
+  await api.expect(200, 'PUT', `/conversations/${has}`, { body: { inboxId: 'old-inbox' } });
+  for (const path of ['/agents/leaving', '/teams/old-line', '/inboxes/old-inbox']) await api.expect(204, 'DELETE', path);
+  for (const action of [
+    { type: 'assign', assigneeId: 'leaving' },
+    { type: 'assign', teamId: 'old-line' },
+    { type: 'assign', assigneeId: 'leaving', teamId: 'old-line' },
+    { type: 'setInbox', inboxId: 'old-inbox' },
+  ])
+    expect([action, items(await bulk({ ids, action }))]).toEqual([
+      action,
+      [
+        { id: has, status: 200, revision: 3 },
+        { id: hasNot, status: 409, code: 'resource_archived', detail: expect.any(String) },
+      ],
+    ]);
+});
+
 test('a canned response is rendered for each', async () => {
   const response = await api.expect(201, 'POST', '/canned-responses', {
     body: { title: 'Hello', shortcut: 'hello', content: 'Hello {{visitor.name | "you"}}' },
@@ -313,6 +340,7 @@ describe('nothing is done', () => {
 
   test.each<[string, number, object, Record<string, string>?]>([
     ['unknown_assignee', 422, { type: 'assign', assigneeId: 'nobody' }],
+    ['unknown_team', 422, { type: 'assign', teamId: 'nobody' }],
     ['unknown_inbox', 422, { type: 'setInbox', inboxId: 'nowhere' }],
     ['unknown_canned_response', 422, { type: 'note', cannedResponseId: 'none' }],
     ['revision_mismatch', 412, { type: 'addTags', tags: ['x'] }, { 'if-match': '"1"' }],

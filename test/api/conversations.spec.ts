@@ -1,5 +1,8 @@
+import { CommandBus } from '@nestjs/cqrs';
+import { TakeOffArchived } from '../../src/conversations/conversation.commands.js';
 import { conversationAggregate } from '../../src/conversations/conversation.js';
 import { systemContext } from '../../src/organizations/organization.service.js';
+import { randomIds } from '../../src/platform/ids.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 import { eventually } from '../support/eventually.js';
@@ -352,6 +355,27 @@ describe('opening', () => {
     expect(await eventsAfter(api, before)).toEqual([]);
   });
 
+  test('goes on for a visitor whose company was archived, and comes to no archived one', async () => {
+    const [companyId, userId] = [fresh('company'), fresh('user')];
+    await api.expect(201, 'POST', '/companies', { body: { id: companyId, name: 'Acme' } });
+    const visitor = { userId, companyId };
+    const first = await get(await open({ visitor }));
+    await api.expect(204, 'DELETE', `/companies/${companyId}`);
+    expect(await get(await open({ visitor }))).toMatchObject({ visitor: first.visitor });
+    await api.expect(201, 'POST', '/visitor-tokens', { body: { visitor } });
+    await api.expect(200, 'POST', '/visitors', { body: visitor });
+    await api.expect(200, 'PUT', `/visitors/${first.visitor.id}`, { body: { companyId, name: 'Ada' } });
+    const before = await api.backend.store.head();
+    const other = { userId: fresh('user'), companyId };
+    for (const [method, path, body] of [
+      ['POST', '/conversations', { message: 'Hi', visitor: other }],
+      ['POST', '/visitor-tokens', { visitor: other }],
+      ['POST', '/visitors', other],
+    ] as const)
+      expect((await api.expect(409, method, path, { body })).body.code).toBe('resource_archived');
+    expect(await eventsAfter(api, before)).toEqual([]);
+  });
+
   test('with If-Match matches nothing, and writes nothing', async () => {
     const before = await api.backend.store.head();
     const answer = await api.expect(412, 'POST', '/conversations', {
@@ -467,9 +491,16 @@ describe('changing', () => {
     await post(400, id, 'reply', { message: 'x', status: 'snoozed' });
   });
 
-  test('to an inbox that nobody has is refused', async () => {
-    const id = await open();
+  test('to an inbox that nobody has is refused, and to an archived one unless it is there already', async () => {
+    const inboxId = data(await api.expect(201, 'POST', '/inboxes', { body: { name: 'Old' } })).id as string;
+    const [id, other] = [await open({ inboxId }), await open()];
     expect((await put(422, id, { inboxId: 'nowhere' })).body.code).toBe('unknown_inbox');
+    await api.expect(204, 'DELETE', `/inboxes/${inboxId}`);
+    expect(data(await put(200, id, { inboxId, subject: 'Still here' }))).toMatchObject({ inboxId, subject: 'Still here' });
+    expect((await put(409, other, { inboxId })).body.code).toBe('resource_archived');
+    expect((await api.expect(409, 'POST', '/conversations', { body: { visitor: {}, message: 'x', inboxId } })).body.code).toBe(
+      'resource_archived',
+    );
   });
 });
 
@@ -560,10 +591,93 @@ describe('assigning', () => {
 
   test('to somebody unknown or archived is refused', async () => {
     const id = await open();
-    const bo = await agent('Bo');
+    const [bo, old, line, other] = [await agent('Bo'), await team('Old line'), await team('First line'), await team('Second line')];
     await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${old}`);
+    const before = await get(id);
     // The memory of settings may be a second old in another process, not in the one that archived.
-    for (const assigneeId of ['nobody', bo]) expect((await post(422, id, 'assign', { assigneeId })).body.code).toBe('unknown_assignee');
+    for (const [status, code, body] of [
+      [422, 'unknown_assignee', { assigneeId: 'nobody' }],
+      [422, 'unknown_assignee', { assigneeId: 'nobody', teamId: line }],
+      [409, 'resource_archived', { assigneeId: bo }],
+      [409, 'resource_archived', { assigneeId: old }],
+      [422, 'unknown_team', { teamId: 'nobody' }],
+      [422, 'unknown_team', { teamId: bo }],
+      [409, 'resource_archived', { teamId: old }],
+      [400, 'validation_failed', { assigneeId: line, teamId: other }],
+      [400, 'validation_failed', { assigneeId: line, teamId: null }],
+      [400, 'validation_failed', {}],
+    ] as const)
+      expect([body, (await post(status, id, 'assign', body)).body.code]).toEqual([body, code]);
+    expect(await get(id)).toEqual(before);
+  });
+
+  test('puts into the queue of a team, takes out of it, and does both with an assignee', async () => {
+    const id = await open();
+    const [line, other, bo] = [await team('First line'), await team('Second line'), await agent('Bo')];
+    const assign = async (body: object) => {
+      const { assignee, team: queue } = data(await post(200, id, 'assign', body));
+      return [assignee?.id ?? null, queue?.id ?? null];
+    };
+    expect(await assign({ teamId: line })).toEqual([null, line]);
+    expect(await assign({ assigneeId: bo })).toEqual([bo, line]);
+    expect(await assign({ teamId: null })).toEqual([bo, null]);
+    expect(await assign({ assigneeId: null, teamId: other })).toEqual([null, other]);
+    expect(await assign({ assigneeId: bo, teamId: line })).toEqual([bo, line]);
+    expect(await assign({ assigneeId: other })).toEqual([other, other]);
+    expect(await assign({ teamId: line })).toEqual([line, line]);
+    expect(await assign({ teamId: null })).toEqual([null, null]);
+    expect((await types(id)).slice(2)).toEqual([
+      'ConversationTeamChanged',
+      'ConversationAssigned',
+      'ConversationTeamChanged',
+      'ConversationUnassigned',
+      'ConversationAssigned',
+      'ConversationAssigned',
+      'ConversationAssigned',
+      'ConversationUnassigned',
+    ]);
+  });
+
+  test('to whom it is assigned already changes nothing, also when they were archived since', async () => {
+    const id = await open();
+    const [line, bo] = [await team('First line'), await agent('Bo')];
+    const { revision } = data(await post(200, id, 'assign', { assigneeId: bo, teamId: line }));
+    await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${line}`);
+    for (const body of [{ assigneeId: bo }, { teamId: line }, { assigneeId: bo, teamId: line }])
+      expect(data(await post(200, id, 'assign', body)).revision).toBe(revision);
+  });
+
+  test('does not outlast the archiving of agent and team in what becomes open: not by the visitor, not by the timer', async () => {
+    const [line, bo] = [await team('First line'), await agent('Bo')];
+    const [written, due] = [await open(), await open()];
+    for (const id of [written, due]) await post(200, id, 'assign', { assigneeId: bo, teamId: line });
+    await put(200, written, { status: 'pending' });
+    await post(200, due, 'snooze', { until: inFuture(2 * DAY) });
+    await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${line}`);
+    await post(201, written, 'messages', { message: 'Hello?' });
+    api.clock.advance(2 * DAY + 1_000);
+    await eventually(async () => (await get(due)).status === 'open');
+    for (const id of [written, due]) {
+      expect(await get(id)).toMatchObject({ status: 'open', assignee: null, team: null });
+      expect((await types(id)).slice(-3)).toEqual(['ConversationStatusChanged', 'ConversationUnassigned', 'ConversationTeamChanged']);
+    }
+  });
+
+  test('ends when who is archived is taken off, and not for who is back', async () => {
+    const [line, bo] = [await team('First line'), await agent('Bo')];
+    const id = await open();
+    await post(200, id, 'assign', { assigneeId: bo, teamId: line });
+    const takeOff = (assigneeId: string) =>
+      api.app.get(CommandBus).execute(new TakeOffArchived(systemContext(api.organizationId, randomIds.next()), id, assigneeId));
+    expect((await takeOff(bo)).outcome).toBe('unchanged');
+    await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${line}`);
+    expect(await takeOff(bo)).toMatchObject({ outcome: 'appended', state: { assignee: null, team: { id: line } } });
+    expect(await takeOff(line)).toMatchObject({ outcome: 'appended', state: { assignee: null, team: null } });
+    expect((await takeOff(bo)).outcome).toBe('unchanged');
   });
 
   test('is kept by reopening, unless the assignee was archived', async () => {
@@ -691,11 +805,12 @@ describe('rating', () => {
     await put(200, id, { status: 'resolved' });
     expect(data(await post(200, id, 'rating', { rating: 2, comment: 'slow' })).rating).toEqual({ rating: 2, comment: 'slow' });
     await post(201, id, 'messages', { message: 'again' });
-    expect(data(await post(200, id, 'rating', { rating: 3 })).rating).toEqual({ rating: 3, comment: null });
+    expect(data(await post(200, id, 'rating', { rating: 3 })).rating).toEqual({ rating: 3, comment: 'slow' });
+    expect(data(await post(200, id, 'rating', { rating: 3, comment: null })).rating).toEqual({ rating: 3, comment: null });
     await put(200, id, { status: 'closed' });
     expect(data(await post(200, id, 'rating', { rating: 5 })).rating).toEqual({ rating: 5, comment: null });
     const events = data(await api.expect(200, 'GET', `/conversations/${id}/events`)) as { type: string; data: { episode: number } }[];
-    expect(events.filter(({ type }) => type === 'ConversationRated').map(({ data: { episode } }) => episode)).toEqual([1, 1, 2]);
+    expect(events.filter(({ type }) => type === 'ConversationRated').map(({ data: { episode } }) => episode)).toEqual([1, 1, 1, 2]);
   });
 });
 
