@@ -107,7 +107,7 @@ export class ConversationWriter {
    */
   async named(organizationId: string, { assigneeId, teamId }: Assignment): Promise<NamedAssignment> {
     const [assignee, team] = await Promise.all(
-      [assigneeId, teamId].map((id) => (typeof id === 'string' ? this.agentOrTeam(organizationId, id) : undefined)),
+      [assigneeId, teamId].map(async (id) => (typeof id === 'string' ? this.agentOrTeam(organizationId, id) : undefined)),
     );
     if (typeof assigneeId === 'string') {
       if (assignee === undefined) throw new ThreadlogError('unknown_assignee', `no agent or team has the id ${assigneeId}`);
