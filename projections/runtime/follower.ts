@@ -4,7 +4,7 @@ import type { Kysely } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
 import { pause } from '../../src/platform/pause.js';
-import { batchesOf, type FeedPart, type LogFollower, type Skipped } from './batches.js';
+import { batchesOf, type FeedPart, type Skipped } from './batches.js';
 import { Cadence } from './cadence.js';
 import { CheckpointRefused, describeError, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
 import {
@@ -75,9 +75,10 @@ export interface FollowerOptions<L extends Lease | ReactorLease> extends Followe
   /** As log lines call it. */
   readonly noun: 'projection group' | 'reactor';
   readonly key: CheckpointKey;
-  readonly follower?: LogFollower;
   /** Streams of these kinds are handed on. */
   readonly kinds: ReadonlySet<string> | 'all';
+  /** Events of these types alone; of any when absent. */
+  readonly types?: ReadonlySet<string>;
   /** Makes what the checkpoint speaks of where there is none. */
   readonly prepare: () => Promise<void>;
   /** Undefined while there is no checkpoint. */
@@ -225,15 +226,15 @@ export class Follower<L extends Lease | ReactorLease> {
 
   async #work(work: Work, working: () => void): Promise<void> {
     const { session } = work;
-    const { store, decode, maxEvents, kinds, follower } = this.#options;
+    const { store, decode, maxEvents, kinds, types } = this.#options;
     const cadence = new Cadence(this.#options.inFlight, () => performance.now());
     const batches = batchesOf(store, work.position, {
       kinds,
+      types,
       decode,
       skipped: work.handler.skipped,
       signal: session.signal,
       maxEvents,
-      follower,
     });
     // Far behind, what comes after a batch is read and decoded while the batch is handled. Otherwise the follower waits first.
     let next = batches.next();

@@ -1,4 +1,4 @@
-import { type Batch, type LogFollower } from './batches.js';
+import type { Batch } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
 import { Follower, type FollowerSurroundings } from './follower.js';
 import { makeLiveGeneration, shapeOf } from './generations.js';
@@ -9,7 +9,6 @@ export interface ProjectionGroupOptions extends FollowerSurroundings {
   /** Unique among all followers; names the checkpoint. */
   readonly name: string;
   readonly projections: readonly Projection[];
-  readonly follower?: LogFollower;
 }
 
 /** Projections that share one feed, one decode, one transaction per batch and one checkpoint. */

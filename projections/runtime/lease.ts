@@ -150,22 +150,24 @@ export type WithMoved = (moved: RawBuilder<unknown>) => RawBuilder<unknown>;
 /**
  * The first statement of every batch: moves the checkpoint, proves the epoch and the place, and renews the lease. The rows and the
  * checkpoint of a batch may be lost in a crash of the server, since they are lost together; so its commit waits for no disk.
+ * @param move.state of a reactor, where it changed
  * @param rows written with it: outside of a transaction the whole batch is then one statement and one round trip
  * @throws LeaseLost, GroupPaused
  */
 export async function moveCheckpoint(
   session: Kysely<Database>,
   held: Held,
-  move: { from: Position | 'start'; to: Position; events: number },
+  move: { from: Position | 'start'; to: Position; events: number; state?: unknown },
   rows: readonly WithMoved[] = [],
 ): Promise<void> {
   const moved = sql.ref('moved');
   const { table, row } = rowOf(held);
+  const state = move.state === undefined ? sql`` : sql`, state = ${JSON.stringify(move.state)}::jsonb`;
   const written = rows.map((insert, i) => sql`, ${sql.ref(`written_${i}`)} as (${insert(sql`exists (select from ${moved})`)})`);
   const result = await sql<{ moved: boolean }>`
     with ${moved} as (
       update ${table}
-      set position = ${move.to}, events = events + ${move.events}, lease_until = ${leaseEnd}, progress_at = clock_timestamp()
+      set position = ${move.to}, events = events + ${move.events}, lease_until = ${leaseEnd}, progress_at = clock_timestamp()${state}
       where ${row} and epoch = ${held.epoch} and position = ${move.from === 'start' ? '' : move.from} and not paused
       returning set_config('synchronous_commit', 'off', true)
     )${sql.join(written, sql``)}
@@ -190,9 +192,11 @@ export async function pauseWork(database: Kysely<Database>, key: CheckpointKey, 
   const { table, row } = rowOf(key);
   // What stood still on purpose is no stall when it may go on.
   const { rows } = await sql`
-    update ${table} set paused = ${paused}, progress_at = clock_timestamp() where ${row} and paused <> ${paused} returning 1`.execute(
-    database,
-  );
+    update ${table}
+    set paused = ${paused}, progress_at = clock_timestamp(),
+      -- a worker that has it goes on, and says so itself no more than once
+      stopped = case when not ${paused} and owner is not null then null else stopped end
+    where ${row} and paused <> ${paused} returning 1`.execute(database);
   return rows.length > 0;
 }
 
@@ -239,6 +243,12 @@ export async function releaseLease(database: Kysely<Database>, held: Held, stopp
     update ${table} set owner = null, lease_until = '-infinity', stopped = ${stopped} where ${row} and epoch = ${held.epoch}`.execute(
     database,
   );
+}
+
+/** Lets a reactor's worker, in whatever process, handle nothing more until a person has looked and resumes it. */
+export async function stopReactor(database: Kysely<Database>, reactor: string, reason: string): Promise<void> {
+  const { table, row } = rowOf({ reactor });
+  await sql`update ${table} set paused = true, stopped = ${reason} where ${row}`.execute(database);
 }
 
 /** Says why nobody can go on, beside the lease: whoever is refused before taking it. A worker that has it is let be. */

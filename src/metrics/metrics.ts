@@ -33,6 +33,7 @@ export class Metrics {
   private readonly requests: Histogram<'method' | 'route' | 'status'>;
   private readonly batches: Histogram<'group'>;
   private readonly batchEvents: Histogram<'group'>;
+  private readonly jobs: Histogram<'kind' | 'outcome'>;
   private readonly lag: Record<'events' | 'seconds' | 'idle' | 'parked' | 'stopped', Gauge<'group'>>;
   private readonly lagKnown: Gauge;
   private refreshing: Promise<void> | undefined;
@@ -70,6 +71,13 @@ export class Metrics {
       help: 'Events in a batch.',
       labelNames: ['group'],
       buckets: EVENTS,
+      registers,
+    });
+    this.jobs = new Histogram({
+      name: 'threadlog_job_duration_seconds',
+      help: 'Attempts at jobs in this process. Outcome: done; again, when it is tried once more; gave up.',
+      labelNames: ['kind', 'outcome'],
+      buckets: SECONDS,
       registers,
     });
     const ofGroup = (name: string, help: string) =>
@@ -151,6 +159,11 @@ export class Metrics {
   batch(group: string, events: number, ms: number): void {
     this.batches.observe({ group }, ms / 1_000);
     this.batchEvents.observe({ group }, events);
+  }
+
+  /** An attempt at a job ended in this process. */
+  job(kind: string, outcome: 'done' | 'again' | 'gave up', ms: number): void {
+    this.jobs.observe({ kind, outcome }, ms / 1_000);
   }
 
   /** What Prometheus reads. Those who ask at once share one look at the stores. */

@@ -26,6 +26,9 @@ export interface GroupHealth {
   readonly paused: boolean;
 }
 
+/** A reactor as an operator sees it. */
+export type ReactorHealth = Omit<GroupHealth, 'group' | 'generation'> & { readonly reactor: string; readonly logId: string };
+
 /** A generation of a group, of this build or another, live or not. */
 export interface GenerationHealth extends GroupHealth {
   /** The number of the read models that it was made for. */
@@ -105,6 +108,25 @@ export class Checkpoints {
       parked,
       stopped,
       paused,
+    }));
+  }
+
+  /** All reactors that were installed, by name. */
+  async reactors(): Promise<ReactorHealth[]> {
+    const rows = await this.database
+      .selectFrom('keep.reactors as r')
+      .select(['r.name', 'r.log_id', 'r.position', 'r.events', 'r.stopped', 'r.paused'])
+      .select(sql<string | null>`case when r.lease_until > clock_timestamp() then r.owner end`.as('owner'))
+      .select(sql<number>`(extract(epoch from clock_timestamp() - r.progress_at) * 1000)::bigint`.as('idle_ms'))
+      .select(sql<number>`(select count(*) from keep.parked p where p.group_name = r.name and p.generation = 0)`.as('parked'))
+      .orderBy('r.name')
+      .execute();
+    return rows.map(({ name, log_id: logId, idle_ms: idleMs, position, ...row }) => ({
+      reactor: name,
+      logId,
+      idleMs,
+      position: positionFrom(position),
+      ...row,
     }));
   }
 
