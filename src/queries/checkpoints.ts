@@ -29,6 +29,15 @@ export interface GroupHealth {
 /** A reactor as an operator sees it. */
 export type ReactorHealth = Omit<GroupHealth, 'group' | 'generation'> & { readonly reactor: string; readonly logId: string };
 
+/** The jobs of a kind that are not done. */
+export interface KindOfJobs {
+  readonly kind: string;
+  readonly waiting: number;
+  /** How long the one that has waited longest could have been done (ms, by the database's clock). */
+  readonly overdueMs: number;
+  readonly mostAttempts: number;
+}
+
 /** A generation of a group, of this build or another, live or not. */
 export interface GenerationHealth extends GroupHealth {
   /** The number of the read models that it was made for. */
@@ -128,6 +137,15 @@ export class Checkpoints {
       position: positionFrom(position),
       ...row,
     }));
+  }
+
+  /** The jobs that are not done, by kind. */
+  async jobs(): Promise<KindOfJobs[]> {
+    const { rows } = await sql<{ kind: string; waiting: number; overdue: number; attempts: number }>`
+      select kind, count(*) as waiting, max(attempt) as attempts,
+        greatest(0, extract(epoch from clock_timestamp() - min(due_at) filter (where head)) * 1000)::bigint as overdue
+      from keep.jobs group by kind order by kind`.execute(this.database);
+    return rows.map(({ kind, waiting, overdue, attempts }) => ({ kind, waiting, overdueMs: overdue, mostAttempts: attempts }));
   }
 
   /** Every generation that there is, by group and version, the live one first. */
