@@ -1,5 +1,12 @@
 import { type ControlledTransaction, type Kysely, sql } from 'kysely';
-import type { EventStore, Position, StoredEvent, StreamKind, StreamName } from '../../src/event-store/event-store.js';
+import {
+  type EventStore,
+  parseStreamName,
+  type Position,
+  type StoredEvent,
+  type StreamKind,
+  type StreamName,
+} from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
 import type { FeedPart, Skipped } from './batches.js';
 import { describeError, GroupPaused, GroupStopped, CheckpointRefused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
@@ -7,11 +14,9 @@ import { type BatchHandler, Follower, type FollowerSurroundings } from './follow
 import { applyIsolated } from './isolation.js';
 import type { JobKey, Jobs, NewJob } from './jobs.js';
 import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './lease.js';
-import { park, readParked, readSkipped } from './parking.js';
+import { NO_GENERATION, park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent } from './projection.js';
 
-/** keep.parked has a generation, which a reactor has not: it is never made again. */
-const NO_GENERATION = 0;
 /** How far a checkpoint may be behind what was handled without consequences (ms). */
 const LAZY_MS = 500;
 
@@ -137,7 +142,7 @@ export function assertOwnReactorLog(
 }
 
 /** What a part of a batch leads to, until it is written. */
-class Gathered implements Consequences {
+export class Gathered implements Consequences {
   readonly added = new Map<string, NewJob>();
   readonly removed = new Map<string, JobKey>();
   state: { readonly now: unknown } | undefined;
@@ -258,10 +263,8 @@ class ReactorHandler implements BatchHandler {
         return;
       }
       const tx = await begin();
-      await this.#options.jobs.remove([...all.removed.values()], tx);
-      await this.#options.jobs.add([...all.added.values()], tx);
-      if (all.state !== undefined || this.#behind?.state === true)
-        await sql`update keep.reactors set state = ${JSON.stringify(state.now)}::jsonb where name = ${reactor.name}`.execute(tx);
+      if (this.#behind?.state === true) all.state ??= state;
+      await writeGathered(tx, reactor.name, this.#options.jobs, all);
       await begun.tx?.commit().execute();
       this.#at = batch.through;
       this.#state = state.now;
@@ -341,11 +344,24 @@ class ReactorHandler implements BatchHandler {
   }
 }
 
+/** Writes what was gathered, in the transaction that moves the checkpoint. */
+export async function writeGathered(tx: Kysely<Database>, name: string, jobs: Jobs, { added, removed, state }: Gathered): Promise<void> {
+  await jobs.remove([...removed.values()], tx);
+  await jobs.add([...added.values()], tx);
+  if (state !== undefined) await sql`update keep.reactors set state = ${JSON.stringify(state.now)}::jsonb where name = ${name}`.execute(tx);
+}
+
+/** Whether a reactor that reads decoded events wants this one. */
+export function isWantedBy({ reaction }: Reactor, { stream, type }: Pick<StoredEvent, 'stream' | 'type'>): boolean {
+  const kind = parseStreamName(stream)?.kind;
+  return reaction.reads === 'decoded' && kind !== undefined && reaction.events[kind]?.includes(type) === true;
+}
+
 /**
  * What events lead to, up to the first of each stream that cannot be handled.
  * @throws GroupStopped when the reactor does not go on without an event
  */
-async function handleIsolated(
+export async function handleIsolated(
   { name, reaction }: Reactor,
   tx: Kysely<Database>,
   all: Gathered,
