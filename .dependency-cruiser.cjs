@@ -11,14 +11,14 @@ module.exports = {
     {
       name: 'domain-files-are-pure',
       comment:
-        'Events, state and decisions must fold the same on every machine and in every test, so they import types, errors, schemas and each other only.',
+        'Events, state and decisions must fold the same on every machine and in every test, so they import types, errors, schemas, the form of typed texts and each other only.',
       severity: 'error',
       from: {
         path: '^src/(conversations/conversation|claims/claim|canned-responses/(canned-response|template)|visitors/visitor|companies/company|inboxes/inbox|team/assignee|organizations/organization|api-keys/api-key)\\.ts$',
       },
       to: {
         pathNot:
-          '^(src/(platform/(errors|roles)|event-store/(aggregate|event-store|schema-codec)|conversations/conversation\\.codec|canned-responses/template)\\.ts$|node_modules/zod/)',
+          '^(src/(platform/(errors|roles|unseen-characters)|event-store/(aggregate|event-store|schema-codec)|conversations/conversation\\.codec|canned-responses/template)\\.ts$|node_modules/zod/)',
         dependencyTypesNot: ['type-only'],
       },
     },

@@ -1,7 +1,7 @@
 // @ts-check
 // Compiles the sources to dist, only if something changed since the last time; `node bin/build.js --force` compiles whatever the dates say.
 import { spawnSync } from 'node:child_process';
-import { existsSync, linkSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -11,10 +11,9 @@ const dist = join(root, 'dist');
 const compiler = join(root, 'node_modules', 'ts7', 'bin', 'tsc');
 /** As old as the beginning of the build that made dist: an edit during a build is newer than it. */
 const stamp = join(dist, '.built');
-const lock = join(dist, '.building');
-
-const SOURCES = ['src', 'projections', 'migrations'];
-const SETTINGS = ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
+/** A link to the id of the process that builds: a link appears together with what it says. */
+const lock = join(dist, '.lock');
+const SOURCES = ['src', 'projections', 'migrations', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
 
 /**
  * Makes dist current. Two processes that come at once build once: the second waits for the first.
@@ -29,7 +28,7 @@ export async function ensureBuilt({ force = false } = {}) {
   }
   if (!force && isCurrent()) return;
   mkdirSync(dist, { recursive: true });
-  await takeLock();
+  for (; !takeLock(); await sleep(50)) breakLockOfTheDead();
   try {
     // Another process may have built while we waited.
     if (force || !isCurrent()) build();
@@ -38,11 +37,26 @@ export async function ensureBuilt({ force = false } = {}) {
   }
 }
 
+/** The compiler could tell this too (`tsc -b`), but takes 0.2 s to do so, at every call of the command line. */
+function isCurrent() {
+  if (!existsSync(stamp)) return false;
+  const built = statSync(stamp).mtimeMs;
+  // Equal counts as changed: dates have the grain of the system's clock tick. So does what was deleted while we look.
+  const isOlder = (/** @type {string} */ path) => (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? built) < built;
+  return SOURCES.map((name) => join(root, name))
+    .filter((path) => existsSync(path))
+    .every((path) => {
+      // Folders count as well: their date changes when a file is added or deleted.
+      const below = statSync(path).isDirectory() ? readdirSync(path, { recursive: true }) : [];
+      return isOlder(path) && below.every((name) => isOlder(join(path, String(name))));
+    });
+}
+
 function build() {
   const begun = `${stamp}.${process.pid}`;
   writeFileSync(begun, '');
   if (process.stderr.isTTY) process.stderr.write('compiling …\n');
-  // The compiler trusts its notes about what it wrote before; without the files they describe, it would write nothing.
+  // The compiler trusts its notes about what it wrote before. Without the files they describe, it would write nothing.
   if (!existsSync(stamp)) rmSync(join(dist, '.tsbuildinfo'), { force: true });
   const compiled = spawnSync(process.execPath, [compiler, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
   if (compiled.status !== 0) {
@@ -51,91 +65,49 @@ function build() {
       `The sources do not compile:\n${compiled.stdout ?? ''}${compiled.stderr ?? ''}${compiled.error?.message ?? ''}`.trimEnd(),
     );
   }
-  for (const folder of SOURCES) removeOrphans(join(dist, folder), join(root, folder));
+  // The compiler leaves the output of deleted sources behind, which would go on working by accident.
+  for (const made of readdirSync(dist, { recursive: true }).map(String)) {
+    const source = join(root, made.replace(/\.js(\.map)?$/, '.ts'));
+    if (!made.startsWith('.') && !existsSync(source)) rmSync(join(dist, made), { recursive: true, force: true });
+  }
   renameSync(begun, stamp);
 }
 
-/** The compiler leaves the output of deleted sources behind, which would go on working by accident. */
-function removeOrphans(/** @type {string} */ made, /** @type {string} */ source) {
-  if (!existsSync(made)) return;
-  for (const entry of readdirSync(made, { withFileTypes: true })) {
-    const path = join(made, entry.name);
-    const from = join(source, entry.name.replace(/\.js(\.map)?$/, '.ts'));
-    if (!existsSync(from)) rmSync(path, { recursive: true });
-    else if (entry.isDirectory()) removeOrphans(path, from);
-  }
-}
-
-function isCurrent() {
-  if (!existsSync(stamp)) return false;
-  const built = statSync(stamp).mtimeMs;
-  return (
-    !SOURCES.some((folder) => changedSince(join(root, folder), built)) && !SETTINGS.some((file) => changedSince(join(root, file), built))
-  );
-}
-
-/** Folders count as well: their date changes when a file is added or deleted. */
-function changedSince(/** @type {string} */ path, /** @type {number} */ time) {
-  if (!existsSync(path)) return false;
-  const stats = statSync(path);
-  // Equal counts as changed: dates have the grain of the system's clock tick.
-  if (stats.mtimeMs >= time) return true;
-  return stats.isDirectory() && readdirSync(path).some((name) => changedSince(join(path, name), time));
-}
-
-async function takeLock() {
-  const mine = `${lock}.${process.pid}`;
-  writeFileSync(mine, String(process.pid));
+function takeLock() {
   try {
-    for (;;) {
-      try {
-        // A link appears with its content, where a new file would be empty for a moment and its holder unknown.
-        linkSync(mine, lock);
-        return;
-      } catch (error) {
-        if (!isCode(error, 'EEXIST')) throw error;
-      }
-      const holder = lockHolder();
-      if (holder !== undefined && !isAlive(holder)) breakLock(holder);
-      await sleep(50);
-    }
-  } finally {
-    rmSync(mine, { force: true });
-  }
-}
-
-/** Only whoever moved the dead lock away may have broken it; a living one that was caught by the move is put back. */
-function breakLock(/** @type {number} */ holder) {
-  const broken = `${lock}.broken-${process.pid}`;
-  try {
-    renameSync(lock, broken);
-    if (Number(readFileSync(broken, 'utf8')) !== holder) linkSync(broken, lock);
+    symlinkSync(String(process.pid), lock);
+    return true;
   } catch (error) {
-    if (!isCode(error, 'ENOENT', 'EEXIST')) throw error;
+    if (codeOf(error) !== 'EEXIST') throw error;
+    return false;
   }
-  rmSync(broken, { force: true });
 }
 
-function lockHolder() {
+/** Only the process that moved the lock away has broken it. A living process's lock that was caught by the move is put back. */
+function breakLockOfTheDead() {
+  const moved = `${lock}.${process.pid}`;
   try {
-    return Number(readFileSync(lock, 'utf8'));
+    const holder = readlinkSync(lock);
+    if (isAlive(Number(holder))) return;
+    renameSync(lock, moved);
+    if (readlinkSync(moved) === holder) rmSync(moved);
+    else renameSync(moved, lock);
   } catch (error) {
-    if (isCode(error, 'ENOENT')) return undefined;
-    throw error;
+    // Its holder gave it back, or another process broke it.
+    if (codeOf(error) !== 'ENOENT') throw error;
   }
 }
 
 function isAlive(/** @type {number} */ pid) {
   try {
-    process.kill(pid, 0);
-    return true;
+    return process.kill(pid, 0);
   } catch (error) {
-    return isCode(error, 'EPERM');
+    return codeOf(error) === 'EPERM';
   }
 }
 
-function isCode(/** @type {unknown} */ error, /** @type {string[]} */ ...codes) {
-  return error instanceof Error && 'code' in error && codes.includes(String(error.code));
+function codeOf(/** @type {unknown} */ error) {
+  return error instanceof Error && 'code' in error ? error.code : undefined;
 }
 
 if (process.argv[1] !== undefined && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {

@@ -1,13 +1,14 @@
 import { sql } from 'kysely';
 import { type ApiKey, apiKeyAggregate } from '../src/api-keys/api-key.js';
-import { type CannedResponse, cannedResponseAggregate, normalizeShortcut } from '../src/canned-responses/canned-response.js';
+import { type CannedResponse, cannedResponseAggregate, searchedShortcut } from '../src/canned-responses/canned-response.js';
 import { type Company, companyAggregate } from '../src/companies/company.js';
 import type { DomainEvent, Recorded } from '../src/event-store/aggregate.js';
 import { type Inbox, inboxAggregate } from '../src/inboxes/inbox.js';
 import { type Organization, organizationAggregate } from '../src/organizations/organization.js';
+import { emailKey } from '../src/platform/email-address.js';
 import { ERASED } from '../src/platform/sealing.js';
 import { type AssigneeState, assigneeAggregate } from '../src/team/assignee.js';
-import { evolveVisitor, initialVisitor, normalizeEmail, type Visitor } from '../src/visitors/visitor.js';
+import { evolveVisitor, initialVisitor, type Visitor } from '../src/visitors/visitor.js';
 import type { ProjectedEvent, Projection, ProjectionTarget, StreamRow } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
 
@@ -55,7 +56,7 @@ const MODELS = {
       user_id: v.userId,
       email: text(v.email),
       // An erased address is nobody's.
-      email_key: typeof v.email !== 'string' || v.email === ERASED ? null : normalizeEmail(v.email),
+      email_key: typeof v.email !== 'string' || v.email === ERASED ? null : emailKey(v.email),
       phone: text(v.phone),
       avatar_url: text(v.avatarUrl),
       plan: v.plan,
@@ -99,7 +100,7 @@ const MODELS = {
     evolve: cannedResponseAggregate.evolve,
     columns: ['name text not null', 'shortcut text collate "C"'],
     // One that was never made has no shortcut, and by that no list shows it.
-    values: (r) => ({ name: r.title, archived: r.archived, shortcut: r.exists ? normalizeShortcut(r.shortcut) : null }),
+    values: (r) => ({ name: r.title, archived: r.archived, shortcut: r.exists ? searchedShortcut(r.shortcut) : null }),
     lookups: ['shortcut'],
   }),
   organization: model<Organization>({
@@ -186,7 +187,8 @@ const COLUMNS = [
   'organization_id text collate "C" not null',
   'id text collate "C" not null',
   'revision integer not null',
-  'sort_name text collate "C" not null',
+  // the order of names that people expect, whatever the database's locale: Äpfel before Zoë
+  'sort_name text collate "und-x-icu" not null',
   'archived boolean not null',
   'created_at bigint not null',
   'updated_at bigint not null',

@@ -64,7 +64,7 @@ export async function openBackend(
   try {
     let databaseUrl = config.DATABASE_URL;
     if (databaseUrl === undefined) {
-      const { startEmbeddedPostgres } = await import('./platform/embedded-postgres.js');
+      const { startEmbeddedPostgres } = await import('./embedded-postgres/embedded-postgres.js');
       const embedded = await startEmbeddedPostgres({
         dataDir: config.DATA_DIR,
         log: (line) => logger.info({ component: 'postgres' }, line),

@@ -15,7 +15,9 @@ export const SETTINGS = {
     .string()
     .regex(/^esdb(\+discover)?:\/\/\S+$/, 'must be esdb://host:port?tls=…')
     .optional()
-    .describe('EventStoreDB that holds the log; PostgreSQL holds it when absent'),
+    .describe(
+      'EventStoreDB that holds the log; PostgreSQL holds it when absent. Not to be exported in a shell that starts an EventStoreDB, which takes EVENTSTORE_* for its own options and refuses to start',
+    ),
   MASTER_KEY: z
     .string()
     .refine((text) => /^[A-Za-z0-9+/]{43}=$/.test(text), 'must be 32 bytes in base64')
@@ -62,7 +64,7 @@ export const SETTINGS = {
     .max(600)
     .default(1)
     .describe(
-      'How long the API still answers after SIGTERM or Ctrl-C while its readiness says no and every answer closes its connection; behind a balancer longer than the time between two of its checks',
+      'How long the API still answers after SIGTERM, SIGHUP or Ctrl-C while its readiness says no and every answer closes its connection; behind a balancer longer than the time between two of its checks',
     ),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'silent']).default('info').describe('Least severity that is logged'),
   TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0).describe('Number of reverse proxies in front, for the client address'),

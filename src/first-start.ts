@@ -91,7 +91,7 @@ async function makeSamples(backend: Backend, commands: CommandBus, organizationI
 
   const card = await open('card', { name: 'Noor Haddad', email: 'noor@example.com', plan: 'pro' }, 'My card was charged twice for March.');
   await commands.execute(new AddTags(step('card', 'tag'), card, ['billing', 'urgent']));
-  await commands.execute(new AssignConversation(step('card', 'assign'), card, 'team-billing'));
+  await commands.execute(new AssignConversation(step('card', 'assign'), card, { assigneeId: 'team-billing' }));
   await reply(card, 'agent-ada', 'card', 'I can see both charges. The second one will be refunded today.');
   await commands.execute(new ReceiveMessage(step('card', 'thanks'), card, { type: 'text', content: 'Thank you, that was quick!' }));
 

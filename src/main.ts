@@ -1,10 +1,13 @@
 import { CommandBus } from '@nestjs/cqrs';
+import type { Logger } from 'pino';
+import type { LiveProjections } from '../projections/live.js';
 import { AppModule } from './app.module.js';
 import { openBackend } from './backend.js';
-import { describeConfig, InvalidConfiguration, readConfig } from './config.js';
+import { type Config, describeConfig, InvalidConfiguration, readConfig } from './config.js';
 import { Transactor } from './event-store/transact.js';
 import { firstStart } from './first-start.js';
 import { Metrics, startMetricsServer } from './metrics/metrics.js';
+import { endSignal } from './platform/end-signal.js';
 import { createHttpApp } from './platform/http.js';
 import { createLogger } from './platform/log.js';
 import { Shutdown } from './platform/shutdown.js';
@@ -16,56 +19,67 @@ const DRAIN_MS = 10_000;
 const QUERY_MS = 5_000;
 
 async function main(): Promise<void> {
+  const ended = endSignal();
   const config = readConfig();
   const logger = createLogger(config.LOG_LEVEL);
   logger.info({ config: describeConfig(config) }, 'starting');
-  const backend = await openBackend(config, logger, { name: 'threadlog-api', queryTimeoutMs: QUERY_MS });
-  const app = await createHttpApp(AppModule.over(backend) as never, { logger, trustProxy: config.TRUST_PROXY });
-  const commands = app.get(CommandBus);
-  const transactor = app.get(Transactor);
-  const projections =
-    config.PROJECTIONS === 'inline'
-      ? await import('../projections/live.js').then(({ startLiveProjections }) =>
-          startLiveProjections(backend, { inFlight: () => transactor.inFlight, commands, metrics: app.get(Metrics) }),
-        )
-      : undefined;
-  projections?.failed.catch((error: unknown) => logger.error({ error: String(error) }, 'a projection group stopped; see /health/ready'));
-
-  if (config.METRICS_PORT !== undefined) await startMetricsServer(app.get(Metrics), config.METRICS_PORT, config.HOST);
-  const welcome = await firstStart(backend, app);
-  await app.listen({ port: config.PORT, host: config.HOST });
-  const address = app.getHttpServer().address() as { port: number };
-  welcome(address.port);
-
-  let ending = false;
-  const end = (signal: string) => {
-    if (ending) return;
-    ending = true;
+  const delayMs = config.SHUTDOWN_DELAY_SECONDS * 1_000;
+  void ended.then((signal) => {
     logger.info({ signal }, 'stopping');
-    const delayMs = config.SHUTDOWN_DELAY_SECONDS * 1_000;
-    const forced = setTimeout(
-      () => {
-        logger.error({}, 'requests did not end in time');
-        process.exit(1);
-      },
-      delayMs + DRAIN_MS + 5_000,
-    );
-    forced.unref();
-    void (async () => {
+    const late = () => {
+      logger.error({}, 'could not stop in time');
+      process.exit(1);
+    };
+    setTimeout(late, delayMs + DRAIN_MS + 5_000).unref();
+  });
+  // A signal that comes meanwhile is obeyed afterwards, when everything that was started can be stopped.
+  const stop = await start(config, logger);
+  await ended;
+  try {
+    await stop(delayMs);
+    logger.info({}, 'stopped');
+    process.exit(0);
+  } catch (error) {
+    logger.error({ error: String(error) }, 'could not stop in order');
+    process.exit(1);
+  }
+}
+
+/** @returns what stops everything, `delayMs` after readiness has turned red */
+async function start(config: Config, logger: Logger): Promise<(delayMs: number) => Promise<void>> {
+  const backend = await openBackend(config, logger, { name: 'threadlog-api', queryTimeoutMs: QUERY_MS });
+  let projections: LiveProjections | undefined;
+  try {
+    const app = await createHttpApp(AppModule.over(backend) as never, { logger, trustProxy: config.TRUST_PROXY });
+    if (config.PROJECTIONS === 'inline') {
+      const { startLiveProjections } = await import('../projections/live.js');
+      const transactor = app.get(Transactor);
+      projections = await startLiveProjections(backend, {
+        inFlight: () => transactor.inFlight,
+        commands: app.get(CommandBus),
+        metrics: app.get(Metrics),
+      });
+    }
+    projections?.failed.catch((error: unknown) => logger.error({ error: String(error) }, 'a projection group stopped; see /health/ready'));
+
+    if (config.METRICS_PORT !== undefined) await startMetricsServer(app.get(Metrics), config.METRICS_PORT, config.HOST);
+    const welcome = await firstStart(backend, app);
+    await app.listen({ port: config.PORT, host: config.HOST });
+    const address = app.getHttpServer().address() as { port: number };
+    welcome(address.port);
+    return async (delayMs) => {
       await app.get(Shutdown).begin(delayMs);
       // Requests first, then what they write through, then the projections, then the stores.
       await app.close();
       await projections?.stop();
       await backend.close();
-      logger.info({}, 'stopped');
-      process.exit(0);
-    })().catch((error: unknown) => {
-      logger.error({ error: String(error) }, 'could not stop in order');
-      process.exit(1);
-    });
-  };
-  process.on('SIGINT', () => end('SIGINT'));
-  process.on('SIGTERM', () => end('SIGTERM'));
+    };
+  } catch (error) {
+    // Such as a port that is taken. The embedded PostgreSQL must not stay behind.
+    await projections?.stop();
+    await backend.close();
+    throw error;
+  }
 }
 
 main().catch((error: unknown) => {

@@ -32,7 +32,8 @@ const BACKOFF = { first: 100, longest: 5_000 } as const;
 
 /** Told of every step of a follower, so that readers in the same process need not poll. `Checkpoints` fits. */
 export interface CheckpointSignal {
-  advanced(name: string, position: Position | 'start'): void;
+  /** @param parked whether the follower goes on without some stream */
+  advanced(name: string, position: Position | 'start', parked: boolean): void;
   left(name: string): void;
 }
 
@@ -40,6 +41,8 @@ export interface CheckpointSignal {
 export interface BatchHandler {
   /** Revisions that an operator has passed over. */
   readonly skipped: Skipped;
+  /** Whether it goes on without some stream. */
+  readonly goesWithout: boolean;
   /**
    * Handles a batch that begins where the one before ended. The checkpoint moves with it, or with one of the next.
    * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
@@ -209,7 +212,7 @@ export class Follower<L extends Lease | ReactorLease> {
       const { epoch, position } = lease;
       const generation = 'generation' in lease ? { generation: lease.generation } : {};
       log.info({ ...this.#called, owner: this.#owner, ...generation, epoch, position }, `${noun} working`);
-      checkpoints?.advanced(name, position);
+      checkpoints?.advanced(name, position, handler.goesWithout);
       await this.#work(held, working);
     } catch (error) {
       if (error instanceof GroupStopped) stopped = error.message;
@@ -283,7 +286,7 @@ export class Follower<L extends Lease | ReactorLease> {
     }
     work.position = batch.through;
     work.renewedAt = performance.now();
-    checkpoints?.advanced(name, batch.through);
+    checkpoints?.advanced(name, batch.through, work.handler.goesWithout);
     this.#stats.events += batch.events;
     this.#stats.batches++;
     this.#stats.writeMs += work.renewedAt - began;

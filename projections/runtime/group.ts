@@ -42,7 +42,13 @@ export class ProjectionGroup {
       begin: async (lease) => {
         const writer = new BatchWriter({ group: name, projections, database, log }, lease);
         await writer.begin();
-        return { skipped: writer.skipped, write: (batch: Batch, from) => writer.write(batch, from) };
+        return {
+          skipped: writer.skipped,
+          get goesWithout() {
+            return writer.parked.size > 0;
+          },
+          write: (batch: Batch, from) => writer.write(batch, from),
+        };
       },
     });
   }

@@ -206,6 +206,10 @@ class ReactorHandler implements BatchHandler {
     return this.#skipped;
   }
 
+  get goesWithout(): boolean {
+    return this.#parked.size > 0;
+  }
+
   async begin(): Promise<void> {
     const { database, reactor } = this.#options;
     for (const stream of await readParked(database, reactor.name, NO_GENERATION)) this.#parked.add(stream);

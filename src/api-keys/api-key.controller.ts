@@ -10,7 +10,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { type Role, ROLES } from '../platform/roles.js';
-import { IfGiven, IsInstant, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsInstant, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -22,7 +22,7 @@ import { type ApiKey, apiKeyAggregate, type ApiKeyEvent } from './api-key.js';
 const MAX_RATE_LIMIT = 1_000_000;
 
 class CreateApiKeyDto {
-  @IsVisibleText(200) name!: string;
+  @IsTypedText(200) name!: string;
   @IsIn(ROLES) role!: Role;
   /** The agent that the key acts for. */
   @IsOptional() @IsResourceId() agentId?: string | null;
@@ -33,7 +33,7 @@ class CreateApiKeyDto {
 }
 
 class ChangeApiKeyDto {
-  @IfGiven() @IsVisibleText(200) name?: string;
+  @IfGiven() @IsTypedText(200) name?: string;
   /** null gives it back to RATE_LIMIT_PER_MINUTE. */
   @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }
@@ -113,7 +113,7 @@ export class ApiKeyController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an API key.', { 200: dataOf(apiKeySchema) }, { errors: ['resource_archived'] })
+  @Answers('Changes the named fields of an API key.', { 200: dataOf(apiKeySchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeApiKeyDto,

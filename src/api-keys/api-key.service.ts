@@ -46,7 +46,7 @@ export class ApiKeyService {
   /**
    * Answers the key itself, which is not kept. Sent again with the same Idempotency-Key, it answers the same key for 24 h.
    * @param given a key that was chosen elsewhere, such as BOOTSTRAP_API_KEY; the id follows from it, so that making it twice makes one
-   * @throws ThreadlogError unknown_agent, expiry_in_past, idempotency_key_reused
+   * @throws ThreadlogError unknown_agent, resource_archived for an agent who is archived, expiry_in_past, idempotency_key_reused
    */
   async create(context: CommandContext, input: ApiKeyInput, given?: string): Promise<ApiKeyChanged & { readonly key: string }> {
     const { id, secret: key } =
@@ -99,7 +99,9 @@ export class ApiKeyService {
     if (agent?.state.archived === true) {
       // On the same stream, so the id must be another; derived, so that a retry repeats both.
       const commandId = derivedId('command', context.commandId, 'revoke');
-      return { ...(await this.revoke({ ...aside(context), commandId, causationId: context.commandId }, id)), key };
+      const revoked = await this.revoke({ ...aside(context), commandId, causationId: context.commandId }, id);
+      // Unchanged: archiving the agent has revoked the key by itself, maybe long after the first answer, which stays as it was.
+      if (revoked.outcome !== 'unchanged') return { ...revoked, key };
     }
     return { ...done, id, key };
   }

@@ -66,7 +66,7 @@ export class CannedResponseWriter {
               const wanted = heldAfter(state, decision(state));
               plan.wanted = wanted;
               if (wanted === before) return;
-              if (wanted !== null) await this.claims.take(context, id, [['shortcut', wanted]], hold);
+              if (wanted !== null) await this.claims.take(context, id, [{ kind: 'shortcut', value: wanted }], hold);
               if (before !== null) await this.claims.noteLeft(context, id, 'shortcut', before, hold.left);
             },
           );

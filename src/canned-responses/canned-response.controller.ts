@@ -2,14 +2,14 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
-import { Transactor } from '../event-store/transact.js';
+import { assertNotRefused, Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsResourceId, IsShortcut, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -31,14 +31,14 @@ const MAX_SHORTCUT = 50;
 const MAX_TEMPLATE = 10_000;
 
 class CreateCannedResponseDto {
-  @IsVisibleText(MAX_TITLE) title!: string;
+  @IsTypedText(MAX_TITLE) title!: string;
   @IsShortcut(MAX_SHORTCUT) shortcut!: string;
   /** With placeholders such as {{visitor.name | "there"}}. */
   @IsVisibleText(MAX_TEMPLATE) content!: string;
 }
 
 class ChangeCannedResponseDto {
-  @IfGiven() @IsVisibleText(MAX_TITLE) title?: string;
+  @IfGiven() @IsTypedText(MAX_TITLE) title?: string;
   @IfGiven() @IsShortcut(MAX_SHORTCUT) shortcut?: string;
   @IfGiven() @IsVisibleText(MAX_TEMPLATE) content?: string;
 }
@@ -124,7 +124,7 @@ export class CannedResponseController {
   @Answers(
     'Changes the named fields of a canned response.',
     { 200: dataOf(cannedResponseSchema) },
-    { errors: ['shortcut_taken', 'unknown_variable', 'resource_archived'] },
+    { errors: ['shortcut_taken', 'unknown_variable'] },
   )
   async change(
     @Param('id', ResourceIdPipe) id: string,
@@ -164,14 +164,14 @@ export class CannedResponseController {
     return answered(reply, await this.commands.execute(new UnarchiveCannedResponse(commandContext(request), id)));
   }
 
-  /** What it would say in a conversation, with the values of this moment. Writes nothing. */
+  /** What it would say in a conversation, with the values of this moment. Writes no event. */
   @Post(':id/render')
   @HttpCode(200)
   @Roles('admin', 'agent')
   @Answers(
     'Tells what it would say in a conversation. Writes nothing.',
     { 200: dataOf(renderedSchema) },
-    { errors: ['unknown_conversation', 'resource_archived'] },
+    { errors: ['unknown_conversation'] },
   )
   async render(
     @Param('id', ResourceIdPipe) id: string,
@@ -179,12 +179,17 @@ export class CannedResponseController {
     @Req() request: FastifyRequest,
   ): Promise<{ data: Rendered }> {
     const { organizationId, keyName } = principalOf(request);
+    const context = commandContext(request);
+    const answered = await this.renderer.answered(context);
+    if (answered !== undefined) return { data: answered };
+    assertNotRefused(context);
     const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
     if (found?.state.exists !== true) throw new ThreadlogError('not_found');
     if (found.state.archived) throw new ThreadlogError('resource_archived');
-    const { name } = await this.conversations.author(commandContext(request), keyName);
+    const { name } = await this.conversations.author(context, keyName);
     const rendered = await this.renderer.render(organizationId, found.state.content, conversationId, name);
     if (rendered === undefined) throw new ThreadlogError('unknown_conversation', `no conversation has the id ${conversationId}`);
+    await this.renderer.keep(context, conversationId, rendered);
     return { data: rendered };
   }
 }

@@ -1,23 +1,55 @@
 import { companyAggregate } from '../companies/company.js';
 import { conversationAggregate } from '../conversations/conversation.js';
-import type { Transactor } from '../event-store/transact.js';
+import type { CommandContext, Transactor } from '../event-store/transact.js';
+import { ThreadlogError } from '../platform/errors.js';
+import type { KeptAnswers } from '../platform/idempotency.js';
+import { derivedId } from '../platform/ids.js';
+import type { Sealed } from '../platform/sealing.js';
 import type { VisitorKeys } from '../platform/visitor-keys.js';
 import { visitorAggregate } from '../visitors/visitor.js';
 import { openVisitor } from '../visitors/visitor.opening.js';
 import { cannedResponseAggregate } from './canned-response.js';
 import { type Rendered, renderTemplate } from './template.js';
 
+/** A rendered text that a keyed request was answered: sealed, since it tells of the visitor, unless the visitor was erased before. */
+type KeptRendering = { readonly keyId: string; readonly sealed: Sealed } | { readonly rendered: Rendered };
+
+const renderingId = (commandId: string) => derivedId('rendering', commandId);
+const renderingContext = (commandId: string) => `canned-response.rendering ${commandId}`;
+
 /** Fills canned responses with the values of a conversation, as they are at this moment. */
 export class CannedResponseRenderer {
   constructor(
     private readonly transactor: Transactor,
     private readonly keys: VisitorKeys,
+    private readonly kept: KeptAnswers,
   ) {}
 
-  /** Undefined when no response has the id, or when it is archived. */
-  async content(organizationId: string, id: string): Promise<string | undefined> {
+  /** What the same keyed request was answered before; undefined when there is no such answer, or its visitor was erased since. */
+  async answered({ keyed, organizationId, commandId }: CommandContext): Promise<Rendered | undefined> {
+    const kept = keyed === true ? await this.kept.find<KeptRendering>(renderingId(commandId)) : undefined;
+    if (kept === undefined) return undefined;
+    if ('rendered' in kept) return inOrder(kept.rendered);
+    const key = await this.keys.find(organizationId, kept.keyId);
+    return key && (key.open(renderingContext(commandId), kept.sealed) as Rendered);
+  }
+
+  /** Keeps what a keyed request is answered. */
+  async keep({ keyed, organizationId, commandId, requestHash }: CommandContext, conversationId: string, rendered: Rendered): Promise<void> {
+    if (keyed !== true) return;
+    const conversation = await this.transactor.load(conversationAggregate, organizationId, conversationId, Infinity);
+    const keyId = conversation?.state.keyId ?? '';
+    const key = await this.keys.find(organizationId, keyId);
+    const kept: KeptRendering = key === undefined ? { rendered } : { keyId, sealed: key.seal(renderingContext(commandId), rendered) };
+    await this.kept.first(renderingId(commandId), requestHash, kept);
+  }
+
+  /** What a response that is to be sent says. @throws ThreadlogError unknown_canned_response, resource_archived */
+  async content(organizationId: string, id: string): Promise<string> {
     const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
-    return found?.state.exists === true && !found.state.archived ? found.state.content : undefined;
+    if (found?.state.exists !== true) throw new ThreadlogError('unknown_canned_response', `no canned response has the id ${id}`);
+    if (found.state.archived) throw new ThreadlogError('resource_archived', `the canned response ${id} is archived`);
+    return found.state.content;
   }
 
   /**
@@ -44,5 +76,8 @@ export class CannedResponseRenderer {
     });
   }
 }
+
+/** As it was answered first: what is kept as jsonb comes back with its names in another order. */
+const inOrder = ({ text: said, missing }: Rendered): Rendered => ({ text: said, missing });
 
 const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);

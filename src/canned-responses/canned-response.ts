@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
 import { ThreadlogError } from '../platform/errors.js';
+import { typedText } from '../platform/unseen-characters.js';
 import { parseTemplate } from './template.js';
 
 /** A text that agents send again and again. It is no visitor's, so nothing of it is sealed. */
@@ -63,8 +64,14 @@ function after(before: CannedResponse, event: CannedResponseEvent, at: string): 
   }
 }
 
-/** The form in which shortcuts are compared: agents type them in whatever letters. */
+/**
+ * The form in which shortcuts are compared and claimed: agents type them in whatever letters. What is stored now is a typed text; this
+ * form may not change, since the claims of stored shortcuts are named by it.
+ */
 export const normalizeShortcut = (shortcut: string) => shortcut.normalize('NFC').toLowerCase();
+
+/** The form in which lists look for shortcuts: also one that an older build stored with characters that cannot be seen is found. */
+export const searchedShortcut = (shortcut: string) => normalizeShortcut(typedText(shortcut));
 
 /** The shortcut that the response has to itself, in the form in which it is compared; null when it has none. */
 export const heldShortcut = (r: CannedResponse): string | null => (r.exists && !r.archived ? normalizeShortcut(r.shortcut) : null);

@@ -1,4 +1,5 @@
 import { ThreadlogError } from '../platform/errors.js';
+import { saysNothing } from '../platform/unseen-characters.js';
 
 /*
  * The placeholders of a canned response: {{visitor.name}}, or {{visitor.name | "there"}} with what stands there when there is no name. Plain
@@ -26,7 +27,7 @@ export interface TemplateValues {
 
 export interface Rendered {
   readonly text: string;
-  /** The variables that had no value, each once, in the order of the text; also where a fallback stands for it. */
+  /** The variables that had no value or a blank one, each once, in the order of the text; also where a fallback stands for it. */
   readonly missing: string[];
 }
 
@@ -65,7 +66,8 @@ export function renderTemplate(content: string, values: TemplateValues): Rendere
   const text = parseTemplate(content).map((part) => {
     if (typeof part === 'string') return part;
     const value = valueOf(part.variable, values);
-    if (value !== null) return value;
+    // Greeted by a blank is not greeted: it counts as missing.
+    if (value !== null && !saysNothing(value)) return value;
     missing.add(part.variable);
     return part.fallback;
   });

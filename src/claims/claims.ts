@@ -6,6 +6,15 @@ import { claim, claimAggregate, release } from './claim.js';
 /** The changeable keys that are unique in an organization. A kind is part of its claims' names for ever. */
 export type ClaimKind = 'userId' | 'email' | 'shortcut';
 
+/** A key to be claimed. */
+export interface WantedKey {
+  readonly kind: ClaimKind;
+  /** In its normal form: what is one key must be one text. */
+  readonly value: string;
+  /** What earlier builds claimed the same key as: nobody claims these any more, but who has one of them has the key. */
+  readonly former?: readonly string[];
+}
+
 /** What was planned rests on a state that the log has overtaken: look again. */
 export class PlanOvertaken extends Error {
   override readonly name = 'PlanOvertaken';
@@ -60,17 +69,20 @@ export class Claims {
   }
 
   /** Claims keys for an owner that lacks them. @throws PlanOvertaken when one is another's */
-  async take(command: CommandContext, owner: string, wanted: readonly (readonly [ClaimKind, string])[], hold: Hold): Promise<void> {
+  async take(command: CommandContext, owner: string, wanted: readonly WantedKey[], hold: Hold): Promise<void> {
     const { organizationId } = command;
-    const claims = await Promise.all(wanted.map(async ([kind, value]) => ({ kind, id: await this.idOf(organizationId, kind, value) })));
-    // Looked at before any is taken, so that a command that is refused leaves no trace but in a race.
-    if (claims.length > 1)
-      await Promise.all(
-        claims.map(async ({ kind, id }) => {
-          const held = (await this.transactor.load(claimAggregate, organizationId, id))?.state.owner ?? null;
-          if (held !== null && held !== owner) throw new PlanOvertaken(kind);
-        }),
-      );
+    const idsOf = (keys: readonly WantedKey[]) =>
+      Promise.all(keys.map(async ({ kind, value }) => ({ kind, id: await this.idOf(organizationId, kind, value) })));
+    const claims = await idsOf(wanted);
+    const former = await idsOf(wanted.flatMap(({ kind, former: values = [] }) => values.map((value) => ({ kind, value }))));
+    // Several are looked at before any is taken, so that a command that is refused leaves no trace but in a race.
+    const looked = claims.length > 1 ? [...claims, ...former] : former;
+    await Promise.all(
+      looked.map(async ({ kind, id }) => {
+        const held = (await this.transactor.load(claimAggregate, organizationId, id))?.state.owner ?? null;
+        if (held !== null && held !== owner) throw new PlanOvertaken(kind);
+      }),
+    );
     for (const { kind, id } of claims) {
       let free = false;
       const done = await this.transactor.transact(claimAggregate, id, step(command), (c) => {

@@ -3,6 +3,7 @@ import { systemContext } from '../organizations/organization.service.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { randomIds } from '../platform/ids.js';
 import { ROLES } from '../platform/roles.js';
+import { typedText } from '../platform/unseen-characters.js';
 import { textFault } from '../platform/validation.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { chooseOrganization, withSession } from './session.js';
@@ -47,7 +48,8 @@ async function create(given: readonly string[], terminal: Terminal) {
   const { values } = parseCommandLine(given, options, []);
   if (values.role === undefined) throw new WrongUsage('--role is missing');
   const role = oneOf('--role', values.role, ROLES);
-  const { agent: agentId, name = role } = values;
+  const { agent: agentId } = values;
+  const name = typedText(values.name ?? role);
   if (textFault(name, MAX_NAME) !== undefined) throw new WrongUsage(`--name is a text of 1 to ${MAX_NAME} characters`);
   return withSession(async (session) => {
     const organizationId = await chooseOrganization(session, values.organization);

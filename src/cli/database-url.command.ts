@@ -29,7 +29,7 @@ The embedded PostgreSQL has to be running, that is, Threadlog itself.
 async function findDatabase(): Promise<string> {
   const { DATABASE_URL, DATA_DIR } = readConfig();
   if (DATABASE_URL !== undefined) return DATABASE_URL;
-  const { findEmbeddedPostgres } = await import('../platform/embedded-postgres.js');
+  const { findEmbeddedPostgres } = await import('../embedded-postgres/embedded-postgres.js');
   const found = await findEmbeddedPostgres(DATA_DIR);
   if (found === undefined) throw new CommandFailed(`no PostgreSQL runs on ${DATA_DIR}: start Threadlog with npm start, then ask again`);
   return found.url;

@@ -1,6 +1,6 @@
 import { BadDialogue, ConversationImporter, type Dialogue, type Imported, readDialogue } from '../conversations/conversation.import.js';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
-import { VisitorDirectory } from '../visitors/visitor.directory.js';
+import { type KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
 import { type Command, type ExitCode, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { type ExportHeader, headerOf } from './log-export.js';
 import { eventsInFile, LogImport } from './log-import.js';
@@ -37,7 +37,8 @@ imported into, is refused and left as it is. docs/export.md tells more.
   --on-bad-line skip      report lines that cannot be imported with their number, and go on
   --on-bad-line fail      stop at the first of them (the default); what was imported before it stays
   --no-wait               end when everything is in the log
-  --json                  print one JSON document: {lines, imported, present, bad, badLines, messages, seconds, messagesPerSecond},
+  --json                  print one JSON document: {lines, imported, present, bad, badLines, warnings, messages, seconds,
+                          messagesPerSecond},
                           of an export {events, present, kept: {TABLE: rows}, from, log, seconds, eventsPerSecond}`,
 
   async run(given, terminal, signal) {
@@ -169,6 +170,9 @@ class ImportRun {
   private messages = 0;
   private bad = 0;
   private readonly badLines: { line: number; reason: string }[] = [];
+  /** Keys of visitors that were left to others; SHOWN of them. */
+  private readonly warnings: ({ line: number } & KeyLeft)[] = [];
+  private left = 0;
   private readonly began = performance.now();
   private toldAt = 0;
   private readonly importer: ConversationImporter;
@@ -254,6 +258,7 @@ class ImportRun {
         present: this.present,
         bad: this.bad,
         badLines: this.badLines,
+        warnings: this.warnings,
         messages: this.messages,
         seconds: Number(seconds.toFixed(3)),
         messagesPerSecond: Math.round(rate),
@@ -264,6 +269,7 @@ class ImportRun {
     this.terminal.answer(`conversations imported    ${count(this.imported)}`);
     this.terminal.answer(`  already there           ${count(this.present)}`);
     this.terminal.answer(`  bad lines               ${count(this.bad)}`);
+    if (this.left > 0) this.terminal.answer(`keys left to others       ${count(this.left)}`);
     this.terminal.answer(`messages imported         ${count(this.messages)}`);
     this.terminal.answer(`seconds                   ${seconds.toFixed(1)}`);
     this.terminal.answer(`messages a second         ${count(rate)}`);
@@ -292,6 +298,14 @@ class ImportRun {
     if (this.badLines.length === SHOWN) this.terminal.note('further bad lines are counted only');
   }
 
+  private warn(line: number, { field, code }: KeyLeft): void {
+    this.left++;
+    if (this.warnings.length >= SHOWN) return;
+    this.warnings.push({ line, field, code });
+    this.terminal.note(`line ${line}: imported without ${field}, which is another visitor's (${code})`);
+    if (this.warnings.length === SHOWN) this.terminal.note('further keys that were left to others are counted only');
+  }
+
   private async block(block: readonly Numbered[]): Promise<void> {
     const results = await this.importer.importAll(block.map(({ dialogue }) => dialogue));
     results.forEach((result, index) => this.tally(result, block[index]?.line ?? 0));
@@ -303,6 +317,7 @@ class ImportRun {
       case 'imported':
         this.imported++;
         this.messages += result.messages;
+        for (const left of result.left) this.warn(line, left);
         return;
       case 'present':
         this.present++;

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { InvalidConfiguration } from '../config.js';
 import { type Command, CommandFailed, type ExitCode, WrongUsage } from './command.js';
 import { Terminal } from './terminal.js';
@@ -54,10 +55,14 @@ not. Exit codes: 0 done, 1 failed or something was found, 2 wrong usage.`;
 async function main(given: readonly string[]): Promise<ExitCode> {
   const terminal = new Terminal(process.stdout, process.stderr);
   // Whoever reads the answer may stop reading, as head does.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // EIO: the terminal was closed, and SIGHUP says so.
+    if (error.code !== 'EIO') process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
+  process.stderr.on('error', () => undefined);
   const [name, ...rest] = given;
   if (name === '--help' || name === '-h' || name === 'help') {
-    terminal.answer(HELP);
+    terminal.text(HELP);
     return 0;
   }
   const called = name === undefined || !Object.hasOwn(COMMANDS, name) ? undefined : COMMANDS[name];
@@ -69,21 +74,26 @@ async function main(given: readonly string[]): Promise<ExitCode> {
   const command = await called.load();
   const options = rest.slice(0, rest.includes('--') ? rest.indexOf('--') : rest.length);
   if (options.includes('--help') || options.includes('-h')) {
-    terminal.answer(command.help);
+    terminal.text(command.help);
     return 0;
   }
   const interrupted = new AbortController();
   const interrupt = (signal: NodeJS.Signals) => {
     // Asked twice, it ends at once: everything is safe to cut off, it only has to be done again.
-    if (interrupted.signal.aborted) process.exit(signal === 'SIGINT' ? 130 : 143);
+    if (interrupted.signal.aborted) process.exit(128 + constants.signals[signal]);
     interrupted.abort();
   };
-  process.on('SIGINT', interrupt).on('SIGTERM', interrupt);
+  process.on('SIGINT', interrupt).on('SIGTERM', interrupt).on('SIGHUP', interrupt);
   try {
     return await command.run(rest, terminal, interrupted.signal);
   } catch (error) {
     if (interrupted.signal.aborted) {
       terminal.note('interrupted');
+      return 1;
+    }
+    if (error instanceof InvalidConfiguration) {
+      terminal.note(`threadlog ${name}: the configuration is not valid:`);
+      for (const line of error.message.split('\n')) terminal.note(line);
       return 1;
     }
     terminal.note(`threadlog ${name}: ${sentence(error)}`);
@@ -95,7 +105,6 @@ async function main(given: readonly string[]): Promise<ExitCode> {
 
 /** What went wrong, for a person: no stack. */
 function sentence(error: unknown): string {
-  if (error instanceof InvalidConfiguration) return `the configuration is not valid:\n${error.message}`;
   if (error instanceof WrongUsage || error instanceof CommandFailed) return error.message;
   if (error instanceof AggregateError && error.message === '')
     return [...new Set(error.errors.map((one) => (one instanceof Error ? one.message : String(one))))].join('; ');

@@ -15,10 +15,11 @@ export interface Line {
 }
 
 const NEWLINE = 0x0a;
+const CARRIAGE_RETURN = 0x0d;
 const GZIP = [0x1f, 0x8b] as const;
 
 /**
- * The lines of a file, `-` for standard input, unpacked when they are gzip, whatever the name says. Empty lines are left out but counted.
+ * The lines of a file, ended by LF or by CRLF, `-` for standard input, unpacked when they are gzip, whatever the name says. Empty lines are left out but counted.
  * @throws CommandFailed when the file cannot be read to its end
  */
 export async function* readLines(path: string, signal: AbortSignal): AsyncGenerator<Line, void, undefined> {
@@ -29,7 +30,7 @@ export async function* readLines(path: string, signal: AbortSignal): AsyncGenera
   const take = (): Line | undefined => {
     number++;
     const tooLong = bytes > MAX_LINE_BYTES;
-    const whole = tooLong ? undefined : parts.length === 1 ? parts[0] : Buffer.concat(parts);
+    const whole = tooLong ? undefined : withoutReturn(parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts));
     parts = [];
     bytes = 0;
     if (whole === undefined) return { number, text: undefined, fault: `longer than ${MAX_LINE_BYTES} bytes` };
@@ -66,6 +67,9 @@ export async function* readLines(path: string, signal: AbortSignal): AsyncGenera
     if (line !== undefined) yield line;
   }
 }
+
+/** An editor may have ended the lines by CRLF. No JSON document ends in that character by itself. */
+const withoutReturn = (line: Buffer) => (line.at(-1) === CARRIAGE_RETURN ? line.subarray(0, -1) : line);
 
 async function* unpacked(path: string, signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
   const source: Readable = path === '-' ? process.stdin : createReadStream(path, { highWaterMark: 256 * 1024 });

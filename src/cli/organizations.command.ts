@@ -1,4 +1,5 @@
 import { organizationAggregate } from '../organizations/organization.js';
+import { typedText } from '../platform/unseen-characters.js';
 import { textFault } from '../platform/validation.js';
 import { type Command, CommandFailed, parseCommandLine, WrongUsage } from './command.js';
 import { withSession } from './session.js';
@@ -33,7 +34,7 @@ list prints the organizations, oldest first.
 
 async function create(given: readonly string[], terminal: Terminal) {
   const { values, positionals } = parseCommandLine(given, { id: { type: 'string' }, json: { type: 'boolean' } } as const, ['NAME']);
-  const [name = ''] = positionals;
+  const name = typedText(positionals[0] ?? '');
   if (textFault(name, MAX_NAME) !== undefined) throw new WrongUsage(`NAME is a text of 1 to ${MAX_NAME} characters`);
   if (values.id !== undefined && !ID.test(values.id)) throw new WrongUsage('--id is 1 to 64 of a-z 0-9 - and does not begin with a dash');
   return withSession(async ({ backend, organizations }) => {

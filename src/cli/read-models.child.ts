@@ -4,13 +4,15 @@ import { AppModule } from '../app.module.js';
 import { openBackend } from '../backend.js';
 import { readConfig } from '../config.js';
 import { createLogger } from '../platform/log.js';
+import { printable } from './printable.js';
 import type { ChildWork } from './read-models.js';
 
 /** A worker for as long as its parent lives, also when that is killed: read-models.ts starts it beside long work of the command line. */
 async function main(): Promise<void> {
   const parentGone = new Promise<void>((resolve) => process.once('disconnect', resolve));
-  // Ctrl-C in a terminal reaches the whole group; the parent decides when this ends.
-  process.on('SIGINT', () => undefined);
+  // Ctrl-C in a terminal, and its end, reach the whole group. The parent decides when this process ends.
+  process.on('SIGINT', () => undefined).on('SIGHUP', () => undefined);
+  process.stderr.on('error', () => undefined);
   const logger = createLogger('warn', process.stderr);
   const backend = await openBackend(readConfig(), logger, { name: 'threadlog-cli-projections' });
   try {
@@ -30,7 +32,7 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  process.stderr.write(`the projections ended: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`${printable(`the projections ended: ${error instanceof Error ? error.message : String(error)}`)}\n`);
   process.exitCode = 1;
   if (process.connected) process.disconnect();
 });

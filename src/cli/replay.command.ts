@@ -12,6 +12,7 @@ import { parseInstant } from '../platform/validation.js';
 import { ConversationReader } from '../queries/conversation.js';
 import { eventAnswer } from '../queries/history.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
+import { printable, printableJson } from './printable.js';
 import { chooseOrganization, type Session, withSession } from './session.js';
 import { counted, type Terminal } from './terminal.js';
 
@@ -141,13 +142,14 @@ async function events(
   return unreadable > 0 ? 1 : 0;
 }
 
-const asJson = (event: Recorded<DomainEvent>) => JSON.stringify({ stream: event.stream, ...eventAnswer(event) });
+const asJson = (event: Recorded<DomainEvent>) => printableJson({ stream: event.stream, ...eventAnswer(event) });
 
 function asLine({ position, stream, revision, type, metadata: { occurredAt, actor }, data }: Recorded<DomainEvent>): string {
-  return `${occurredAt}  ${position}  ${stream} ${revision}  ${type} by ${actor.type} ${actor.id}  ${JSON.stringify(data)}`;
+  const what = `${occurredAt}  ${position}  ${stream} ${revision}  ${type} by ${actor.type} ${actor.id}`;
+  return `${printable(what)}  ${printableJson(data)}`;
 }
 
 function asUnreadable({ position, stream, revision, id, type }: StoredEvent, error: Error, json: boolean): string {
-  if (json) return JSON.stringify({ stream, id, type, revision, position, unreadable: error.message });
-  return `-                         ${position}  ${stream} ${revision}  ${type} cannot be read: ${error.message}`;
+  if (json) return printableJson({ stream, id, type, revision, position, unreadable: error.message });
+  return printable(`-                         ${position}  ${stream} ${revision}  ${type} cannot be read: ${error.message}`);
 }

@@ -1,6 +1,10 @@
 import { once } from 'node:events';
+import { printable, printableJson } from './printable.js';
 
-/** Where a command writes: answers to standard output, everything else to standard error. */
+/**
+ * Where a command writes: answers to standard output, everything else to standard error. Lines may quote names and other texts of others,
+ * so all that is no part of our own text is made printable here.
+ */
 export class Terminal {
   #progress = '';
 
@@ -11,16 +15,20 @@ export class Terminal {
 
   /** A line of the answer. */
   answer(line: string): void {
-    this.#clear();
-    this.output.write(`${line}\n`);
+    this.#write(printable(line));
+  }
+
+  /** Several lines of our own, such as a command's help: nothing of others may be in them. */
+  text(lines: string): void {
+    this.#write(lines);
   }
 
   /** An answer for a program: one JSON document on one line. */
   json(value: unknown): void {
-    this.answer(JSON.stringify(value));
+    this.#write(printableJson(value));
   }
 
-  /** A part of an answer that is no lines for people; waits while whoever reads it is slow. */
+  /** A part of an answer as it is, which is printable or meant for a file; waits while whoever reads it is slow. */
   async raw(chunk: string): Promise<void> {
     if (!this.output.write(chunk)) await once(this.output, 'drain');
   }
@@ -28,9 +36,10 @@ export class Terminal {
   /** Columns with their names, or a sentence when there are no rows. */
   table(columns: readonly string[], rows: readonly (readonly string[])[], none: string): void {
     if (rows.length === 0) return this.answer(none);
-    const widths = columns.map((column, i) => Math.max(column.length, ...rows.map((row) => (row[i] ?? '').length)));
-    for (const row of [columns, ...rows])
-      this.answer(
+    const shown = rows.map((row) => row.map(printable));
+    const widths = columns.map((column, i) => Math.max(column.length, ...shown.map((row) => (row[i] ?? '').length)));
+    for (const row of [columns, ...shown])
+      this.#write(
         row
           .map((cell, i) => cell.padEnd(widths[i] ?? 0))
           .join('  ')
@@ -41,14 +50,20 @@ export class Terminal {
   /** Something to know that is no part of the answer. */
   note(line: string): void {
     this.#clear();
-    this.errors.write(`${line}\n`);
+    this.errors.write(`${printable(line)}\n`);
   }
 
   /** Replaces the line that tells how far the work is. Shown to people only: a file or a pipe gets none of it. */
-  progress(line: string): void {
+  progress(told: string): void {
+    const line = printable(told);
     if (!this.errors.isTTY || line === this.#progress) return;
     this.#progress = line;
     this.errors.write(`\r\u001b[K${line.slice(0, Math.max(this.errors.columns - 1, 20))}`);
+  }
+
+  #write(lines: string): void {
+    this.#clear();
+    this.output.write(`${lines}\n`);
   }
 
   #clear(): void {

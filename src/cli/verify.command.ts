@@ -178,5 +178,8 @@ function reportHeads({ head, heads, against }: ReturnType<HeldHeads['result']>, 
         ? `The log begins with the ${counted(against.count, 'event')} of the head that was kept.`
         : `The head that was kept is not this log's: ${against.why}.`,
     );
-  if (head !== null) terminal.answer(`The head of this log, to be kept elsewhere:\n${JSON.stringify(head)}`);
+  if (head !== null) {
+    terminal.answer('The head of this log, to be kept elsewhere:');
+    terminal.json(head);
+  }
 }

@@ -8,7 +8,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsAttributes, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsAttributes, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -19,14 +19,14 @@ import { type Company, companyAggregate, type CompanyAttribute, type CompanyEven
 
 class CreateCompanyDto {
   @IsResourceId() id!: string;
-  @IsVisibleText(200) name!: string;
+  @IsTypedText(200) name!: string;
   @IfGiven()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
   attributes?: Record<string, CompanyAttribute | null>;
 }
 
 class ChangeCompanyDto {
-  @IfGiven() @IsVisibleText(200) name?: string;
+  @IfGiven() @IsTypedText(200) name?: string;
   /** Merged; null removes one. */
   @IfGiven()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
@@ -101,7 +101,7 @@ export class CompanyController {
 
   @Put(':id')
   @Roles('admin', 'agent')
-  @Answers('Changes the named fields of a company.', { 200: dataOf(companySchema) }, { errors: ['resource_archived', 'limit_exceeded'] })
+  @Answers('Changes the named fields of a company.', { 200: dataOf(companySchema) }, { errors: ['limit_exceeded'] })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeCompanyDto,

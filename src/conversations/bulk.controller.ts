@@ -25,7 +25,18 @@ export class BulkController {
   @Answers(
     'Does one thing to up to 500 conversations, named or found by a filter; every item tells what became of it.',
     { 200: z.strictObject({ data: z.array(bulkItemSchema), meta: bulkMetaSchema }) },
-    { errors: ['unknown_assignee', 'unknown_inbox', 'unknown_canned_response', 'limit_exceeded', 'outcome_unknown'] },
+    {
+      errors: [
+        'unknown_assignee',
+        'unknown_team',
+        'unknown_inbox',
+        'unknown_canned_response',
+        'limit_exceeded',
+        'outcome_unknown',
+        'read_model_behind',
+        'stream_parked',
+      ],
+    },
   )
   async changeMany(
     @Body() body: BulkDto,

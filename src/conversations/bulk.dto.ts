@@ -1,10 +1,11 @@
 import { ArrayMaxSize, ArrayMinSize, ArrayUnique, IsArray, IsDefined, IsIn, IsObject, ValidateNested } from 'class-validator';
 import { ThreadlogError } from '../platform/errors.js';
 import { Described } from '../platform/request-schema.js';
-import { Becomes, IfGiven, instanceOf, IsAttributes, IsNested, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { Becomes, IfGiven, instanceOf, IsAttributes, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.js';
 import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
-import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus } from './conversation.js';
+import type { ConversationFilter } from '../queries/conversation-list.js';
+import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus, STATUSES } from './conversation.js';
 import { ConversationFilterDto } from './list-query.dto.js';
 
 class AssignAction extends AssignDto {
@@ -21,7 +22,8 @@ class AddTagsAction extends TagsDto {
 
 class RemoveTagAction {
   @IsIn(['removeTag']) type!: 'removeTag';
-  @IsVisibleText(MAX_TAG) tag!: string;
+  /** In whatever spelling; also `.` and `..`, which older builds took. */
+  @IsTypedText(MAX_TAG) tag!: string;
 }
 
 class SetStatusAction {
@@ -86,6 +88,16 @@ const IsAction = (): PropertyDecorator => (target, property) => {
   ValidateNested()(target, property);
 };
 
+/** Whether a filter asks for anything that some conversation may lack. A list of all values there are asks for nothing. */
+function excludesSome({ tagMatch: _how, status, priority, customAttributes, ...others }: ConversationFilter): boolean {
+  return (
+    Object.keys(others).length > 0 ||
+    Object.keys(customAttributes ?? {}).length > 0 ||
+    (status !== undefined && !STATUSES.every((one) => status.includes(one))) ||
+    (priority !== undefined && !PRIORITIES.every((one) => priority.includes(one)))
+  );
+}
+
 /** The body of POST /conversations/bulk. */
 export class BulkDto {
   /** Either these, each once, */
@@ -107,7 +119,13 @@ export class BulkDto {
       throw new ThreadlogError('validation_failed', undefined, {
         errors: [{ field: 'ids', message: ids === undefined ? 'must be there, or filter' : 'must be absent beside filter' }],
       });
-    return ids === undefined ? { filter: filter?.filter('filter.') ?? {} } : { ids };
+    if (ids !== undefined) return { ids };
+    const narrowed = filter?.filter('filter.') ?? {};
+    if (!excludesSome(narrowed))
+      throw new ThreadlogError('validation_failed', undefined, {
+        errors: [{ field: 'filter', message: 'must leave some conversations out: every one of the organization would be changed' }],
+      });
+    return { filter: narrowed };
   }
 
   command(): BulkAction {
@@ -122,6 +140,7 @@ export class BulkDto {
       case 'setCustomAttributes':
         return { type: 'change', customAttributes: action.customAttributes };
       case 'assign':
+        return { type: 'assign', ...action.assignment() };
       case 'snooze':
       case 'addTags':
       case 'removeTag':

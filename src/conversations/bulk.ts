@@ -2,7 +2,7 @@ import { Inject } from '@nestjs/common';
 import { Command, CommandBus, CommandHandler, type ICommandHandler, QueryBus } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
 import type { Position } from '../event-store/event-store.js';
-import type { CommandContext } from '../event-store/transact.js';
+import { assertNotRefused, type CommandContext } from '../event-store/transact.js';
 import { type ErrorCode, ERRORS, ThreadlogError } from '../platform/errors.js';
 import { KeptAnswers } from '../platform/idempotency.js';
 import { derivedId } from '../platform/ids.js';
@@ -10,6 +10,7 @@ import { type ConversationFilter, FindConversationIds } from '../queries/convers
 import {
   AddTags,
   AssignConversation,
+  type Assignment,
   ChangeConversation,
   type ConversationChanged,
   type ConversationChanges,
@@ -30,7 +31,7 @@ const AT_ONCE = 16;
 
 /** What is done to each conversation: one of the commands that there are for one. */
 export type BulkAction =
-  | { readonly type: 'assign'; readonly assigneeId: string | null }
+  | ({ readonly type: 'assign' } & Assignment)
   | { readonly type: 'snooze'; readonly until: string }
   | { readonly type: 'addTags'; readonly tags: readonly string[] }
   | { readonly type: 'removeTag'; readonly tag: string }
@@ -60,8 +61,8 @@ export interface BulkResult {
 /**
  * One action on many conversations. Each is a command of its own, whose id derives from this one's and the conversation's: what was done
  * before a crash is answered, and not done again, when the request comes again with its Idempotency-Key.
- * @throws ThreadlogError unknown_assignee, unknown_inbox, unknown_canned_response, limit_exceeded, revision_mismatch, with nothing done; store_unavailable when none
- * could be done, outcome_unknown when it is not known which were
+ * @throws ThreadlogError unknown_assignee, unknown_team, unknown_inbox, unknown_canned_response, resource_archived, limit_exceeded,
+ * revision_mismatch, with nothing done; store_unavailable when none could be done, outcome_unknown when it is not known which were
  */
 export class ChangeManyConversations extends Command<BulkResult> {
   constructor(
@@ -96,6 +97,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
     let kept = keyed === true ? await this.kept.find<Kept>(keptId) : undefined;
     if (kept?.result !== undefined) return { position: kept.result.position, items: kept.result.items.map(inOrder) };
     if (kept === undefined) {
+      assertNotRefused(context);
       if (context.ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'many conversations have no one revision');
       await this.assertPossible(context.organizationId, action);
       kept = { ids: await this.select(context.organizationId, selection) };
@@ -106,15 +108,15 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
     return result;
   }
 
-  /** What would be refused for every conversation is refused for the whole. */
+  /**
+   * What would be refused for every conversation is refused for the whole. An archived assignee, team or inbox is not: a conversation may
+   * have it already.
+   */
   private async assertPossible(organizationId: string, action: BulkAction): Promise<void> {
-    if (action.type === 'assign' && action.assigneeId !== null) await this.writer.assignee(organizationId, action.assigneeId);
-    if ((action.type === 'reply' || action.type === 'note') && 'cannedResponseId' in action.says) {
-      const { cannedResponseId } = action.says;
-      if ((await this.cannedResponses.content(organizationId, cannedResponseId)) === undefined)
-        throw new ThreadlogError('unknown_canned_response', `no canned response has the id ${cannedResponseId}`);
-    }
-    if (action.type === 'change' && action.inboxId !== undefined) await this.writer.inbox(organizationId, action.inboxId);
+    if (action.type === 'assign') await this.writer.named(organizationId, action);
+    if ((action.type === 'reply' || action.type === 'note') && 'cannedResponseId' in action.says)
+      await this.cannedResponses.content(organizationId, action.says.cannedResponseId);
+    if (action.type === 'change' && action.inboxId !== undefined) await this.writer.inboxExists(organizationId, action.inboxId);
   }
 
   private async select(organizationId: string, selection: BulkSelection): Promise<readonly string[]> {
@@ -128,7 +130,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
   private commandFor(context: CommandContext, keyName: string, id: string, action: BulkAction): Command<ConversationChanged> {
     switch (action.type) {
       case 'assign':
-        return new AssignConversation(context, id, action.assigneeId);
+        return new AssignConversation(context, id, action);
       case 'snooze':
         return new SnoozeConversation(context, id, action.until);
       case 'addTags':

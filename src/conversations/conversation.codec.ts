@@ -8,6 +8,7 @@ const priority = z.enum(['urgent', 'high', 'normal', 'low']);
 const reason = z.enum(['visitor_message', 'agent', 'automation', 'snooze_elapsed', 'import']);
 const assignee = z.object({ id: z.string(), type: z.enum(['agent', 'team']), name: z.string() });
 const team = z.object({ id: z.string(), name: z.string() }).nullable();
+const takenOff = z.enum(['asked', 'archived']);
 const author = z.object({ type: z.enum(['agent', 'apiKey', 'automation']), id: z.string(), name: z.string() });
 const message = z.object({
   messageId: z.string(),
@@ -38,7 +39,8 @@ export const conversationCodec = schemaCodec<ConversationEvent>(
     ConversationStatusChanged: [z.object({ from: status, to: status.exclude(['snoozed']), reason, episode: revision })],
     ConversationSnoozed: [z.object({ from: status, until: z.string(), reason })],
     ConversationAssigned: [z.object({ assignee, team })],
-    ConversationUnassigned: [z.object({ previous: assignee, team, reason: z.enum(['asked', 'archived']) })],
+    ConversationUnassigned: [z.object({ previous: assignee, team, reason: takenOff })],
+    ConversationTeamChanged: [z.object({ from: team, to: team, reason: takenOff })],
     TagsAdded: [z.object({ tags: z.array(z.string()) })],
     TagRemoved: [z.object({ tag: z.string() })],
     SubjectChanged: [z.object({ subject: sealed.nullable() })],

@@ -1,17 +1,17 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
-import { companyAggregate } from '../companies/company.js';
-import { aside, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
-import { inboxAggregate } from '../inboxes/inbox.js';
+import { aside, assertNotRefused, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
+import { type Inbox, inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { ThreadlogError } from '../platform/errors.js';
+import { KeptAnswers } from '../platform/idempotency.js';
 import { derivedId, type Ids, IDS } from '../platform/ids.js';
 import type { DataKey } from '../platform/sealing.js';
 import { textFault } from '../platform/validation.js';
 import { VisitorKeys } from '../platform/visitor-keys.js';
-import { assigneeAggregate } from '../team/assignee.js';
-import { VisitorDirectory } from '../visitors/visitor.directory.js';
+import { assigneeAggregate, type AssigneeState } from '../team/assignee.js';
+import { type KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
 import type { PlainVisitor } from '../visitors/visitor.opening.js';
 import * as conversation from './conversation.js';
 import type { Author, Channel, Conversation, ConversationEvent, Decision, Priority, SettableStatus } from './conversation.js';
@@ -26,7 +26,7 @@ export interface ConversationChanged extends Transacted<Conversation, Conversati
   readonly id: string;
 }
 
-/** What commands on conversations share: the visitor's key, the names of those who act, and the trip to the log. */
+/** What commands on conversations share: the visitor's key, what they name, and the trip to the log. */
 export class ConversationWriter {
   constructor(
     private readonly transactor: Transactor,
@@ -34,55 +34,63 @@ export class ConversationWriter {
   ) {}
 
   /**
-   * Runs a decision on a conversation. `decide` gets the visitor's key for what it must seal, and the assignees that may not keep a
-   * reopened conversation. A visitor who acts reaches its own conversations alone, and counts their revisions as it is shown them.
+   * Runs a decision on a conversation. A visitor who acts reaches its own conversations alone, and counts their revisions as it is shown them.
+   * @param decide gets the time (ms)
+   * @throws ThreadlogError not_found and what the decision throws
    */
-  change(
-    context: CommandContext,
-    id: string,
-    decide: (key: DataKey, archived: ReadonlySet<string>) => (now: number) => Decision,
-  ): Promise<ConversationChanged> {
-    return this.changeWith(context, id, NOTHING, decide);
+  change(context: CommandContext, id: string, decide: (now: number) => Decision): Promise<ConversationChanged> {
+    return this.changeWith(context, id, NOTHING, (_, now) => decide(now));
   }
 
   /**
-   * As change(), with what `prepare` fetches for the decision: each time that it is decided, and not at all for a command that was answered
-   * before.
+   * As change(), for a decision that needs more than the state.
+   * @param prepare fetches and checks it: each time that it is decided, and not at all for a command that was answered before
    */
   async changeWith<T>(
     context: CommandContext,
     id: string,
-    prepare: () => Promise<T>,
-    decide: (key: DataKey, archived: ReadonlySet<string>, prepared: T) => (now: number) => Decision,
+    prepare: (state: Conversation) => Promise<T>,
+    decide: (prepared: T, now: number) => Decision,
   ): Promise<ConversationChanged> {
     // A conversation's visitor never changes, so any memory of it will do here.
     const known = await this.transactor.load(conversation.conversationAggregate, context.organizationId, id, Infinity);
     if (known === undefined || !isFor(context, known.state)) throw new ThreadlogError('not_found');
     const { keyId } = known.state;
-    const key = await this.keys.find(context.organizationId, keyId);
-    if (key === undefined) throw new ThreadlogError('visitor_erased');
     const { ifMatch, ...command } = context;
     const byVisitor = context.actor.type === 'visitor';
     const done = await this.transactor.transact(
       conversation.conversationAggregate,
       id,
       byVisitor ? { ...command, keyId } : { ...context, keyId },
-      (state, { archived, prepared }: { archived: ReadonlySet<string>; prepared: T }, now) => {
+      (state, prepared: T, now) => {
         const { revision } = state.shown;
         if (byVisitor && ifMatch !== undefined && ifMatch !== revision)
           throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
-        return decide(key, archived, prepared)(now)(state);
+        return decide(prepared, now)(state);
       },
-      async (state) => ({ prepared: await prepare(), archived: await this.archivedAssignee(context.organizationId, state) }),
+      prepare,
     );
     return { ...done, id };
   }
 
-  /** Only a conversation that may be reopened needs to know. */
-  private async archivedAssignee(organizationId: string, state: Conversation): Promise<ReadonlySet<string>> {
-    if (state.status !== 'resolved' || state.assignee === null) return NOBODY;
-    const assignee = await this.transactor.load(assigneeAggregate, organizationId, state.assignee.id, SETTINGS_MAX_AGE_MS);
-    return assignee?.state.archived === true ? new Set([state.assignee.id]) : NOBODY;
+  /** What seals the words of a conversation. @throws ThreadlogError visitor_erased */
+  async key(organizationId: string, { keyId }: Conversation): Promise<DataKey> {
+    const key = await this.keys.find(organizationId, keyId);
+    if (key === undefined) throw new ThreadlogError('visitor_erased');
+    return key;
+  }
+
+  /** Which of a conversation's assignee and team are archived. Nothing is looked up for one that is open, since it cannot become so. */
+  async archived(organizationId: string, { status, assignee, team }: Conversation): Promise<ReadonlySet<string>> {
+    if (status === 'open') return NOBODY;
+    const ids = [...new Set([assignee, team].flatMap((one) => one?.id ?? []))];
+    const found = await Promise.all(ids.map((id) => this.agentOrTeam(organizationId, id)));
+    return new Set(ids.filter((_, index) => found[index]?.archived === true));
+  }
+
+  /** An agent or a team, archived ones too. */
+  async agentOrTeam(organizationId: string, id: string, maxAgeMs = SETTINGS_MAX_AGE_MS): Promise<AssigneeState | undefined> {
+    return (await this.transactor.load(assigneeAggregate, organizationId, id, maxAgeMs))?.state;
   }
 
   /** The agent or the key that acts, with the name it has now, which its messages keep. */
@@ -93,17 +101,52 @@ export class ConversationWriter {
     return { type: 'agent', id, name: agent?.state.name ?? id };
   }
 
-  /** @throws ThreadlogError unknown_assignee, also for an archived one */
-  async assignee(organizationId: string, id: string): Promise<conversation.Assignee> {
-    const found = await this.transactor.load(assigneeAggregate, organizationId, id, SETTINGS_MAX_AGE_MS);
-    if (found === undefined || found.state.archived) throw new ThreadlogError('unknown_assignee', `no agent or team has the id ${id}`);
-    return { id, type: found.state.type, name: found.state.name };
+  /**
+   * Whom an assignment names, archived ones too.
+   * @throws ThreadlogError unknown_assignee, unknown_team, validation_failed for a team that is assigned beside another one
+   */
+  async named(organizationId: string, { assigneeId, teamId }: Assignment): Promise<NamedAssignment> {
+    const [assignee, team] = await Promise.all(
+      [assigneeId, teamId].map((id) => (typeof id === 'string' ? this.agentOrTeam(organizationId, id) : undefined)),
+    );
+    if (typeof assigneeId === 'string') {
+      if (assignee === undefined) throw new ThreadlogError('unknown_assignee', `no agent or team has the id ${assigneeId}`);
+      if (assignee.type === 'team' && teamId !== undefined && teamId !== assigneeId)
+        throw new ThreadlogError('validation_failed', undefined, {
+          errors: [{ field: 'teamId', message: 'must be absent beside an assigneeId that is a team, or the same' }],
+        });
+    }
+    if (typeof teamId === 'string' && team?.type !== 'team') throw new ThreadlogError('unknown_team', `no team has the id ${teamId}`);
+    return {
+      ...(assigneeId === undefined ? {} : { assignee: nameOf(assigneeId, assignee) }),
+      ...(teamId === undefined ? {} : { team: nameOf(teamId, team) }),
+    };
   }
 
-  /** @throws ThreadlogError unknown_inbox, also for an archived one */
-  async inbox(organizationId: string, id: string): Promise<string> {
+  /**
+   * Whom an assignment names, for a conversation as it is: who has it already may be archived.
+   * @throws ThreadlogError what named() throws, resource_archived
+   */
+  async assignment(organizationId: string, asked: Assignment, current: Conversation): Promise<NamedAssignment> {
+    const { assignee, team } = await this.named(organizationId, asked);
+    for (const [one, has] of [
+      [assignee, current.assignee],
+      [team, current.team],
+    ] as const)
+      if (one?.archived === true && one.id !== has?.id) throw resourceArchived(one.type, one.id);
+    return { ...(assignee === undefined ? {} : { assignee }), ...(team === undefined ? {} : { team }) };
+  }
+
+  /** @throws ThreadlogError unknown_inbox */
+  async inboxExists(organizationId: string, id: string): Promise<Inbox> {
     const found = await this.transactor.load(inboxAggregate, organizationId, id, SETTINGS_MAX_AGE_MS);
-    if (found === undefined || found.state.archived) throw new ThreadlogError('unknown_inbox', `no inbox has the id ${id}`);
+    if (found === undefined) throw new ThreadlogError('unknown_inbox', `no inbox has the id ${id}`);
+    return found.state;
+  }
+
+  /** The id of an inbox that a conversation may go to. @throws ThreadlogError unknown_inbox, resource_archived */
+  async inbox(organizationId: string, id: string): Promise<string> {
+    if ((await this.inboxExists(organizationId, id)).archived) throw resourceArchived('inbox', id);
     return id;
   }
 
@@ -112,12 +155,6 @@ export class ConversationWriter {
     const inboxId = organization?.state.defaultInboxId;
     if (inboxId === undefined || inboxId === null) throw new ThreadlogError('unknown_inbox', 'the organization has no default inbox');
     return inboxId;
-  }
-
-  /** @throws ThreadlogError unknown_company */
-  async company(organizationId: string, id: string): Promise<void> {
-    const found = await this.transactor.load(companyAggregate, organizationId, id, SETTINGS_MAX_AGE_MS);
-    if (found === undefined || found.state.archived) throw new ThreadlogError('unknown_company', `no company has the id ${id}`);
   }
 
   /** @throws ThreadlogError unknown_conversation */
@@ -147,6 +184,33 @@ export class ConversationWriter {
 const NOBODY: ReadonlySet<string> = new Set();
 const NOTHING = () => Promise.resolve(undefined);
 
+const resourceArchived = (what: 'agent' | 'team' | 'inbox', id: string) =>
+  new ThreadlogError('resource_archived', `the ${what} ${id} is archived`);
+
+/** What a request says of who has a conversation and in which team's queue it is; null takes it off, absent leaves it. */
+export interface Assignment {
+  /** An agent's or a team's id. */
+  readonly assigneeId?: string | null;
+  readonly teamId?: string | null;
+}
+
+interface NamedAssignee extends conversation.Assignee {
+  readonly archived: boolean;
+}
+
+/** An assignment with what its ids name. */
+export interface NamedAssignment {
+  readonly assignee?: NamedAssignee | null;
+  readonly team?: NamedAssignee | null;
+}
+
+function nameOf(id: string | null, state: AssigneeState | undefined): NamedAssignee | null {
+  return id === null || state === undefined ? null : { id, type: state.type, name: state.name, archived: state.archived };
+}
+
+const asAssignee = (named: NamedAssignee | null | undefined) => named && { id: named.id, type: named.type, name: named.name };
+const asTeam = (named: NamedAssignee | null | undefined) => named && { id: named.id, name: named.name };
+
 /** Whether a conversation is there for the one who acts: all of them for the team, its own for a visitor. */
 const isFor = ({ actor }: CommandContext, state: Conversation) => actor.type !== 'visitor' || actor.id === state.visitorId;
 
@@ -163,8 +227,14 @@ export interface OpeningInput {
   readonly as: 'visitor' | 'agent';
 }
 
+/** A conversation that was opened. */
+export interface ConversationOpened extends ConversationChanged {
+  /** The visitor's keys that were given and left to the visitors whose they are. */
+  readonly left: readonly KeyLeft[];
+}
+
 /** Opens a conversation with its first message, for a visitor that is found or made. */
-export class OpenConversation extends Command<ConversationChanged> {
+export class OpenConversation extends Command<ConversationOpened> {
   constructor(
     readonly context: CommandContext,
     readonly keyName: string,
@@ -180,24 +250,29 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     @Inject(ConversationWriter) private readonly writer: ConversationWriter,
     @Inject(VisitorDirectory) private readonly visitors: VisitorDirectory,
     @Inject(VisitorKeys) private readonly keys: VisitorKeys,
+    @Inject(KeptAnswers) private readonly kept: KeptAnswers,
     @Inject(IDS) private readonly ids: Ids,
   ) {}
 
-  async execute({ context, keyName, input }: OpenConversation): Promise<ConversationChanged> {
-    const { organizationId } = context;
-    const id = derivedId('conversation', context.commandId);
+  async execute({ context, keyName, input }: OpenConversation): Promise<ConversationOpened> {
+    const { organizationId, commandId, requestHash } = context;
+    const id = derivedId('conversation', commandId);
+    const leftId = derivedId('keys left', commandId, requestHash);
     // A retry finds what it made, and leaves the visitor as others have changed it since.
     const made = context.keyed === true ? await this.writer.opened(context, id) : undefined;
-    if (made !== undefined) return made;
-    // Everything that may be refused is looked at before anything is written.
+    if (made !== undefined) return { ...made, left: (await this.kept.find<Left>(leftId))?.left.map(fieldFirst) ?? [] };
+    // Everything that may be refused is looked at before anything is written; the visitor's company by the directory.
+    assertNotRefused(context);
     if (context.ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new conversation has no revision yet');
     const inboxId =
       input.inboxId === undefined ? await this.writer.defaultInbox(organizationId) : await this.writer.inbox(organizationId, input.inboxId);
-    if (typeof input.visitor.companyId === 'string') await this.writer.company(organizationId, input.visitor.companyId);
     if (input.previousConversationId !== undefined) await this.writer.previous(context, input.previousConversationId);
     const author = input.as === 'agent' ? await this.writer.author(context, keyName) : undefined;
 
     const visitor = await this.visitors.resolve(aside(context), input.visitor);
+    const { left } = visitor;
+    // The log does not hold them. Kept before the conversation is there: a retry that finds it has to find them too.
+    if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, requestHash, { left });
     const { keyId, key } = await this.keys.make(organizationId, visitor.visitorId);
     const message = sealMessage(key, this.ids.next(), input.message);
     const { companyId } = visitor.state;
@@ -212,9 +287,17 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
       ...(input.previousConversationId === undefined ? {} : { previousConversationId: input.previousConversationId }),
     };
     const first = author === undefined ? conversation.receive(message) : conversation.reply(message, author);
-    return this.writer.open(context, id, keyId, conversation.inTurn(conversation.open(opening), first));
+    const opened = await this.writer.open(context, id, keyId, conversation.inTurn(conversation.open(opening), first));
+    return { ...opened, left };
   }
 }
+
+/** What is kept of a keyed opening. */
+interface Left {
+  readonly left: readonly KeyLeft[];
+}
+/** As it was answered first: what is kept as jsonb comes back with its names in another order. */
+const fieldFirst = ({ field, code }: KeyLeft): KeyLeft => ({ field, code });
 
 /** Says what a canned response says in the conversation at the moment of the decision. */
 export interface CannedResponseUse {
@@ -223,7 +306,7 @@ export interface CannedResponseUse {
 
 /**
  * An agent's public reply or internal note, with a status to set in the same append.
- * @throws ThreadlogError unknown_canned_response, also for an archived one; unsendable_message when it renders to nothing or to too much
+ * @throws ThreadlogError unknown_canned_response, resource_archived; unsendable_message when it renders to nothing or to too much
  */
 export class ReplyToConversation extends Command<ConversationChanged> {
   constructor(
@@ -247,14 +330,21 @@ export class ReplyToConversationHandler implements ICommandHandler<ReplyToConver
   ) {}
 
   async execute({ context, keyName, id, type, message, status }: ReplyToConversation): Promise<ConversationChanged> {
+    const { organizationId } = context;
     const author = await this.writer.author(context, keyName);
     const messageId = this.ids.next();
     const speak = type === 'note' ? conversation.addNote : conversation.reply;
-    const said = () => ('cannedResponseId' in message ? this.rendered(context, id, message, author) : Promise.resolve(message));
-    return this.writer.changeWith(context, id, said, (key, archived, what) => {
-      const sealed = sealMessage(key, messageId, what);
-      return () => speak(sealed, author, status, archived);
-    });
+    return this.writer.changeWith(
+      context,
+      id,
+      async (state) => {
+        const key = await this.writer.key(organizationId, state);
+        const said = 'cannedResponseId' in message ? await this.rendered(context, id, message, author) : message;
+        const gone = status === 'open' ? await this.writer.archived(organizationId, state) : NOBODY;
+        return { sealed: sealMessage(key, messageId, said), gone };
+      },
+      ({ sealed, gone }) => speak(sealed, author, status, gone),
+    );
   }
 
   private async rendered(
@@ -265,7 +355,6 @@ export class ReplyToConversationHandler implements ICommandHandler<ReplyToConver
   ): Promise<MessageInput> {
     const { organizationId } = context;
     const content = await this.cannedResponses.content(organizationId, cannedResponseId);
-    if (content === undefined) throw new ThreadlogError('unknown_canned_response', `no canned response has the id ${cannedResponseId}`);
     const rendered = await this.cannedResponses.render(organizationId, content, id, author.name);
     if (rendered === undefined) throw new ThreadlogError('not_found');
     const fault = textFault(rendered.text, MAX_CONTENT);
@@ -293,20 +382,29 @@ export class ReceiveMessageHandler implements ICommandHandler<ReceiveMessage> {
   ) {}
 
   async execute({ context, id, message }: ReceiveMessage): Promise<ConversationChanged> {
+    const { organizationId } = context;
     const messageId = this.ids.next();
-    return this.writer.change(context, id, (key, archived) => {
-      const sealed = sealMessage(key, messageId, message);
-      return () => conversation.receive(sealed, archived);
-    });
+    return this.writer.changeWith(
+      context,
+      id,
+      async (state) => {
+        const key = await this.writer.key(organizationId, state);
+        return { sealed: sealMessage(key, messageId, message), gone: await this.writer.archived(organizationId, state) };
+      },
+      ({ sealed, gone }) => conversation.receive(sealed, gone),
+    );
   }
 }
 
+/**
+ * Says who has a conversation, in which team's queue it is, or both.
+ * @throws ThreadlogError unknown_assignee, unknown_team, resource_archived, conversation_closed, validation_failed for two teams
+ */
 export class AssignConversation extends Command<ConversationChanged> {
   constructor(
     readonly context: CommandContext,
     readonly id: string,
-    /** An agent's or a team's id; null unassigns. */
-    readonly assigneeId: string | null,
+    readonly to: Assignment,
   ) {
     super();
   }
@@ -316,9 +414,45 @@ export class AssignConversation extends Command<ConversationChanged> {
 export class AssignConversationHandler implements ICommandHandler<AssignConversation> {
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
-  async execute({ context, id, assigneeId }: AssignConversation): Promise<ConversationChanged> {
-    const assignee = assigneeId === null ? null : await this.writer.assignee(context.organizationId, assigneeId);
-    return this.writer.change(context, id, () => () => conversation.assign(assignee));
+  execute({ context, id, to }: AssignConversation): Promise<ConversationChanged> {
+    return this.writer.changeWith(
+      context,
+      id,
+      (state) => this.writer.assignment(context.organizationId, to, state),
+      ({ assignee, team }) => conversation.assign(asAssignee(assignee), asTeam(team)),
+    );
+  }
+}
+
+/**
+ * Takes an agent or a team that is archived off a conversation that has not ended. What is back from the archive by then keeps it, and the
+ * command changes nothing.
+ */
+export class TakeOffArchived extends Command<ConversationChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly assigneeId: string,
+  ) {
+    super();
+  }
+}
+
+@CommandHandler(TakeOffArchived)
+export class TakeOffArchivedHandler implements ICommandHandler<TakeOffArchived> {
+  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
+
+  execute({ context, id, assigneeId }: TakeOffArchived): Promise<ConversationChanged> {
+    return this.writer.changeWith(
+      context,
+      id,
+      async () => {
+        // From the log: memory may hold as archived what is back and was assigned since.
+        const found = await this.writer.agentOrTeam(context.organizationId, assigneeId, 0);
+        return found?.archived === true ? new Set([assigneeId]) : NOBODY;
+      },
+      (gone) => conversation.takeOffArchived(gone),
+    );
   }
 }
 
@@ -338,7 +472,7 @@ export class SnoozeConversationHandler implements ICommandHandler<SnoozeConversa
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
   execute({ context, id, until }: SnoozeConversation): Promise<ConversationChanged> {
-    return this.writer.change(context, id, () => (now) => conversation.snooze(until, now));
+    return this.writer.change(context, id, (now) => conversation.snooze(until, now));
   }
 }
 
@@ -361,7 +495,12 @@ export class WakeConversationHandler implements ICommandHandler<WakeConversation
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
   execute({ context, id, snoozeRevision, firedAt }: WakeConversation): Promise<ConversationChanged> {
-    return this.writer.change(context, id, () => () => conversation.wake(snoozeRevision, firedAt));
+    return this.writer.changeWith(
+      context,
+      id,
+      (state) => this.writer.archived(context.organizationId, state),
+      (gone) => conversation.wake(snoozeRevision, firedAt, gone),
+    );
   }
 }
 
@@ -380,7 +519,7 @@ export class AddTagsHandler implements ICommandHandler<AddTags> {
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
   execute({ context, id, tags }: AddTags): Promise<ConversationChanged> {
-    return this.writer.change(context, id, () => () => conversation.addTags(tags));
+    return this.writer.change(context, id, () => conversation.addTags(tags));
   }
 }
 
@@ -399,7 +538,7 @@ export class RemoveTagHandler implements ICommandHandler<RemoveTag> {
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
   execute({ context, id, tag }: RemoveTag): Promise<ConversationChanged> {
-    return this.writer.change(context, id, () => () => conversation.removeTag(tag));
+    return this.writer.change(context, id, () => conversation.removeTag(tag));
   }
 }
 
@@ -427,19 +566,35 @@ export class ChangeConversation extends Command<ConversationChanged> {
 export class ChangeConversationHandler implements ICommandHandler<ChangeConversation> {
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
-  async execute({ context, id, changes }: ChangeConversation): Promise<ConversationChanged> {
+  execute({ context, id, changes }: ChangeConversation): Promise<ConversationChanged> {
+    return this.writer.changeWith(
+      context,
+      id,
+      (state) => this.decisions(context.organizationId, changes, state),
+      (decisions) => conversation.inTurn(conversation.ifExists, ...decisions),
+    );
+  }
+
+  private async decisions(organizationId: string, changes: ConversationChanges, state: Conversation): Promise<readonly Decision[]> {
     const { status, subject, priority, customAttributes, inboxId } = changes;
-    if (inboxId !== undefined) await this.writer.inbox(context.organizationId, inboxId);
-    return this.writer.change(context, id, (key, archived) => () => {
-      const decisions: Decision[] = [];
-      if (subject !== undefined) decisions.push(conversation.changeSubject(subject === null ? null : sealSubject(key, subject)));
-      if (priority !== undefined) decisions.push(conversation.changePriority(priority));
-      if (customAttributes !== undefined) decisions.push(conversation.changeCustomAttributes(sealAttributes(key, customAttributes)));
-      if (inboxId !== undefined) decisions.push(conversation.changeInbox(inboxId));
-      // Last, so that closing and changing at once is allowed.
-      if (status !== undefined) decisions.push(conversation.setStatus(status, 'agent', archived));
-      return conversation.inTurn(conversation.ifExists, ...decisions);
-    });
+    const decisions: Decision[] = [];
+    if (subject !== undefined)
+      decisions.push(
+        conversation.changeSubject(subject === null ? null : sealSubject(await this.writer.key(organizationId, state), subject)),
+      );
+    if (priority !== undefined) decisions.push(conversation.changePriority(priority));
+    if (customAttributes !== undefined)
+      decisions.push(conversation.changeCustomAttributes(sealAttributes(await this.writer.key(organizationId, state), customAttributes)));
+    if (inboxId !== undefined) {
+      if (inboxId !== state.inboxId) await this.writer.inbox(organizationId, inboxId);
+      decisions.push(conversation.changeInbox(inboxId));
+    }
+    // Last, so that closing and changing at once is allowed.
+    if (status !== undefined) {
+      const gone = status === 'open' ? await this.writer.archived(organizationId, state) : NOBODY;
+      decisions.push(conversation.setStatus(status, 'agent', gone));
+    }
+    return decisions;
   }
 }
 
@@ -448,7 +603,8 @@ export class RateConversation extends Command<ConversationChanged> {
     readonly context: CommandContext,
     readonly id: string,
     readonly rating: number,
-    readonly comment?: string,
+    /** Absent keeps the comment that the episode's rating has, null removes it. */
+    readonly comment?: string | null,
   ) {
     super();
   }
@@ -459,10 +615,11 @@ export class RateConversationHandler implements ICommandHandler<RateConversation
   constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
 
   execute({ context, id, rating, comment }: RateConversation): Promise<ConversationChanged> {
-    return this.writer.change(
+    return this.writer.changeWith(
       context,
       id,
-      (key) => () => conversation.rate(rating, comment === undefined ? undefined : sealComment(key, comment)),
+      async (state) => (typeof comment === 'string' ? sealComment(await this.writer.key(context.organizationId, state), comment) : comment),
+      (sealed) => conversation.rate(rating, sealed),
     );
   }
 }
@@ -473,6 +630,7 @@ export const conversationCommandHandlers = [
   ReplyToConversationHandler,
   ReceiveMessageHandler,
   AssignConversationHandler,
+  TakeOffArchivedHandler,
   SnoozeConversationHandler,
   WakeConversationHandler,
   AddTagsHandler,

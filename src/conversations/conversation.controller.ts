@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import { ArrayMaxSize, ArrayMinSize, IsArray, IsDefined, IsIn, IsInt, IsOptional, Matches, Max, Min, ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
+import { Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -15,10 +15,12 @@ import {
   IsInstant,
   IsNested,
   IsResourceId,
+  IsTag,
   IsVisibleText,
   Limit,
   limited,
   parseInstant,
+  RESOURCE_ID_RULE,
 } from '../platform/validation.js';
 import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from '../queries/conversation.js';
 import { ListConversations } from '../queries/conversation-list.js';
@@ -26,6 +28,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { ReadModel } from '../queries/read-model.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
+import type { KeyLeft } from '../visitors/visitor.directory.js';
 import {
   type ConversationAnswer,
   conversationSchema,
@@ -37,6 +40,7 @@ import {
 import {
   AddTags,
   AssignConversation,
+  type Assignment,
   type CannedResponseUse,
   ChangeConversation,
   type ConversationChanged,
@@ -121,9 +125,20 @@ class ReceiveDto {
   @IsDefined() @IsMessage() message!: MessageDto;
 }
 
+/** One of the two must be there; what is absent stays as it is. */
 export class AssignDto {
   /** An agent's or a team's id; null unassigns. */
-  @ValidateIf((body: AssignDto) => body.assigneeId !== null) @IsResourceId() assigneeId!: string | null;
+  @ValidateIf((body: AssignDto) => body.assigneeId !== null && !(body.assigneeId === undefined && body.teamId !== undefined))
+  @IsResourceId({ message: `assigneeId must be there, or teamId; an id ${RESOURCE_ID_RULE}` })
+  assigneeId?: string | null;
+  /** The team whose queue the conversation is put into; null takes it out of its queue. */
+  @ValidateIf((body: AssignDto) => body.teamId !== null && body.teamId !== undefined) @IsResourceId() teamId?: string | null;
+
+  /** Without what else a body that holds these two may hold. */
+  assignment(): Assignment {
+    const { assigneeId, teamId } = this;
+    return { ...(assigneeId === undefined ? {} : { assigneeId }), ...(teamId === undefined ? {} : { teamId }) };
+  }
 }
 
 export class SnoozeDto {
@@ -134,12 +149,13 @@ export class SnoozeDto {
 }
 
 export class TagsDto {
-  @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsVisibleText(MAX_TAG, { each: true }) tags!: string[];
+  @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsTag(MAX_TAG, { each: true }) tags!: string[];
 }
 
 class RateDto {
   @IsInt() @Min(1) @Max(5) rating!: number;
-  @IfGiven() @IsVisibleText(5_000) comment?: string;
+  /** Absent keeps the comment of the rating that is changed; null removes it. */
+  @IsOptional() @IsVisibleText(5_000) comment?: string | null;
 }
 
 class ChangeDto {
@@ -197,17 +213,9 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Opens a conversation with its first message.',
-    { 201: dataOf(conversationSchema) },
+    { 201: dataAndWarningsOf(conversationSchema) },
     {
-      errors: [
-        'unknown_inbox',
-        'unknown_company',
-        'unknown_conversation',
-        'visitor_conflict',
-        'visitor_erased',
-        'resource_archived',
-        'limit_exceeded',
-      ],
+      errors: ['unknown_inbox', 'unknown_company', 'unknown_conversation', 'visitor_erased', 'limit_exceeded'],
       visitor: { 201: dataOf(visitorConversationSchema) },
     },
   )
@@ -215,7 +223,7 @@ export class ConversationController {
     @Body() body: OpenConversationDto,
     @Req() request: FastifyRequest,
     @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer }> {
+  ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer; warnings?: readonly KeyLeft[] }> {
     if (isVisitor(request)) return this.forVisitor.open(request, reply, body);
     const { as = 'visitor', visitor, ...input } = body;
     if (visitor === undefined || visitor === null)
@@ -230,7 +238,7 @@ export class ConversationController {
     void reply.header('location', `/api/support/conversations/${changed.id}`);
     const messages = [await this.reader.message(context.organizationId, changed, body.message)];
     const { lastMessage: _lastMessage, ...summary } = await this.reader.summary(context.organizationId, changed);
-    return { data: { ...summary, messages } };
+    return { data: { ...summary, messages }, ...(changed.left.length === 0 ? {} : { warnings: changed.left }) };
   }
 
   @Get()
@@ -305,7 +313,6 @@ export class ConversationController {
         'visitor_erased',
         'limit_exceeded',
         'unknown_canned_response',
-        'resource_archived',
         'unsendable_message',
       ],
     },
@@ -373,11 +380,9 @@ export class ConversationController {
   @Roles('admin', 'agent')
   @KeyInLog()
   @Answers(
-    'Assigns an agent or a team, or nobody.',
+    "Assigns an agent, a team or nobody, and puts a conversation into a team's queue or takes it out.",
     { 200: dataOf(conversationSummarySchema) },
-    {
-      errors: ['transition_not_allowed', 'conversation_closed', 'unknown_assignee'],
-    },
+    { errors: ['conversation_closed', 'unknown_assignee', 'unknown_team'] },
   )
   async assign(
     @Param('id') id: string,
@@ -385,7 +390,7 @@ export class ConversationController {
     @Req() request: FastifyRequest,
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<{ data: ConversationSummary }> {
-    return this.changed(reply, request, this.commands.execute(new AssignConversation(commandContext(request), id, body.assigneeId)));
+    return this.changed(reply, request, this.commands.execute(new AssignConversation(commandContext(request), id, body.assignment())));
   }
 
   @Post(':id/snooze')
@@ -412,13 +417,7 @@ export class ConversationController {
   @HttpCode(200)
   @Roles('admin', 'agent')
   @KeyInLog()
-  @Answers(
-    'Adds tags.',
-    { 200: dataOf(conversationSummarySchema) },
-    {
-      errors: ['transition_not_allowed', 'conversation_closed', 'limit_exceeded'],
-    },
-  )
+  @Answers('Adds tags.', { 200: dataOf(conversationSummarySchema) }, { errors: ['conversation_closed', 'limit_exceeded'] })
   async addTags(
     @Param('id') id: string,
     @Body() body: TagsDto,
@@ -431,7 +430,7 @@ export class ConversationController {
   @Delete(':id/tags/:tag')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Removes a tag.', { 200: dataOf(conversationSummarySchema) }, { errors: ['transition_not_allowed', 'conversation_closed'] })
+  @Answers('Removes a tag.', { 200: dataOf(conversationSummarySchema) }, { errors: ['conversation_closed'] })
   async removeTag(
     @Param('id') id: string,
     @Param('tag') tag: string,

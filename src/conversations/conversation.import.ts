@@ -2,15 +2,17 @@ import { z } from 'zod';
 import { metadataOf } from '../event-store/aggregate.js';
 import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
 import type { CommandContext, Transacted, Transactor } from '../event-store/transact.js';
+import { emailKey, isEmailAddress } from '../platform/email-address.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { derivedId, type Ids } from '../platform/ids.js';
 import type { DataKey } from '../platform/sealing.js';
 import { parseStrictJson } from '../platform/strict-json.js';
-import { isEmailAddress, isHttpUrl, parseInstant, RESOURCE_ID, RESOURCE_ID_RULE, textFault } from '../platform/validation.js';
+import { isHttpUrl, parseInstant, RESOURCE_ID, RESOURCE_ID_RULE, textFault } from '../platform/validation.js';
+import { typedText } from '../platform/unseen-characters.js';
 import { keyedHash, visitorKeyId, type VisitorKeys } from '../platform/visitor-keys.js';
 import type { StreamAgentDirectory } from '../team/agent-directory.js';
-import { createVisitor, normalizeEmail, visitorAggregate } from '../visitors/visitor.js';
-import type { VisitorDirectory } from '../visitors/visitor.directory.js';
+import { createVisitor, visitorAggregate } from '../visitors/visitor.js';
+import type { KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
 import { sealVisitor } from '../visitors/visitor.opening.js';
 import type { ConversationWriter } from './conversation.commands.js';
 import * as conversation from './conversation.js';
@@ -26,6 +28,9 @@ const MAX_TURNS = 100_000;
 
 const visible = (max: number) =>
   z.string().refine((text) => textFault(text, max) === undefined, `must be a text of 1 to ${max} visible characters`);
+/** Kept as the file has it until it is written: a dialogue is recognized by what the file says. */
+const typed = (max: number) =>
+  z.string().refine((text) => textFault(typedText(text), max) === undefined, `must be a text of 1 to ${max} visible characters`);
 const resourceId = z.string().regex(RESOURCE_ID, RESOURCE_ID_RULE);
 const instant = z
   .string()
@@ -49,7 +54,7 @@ const visitor = z.strictObject({
     .max(320)
     .refine((text) => isEmailAddress(text), 'must be an e-mail address')
     .optional(),
-  name: visible(200).optional(),
+  name: typed(200).optional(),
   phone: visible(50).optional(),
   avatarUrl: z
     .string()
@@ -69,7 +74,8 @@ const turn = z
   })
   .refine(({ from, agentId }) => from !== 'visitor' || agentId === undefined, 'a turn of the visitor has no agentId');
 
-const tags = z.array(visible(MAX_TAG)).max(conversation.MAX_TAGS);
+const tag = typed(MAX_TAG).refine((text) => !['.', '..'].includes(typedText(text)), 'must not be . or .., which no address can name');
+const tags = z.array(tag).max(conversation.MAX_TAGS);
 
 /** One line of an import file. docs/import.md explains it; a field that is not here makes the line a bad one. */
 const schema = z.strictObject({
@@ -118,7 +124,7 @@ export function readDialogue(line: string, now: number): Dialogue {
     );
   }
   // Each is within the limit by itself. What the conversation would refuse is refused here, before its visitor is made.
-  if (new Set([...(parsed.data.topics ?? []), ...(parsed.data.tags ?? [])]).size > conversation.MAX_TAGS)
+  if (new Set([...(parsed.data.topics ?? []), ...(parsed.data.tags ?? [])].map(typedText)).size > conversation.MAX_TAGS)
     throw new BadDialogue(`topics and tags: must be at most ${conversation.MAX_TAGS} together`);
   assertInOrder(parsed.data, now);
   return parsed.data;
@@ -148,7 +154,14 @@ function assertInOrder({ createdAt, turns }: Dialogue, now: number): void {
  * refused: nothing was added to it by this call, or only a part where another writer had closed the conversation meanwhile.
  */
 export type Imported =
-  | { readonly outcome: 'imported' | 'present'; readonly conversationId: string; readonly messages: number; readonly position: Position }
+  | {
+      readonly outcome: 'imported' | 'present';
+      readonly conversationId: string;
+      readonly messages: number;
+      readonly position: Position;
+      /** The visitor's keys that this call left to the visitors whose they are. */
+      readonly left: readonly KeyLeft[];
+    }
   | { readonly outcome: 'refused'; readonly reason: string };
 
 const PASSING = new Set<string>(['concurrent_changes', 'store_unavailable', 'outcome_unknown']);
@@ -356,7 +369,9 @@ export class ConversationImporter {
       position = done.position;
     }
     if (position === undefined) throw new Error('a dialogue has at least one part');
-    return added ? { outcome: 'imported', conversationId, messages: dialogue.turns.length, position } : present(plan, position);
+    return added
+      ? { outcome: 'imported', conversationId, messages: dialogue.turns.length, position, left: with_.left }
+      : present(plan, position);
   }
 
   /** Sealed only here, when the part is not in the log yet. */
@@ -402,13 +417,14 @@ export class ConversationImporter {
   private async visitor(plan: Planned): Promise<With> {
     const { dialogue, conversationId, requestHash } = plan;
     const inboxId = await this.parts.conversations.defaultInbox(this.organizationId);
-    const { id, ...fields } = dialogue.visitor ?? {};
+    const { id, name, ...others } = dialogue.visitor ?? {};
+    const fields = name === undefined ? others : { ...others, name: typedText(name) };
     const context = this.context(derivedId('import-visitor', this.organizationId, dialogue.id), requestHash);
     if (isNamed(dialogue)) {
       const given = id === undefined ? fields : { id, ...fields };
       const resolved = await this.parts.visitors.resolve({ ...context, thorough: true }, given);
       const { keyId, key } = await this.parts.keys.make(this.organizationId, resolved.visitorId);
-      return { visitorId: resolved.visitorId, companyId: resolved.state.companyId, keyId, key, inboxId };
+      return { visitorId: resolved.visitorId, companyId: resolved.state.companyId, keyId, key, inboxId, left: resolved.left };
     }
     const visitorId = this.ownVisitorId(conversationId);
     const keyId = visitorKeyId(this.organizationId, visitorId);
@@ -417,12 +433,12 @@ export class ConversationImporter {
     const create = createVisitor(sealVisitor(key, fields));
     const own: CommandContext = { ...context, keyId, fresh: true, thorough: true };
     await this.parts.transactor.transact(visitorAggregate, visitorId, own, (state) => create(state));
-    return { visitorId, companyId: null, keyId, key, inboxId };
+    return { visitorId, companyId: null, keyId, key, inboxId, left: [] };
   }
 
   private async visitorOf(state: Conversation): Promise<With> {
     const { visitorId, keyId, companyId, inboxId } = state;
-    return { visitorId, keyId, companyId, inboxId, key: await this.parts.keys.find(this.organizationId, keyId) };
+    return { visitorId, keyId, companyId, inboxId, left: [], key: await this.parts.keys.find(this.organizationId, keyId) };
   }
 
   /** Before any wait, so that the order of the queue is that of the file. */
@@ -431,7 +447,7 @@ export class ConversationImporter {
       `dialogue ${id}`,
       ...(named?.id === undefined ? [] : [`id ${named.id}`]),
       ...(named?.userId === undefined ? [] : [`userId ${named.userId}`]),
-      ...(named?.email === undefined ? [] : [`email ${normalizeEmail(named.email)}`]),
+      ...(named?.email === undefined ? [] : [`email ${emailKey(named.email)}`]),
     ];
     const before = names.flatMap((name) => this.queues.get(name) ?? []);
     let left: () => void = () => undefined;
@@ -482,6 +498,7 @@ interface With {
   readonly keyId: string;
   /** Undefined once the visitor was erased. */
   readonly key: DataKey | undefined;
+  readonly left: readonly KeyLeft[];
 }
 
 /** What the log has of a dialogue: nothing, a part or more than all of it, or all of it as its last word. */
@@ -498,7 +515,7 @@ function isNamed({ visitor: given }: Dialogue): boolean {
 }
 
 function present({ conversationId, dialogue }: Planned, position: Position): Imported {
-  return { outcome: 'present', conversationId, messages: dialogue.turns.length, position };
+  return { outcome: 'present', conversationId, messages: dialogue.turns.length, position, left: [] };
 }
 
 /** A decision whose events happened at their own time: transact() takes `at` from them (see Decided). */

@@ -86,6 +86,7 @@ export function openConversationEvent(event: Recorded<ConversationEvent>, key: D
     case 'ConversationSnoozed':
     case 'ConversationAssigned':
     case 'ConversationUnassigned':
+    case 'ConversationTeamChanged':
     case 'TagsAdded':
     case 'TagRemoved':
     case 'PriorityChanged':

@@ -1,5 +1,6 @@
 import type { Aggregate, Recorded } from '../event-store/aggregate.js';
 import { ThreadlogError } from '../platform/errors.js';
+import { typedText } from '../platform/unseen-characters.js';
 import type { Sealed } from '../platform/sealing.js';
 import { conversationCodec } from './conversation.codec.js';
 
@@ -47,6 +48,15 @@ export interface Assignee {
   readonly name: string;
 }
 
+/** The team whose queue a conversation is in; it stays beside the agent who has the conversation now. */
+export interface QueueTeam {
+  readonly id: string;
+  readonly name: string;
+}
+
+/** Why an assignee or a team was taken off: somebody asked for it, or it is archived. */
+export type TakenOff = 'asked' | 'archived';
+
 /** `V` is the personal value: sealed in the log and in decisions, opened for readers (see conversation.opening.ts). */
 export type ConversationEvent<V = Sealed> =
   | {
@@ -83,15 +93,17 @@ export type ConversationEvent<V = Sealed> =
     }
   | {
       readonly type: 'ConversationAssigned';
-      readonly data: { readonly assignee: Assignee; readonly team: { readonly id: string; readonly name: string } | null };
+      /** `team` as it is from now on, here and below. */
+      readonly data: { readonly assignee: Assignee; readonly team: QueueTeam | null };
     }
   | {
       readonly type: 'ConversationUnassigned';
-      readonly data: {
-        readonly previous: Assignee;
-        readonly team: { readonly id: string; readonly name: string } | null;
-        readonly reason: 'asked' | 'archived';
-      };
+      readonly data: { readonly previous: Assignee; readonly team: QueueTeam | null; readonly reason: TakenOff };
+    }
+  /** The team alone; the assignee stays. */
+  | {
+      readonly type: 'ConversationTeamChanged';
+      readonly data: { readonly from: QueueTeam | null; readonly to: QueueTeam | null; readonly reason: TakenOff };
     }
   | { readonly type: 'TagsAdded'; readonly data: { readonly tags: readonly string[] } }
   | { readonly type: 'TagRemoved'; readonly data: { readonly tag: string } }
@@ -124,7 +136,8 @@ export interface Conversation<V = Sealed> {
   readonly subject: V | null;
   readonly customAttributes: Readonly<Record<string, V>>;
   readonly assignee: Assignee | null;
-  readonly team: { readonly id: string; readonly name: string } | null;
+  /** Where the assignee is a team, that one. */
+  readonly team: QueueTeam | null;
   readonly tags: readonly string[];
   readonly previousConversationId: string | null;
   /** The snooze in force; `revision` is that of the event that set it, which its timer names. */
@@ -239,6 +252,8 @@ export function evolveConversation<V>(before: Conversation<V>, event: Recorded<C
       return { ...c, assignee: event.data.assignee, team: event.data.team };
     case 'ConversationUnassigned':
       return { ...c, assignee: null, team: event.data.team };
+    case 'ConversationTeamChanged':
+      return { ...c, team: event.data.to };
     case 'TagsAdded':
       return { ...c, tags: [...c.tags, ...event.data.tags] };
     case 'TagRemoved':
@@ -292,6 +307,7 @@ export function messageOfEvent<V>(event: Recorded<ConversationEvent<V>>): LastMe
     case 'ConversationSnoozed':
     case 'ConversationAssigned':
     case 'ConversationUnassigned':
+    case 'ConversationTeamChanged':
     case 'TagsAdded':
     case 'TagRemoved':
     case 'SubjectChanged':
@@ -387,8 +403,13 @@ export function open({ customAttributes, ...opening }: Opening): Decision {
   };
 }
 
-/** The visitor speaks: opens what was pending, snoozed or resolved. `archived`: ids of assignees that may not keep a reopened conversation. */
-export function receive(message: MessageFacts, archived: ReadonlySet<string> = new Set()): Decision {
+const NOBODY: ReadonlySet<string> = new Set();
+
+/**
+ * The visitor speaks: opens what was pending, snoozed or resolved.
+ * @param archived ids of archived agents and teams, here and below: a conversation that becomes open does not stay with them
+ */
+export function receive(message: MessageFacts, archived = NOBODY): Decision {
   return existing((c) => {
     if (isLast(c, message)) return [];
     notClosed(c);
@@ -398,7 +419,7 @@ export function receive(message: MessageFacts, archived: ReadonlySet<string> = n
 }
 
 /** The team speaks to the visitor, and may set a status in the same append. A reply wakes nothing by itself. */
-export function reply(message: MessageFacts, author: Author, status?: SettableStatus, archived: ReadonlySet<string> = new Set()): Decision {
+export function reply(message: MessageFacts, author: Author, status?: SettableStatus, archived = NOBODY): Decision {
   const send: Decision = existing((c) => {
     if (isLast(c, message)) return [];
     notClosed(c);
@@ -408,12 +429,7 @@ export function reply(message: MessageFacts, author: Author, status?: SettableSt
 }
 
 /** The team speaks to itself. */
-export function addNote(
-  message: MessageFacts,
-  author: Author,
-  status?: SettableStatus,
-  archived: ReadonlySet<string> = new Set(),
-): Decision {
+export function addNote(message: MessageFacts, author: Author, status?: SettableStatus, archived = NOBODY): Decision {
   const add: Decision = existing((c) => {
     if (isLast(c, message)) return [];
     notClosed(c);
@@ -422,7 +438,7 @@ export function addNote(
   return status === undefined ? add : inTurn(add, setStatus(status, author.type === 'automation' ? 'automation' : 'agent', archived));
 }
 
-export function setStatus(to: SettableStatus, reason: Reason, archived: ReadonlySet<string> = new Set()): Decision {
+export function setStatus(to: SettableStatus, reason: Reason, archived = NOBODY): Decision {
   return existing((c) => {
     if (c.status === to) return [];
     notClosed(c);
@@ -437,7 +453,7 @@ function toStatus(c: Conversation, to: SettableStatus, reason: Reason, archived:
     type: 'ConversationStatusChanged',
     data: { from: c.status, to, reason, episode: reopens ? c.episode + 1 : c.episode },
   };
-  return reopens && c.assignee !== null && archived.has(c.assignee.id) ? [changed, unassigned(c, c.assignee, 'archived')] : [changed];
+  return to === 'open' ? [changed, ...archivedTakenOff(c, archived)] : [changed];
 }
 
 /** The same day and time of the next year. */
@@ -464,45 +480,88 @@ export function snooze(until: string, now: number, reason: Reason = 'agent'): De
  * @param firedAt ms by the clock that all timers go by, and not by the stream's time: an event of a process whose clock ran ahead must not
  *   make a snooze end early
  */
-export function wake(snoozeRevision: number, firedAt: number): Decision {
+export function wake(snoozeRevision: number, firedAt: number, archived = NOBODY): Decision {
   return existing((c) =>
     c.snooze === null || c.snooze.revision !== snoozeRevision || c.snooze.until === 'next_reply' || Date.parse(c.snooze.until) > firedAt
       ? []
-      : toStatus(c, 'open', 'snooze_elapsed', new Set()),
+      : toStatus(c, 'open', 'snooze_elapsed', archived),
   );
 }
 
-/** Assigning to a team sets the team too; an agent leaves it as it is, so that the team it went through stays beside the agent. */
-export function assign(assignee: Assignee | null): Decision {
+/**
+ * Says who has the conversation, which team's queue it is in, or both; what is undefined stays as it is, but for this: a team that is
+ * assigned has the conversation in its own queue. So assigning to a team sets the team as well, and while a team is assigned, taking it off
+ * ends its queue too, and another queue assigns the conversation to that team.
+ * @param team not another one beside an assignee that is a team
+ */
+export function assign(assignee: Assignee | null | undefined, team?: QueueTeam | null): Decision {
   return existing((c) => {
     notClosed(c);
-    if (assignee === null) return c.assignee === null ? [] : [unassigned(c, c.assignee, 'asked')];
-    if (c.assignee?.id === assignee.id) return [];
-    const team = assignee.type === 'team' ? { id: assignee.id, name: assignee.name } : c.team;
-    return [{ type: 'ConversationAssigned', data: { assignee, team } }];
+    const who = assignee === undefined ? assigneeInQueue(c, team) : assignee;
+    const queue = queueBeside(c, assignee, team);
+    const sameQueue = c.team?.id === queue?.id;
+    // The name of a team that stays is the one that it was put down with.
+    const kept = sameQueue ? c.team : queue;
+    if (c.assignee?.id === who?.id)
+      return sameQueue ? [] : [{ type: 'ConversationTeamChanged', data: { from: c.team, to: kept, reason: 'asked' } }];
+    if (who !== null) return [{ type: 'ConversationAssigned', data: { assignee: who, team: kept } }];
+    return c.assignee === null ? [] : [{ type: 'ConversationUnassigned', data: { previous: c.assignee, team: kept, reason: 'asked' } }];
   });
 }
 
-/** Taking it from a team takes it out of that team's queue; taking it from an agent leaves it in. */
-function unassigned(c: Conversation, previous: Assignee, reason: 'asked' | 'archived'): ConversationEvent {
-  return { type: 'ConversationUnassigned', data: { previous, team: previous.type === 'team' ? null : c.team, reason } };
+/** Who has the conversation once it is in a queue: an agent keeps it, a team has it in no queue but its own. */
+function assigneeInQueue({ assignee }: Conversation, team: QueueTeam | null | undefined): Assignee | null {
+  if (team === undefined || assignee?.type !== 'team' || assignee.id === team?.id) return assignee;
+  return team === null ? null : { id: team.id, type: 'team', name: team.name };
+}
+
+function queueBeside(c: Conversation, assignee: Assignee | null | undefined, team: QueueTeam | null | undefined): QueueTeam | null {
+  if (assignee?.type === 'team') return { id: assignee.id, name: assignee.name };
+  if (team !== undefined) return team;
+  return assignee === null ? queueWithout(c) : c.team;
+}
+
+/** The queue that a conversation is in once nobody has it: that of a team that had it is over. */
+const queueWithout = ({ assignee, team }: Conversation): QueueTeam | null => (assignee?.type === 'team' ? null : team);
+
+/** Takes archived agents and teams off a conversation that has not ended. One that has ended loses them when it is reopened. */
+export function takeOffArchived(archived: ReadonlySet<string>): Decision {
+  return existing((c) => (c.episodeEnded ? [] : archivedTakenOff(c, archived)));
+}
+
+function archivedTakenOff(c: Conversation, archived: ReadonlySet<string>): ConversationEvent[] {
+  const { assignee } = c;
+  const left = assignee !== null && archived.has(assignee.id) ? assignee : null;
+  const queue = left === null ? c.team : queueWithout(c);
+  return [
+    ...(left === null
+      ? []
+      : [{ type: 'ConversationUnassigned', data: { previous: left, team: queue, reason: 'archived' } } satisfies ConversationEvent]),
+    ...(queue === null || !archived.has(queue.id)
+      ? []
+      : [{ type: 'ConversationTeamChanged', data: { from: queue, to: null, reason: 'archived' } } satisfies ConversationEvent]),
+  ];
 }
 
 export const MAX_TAGS = 100;
 
+/** Adds tags in their typed form, but for those that are there already, in whatever form older builds stored them. */
 export function addTags(tags: readonly string[]): Decision {
   return existing((c) => {
     notClosed(c);
-    const fresh = [...new Set(tags)].filter((tag) => !c.tags.includes(tag));
+    const known = new Set(c.tags.map(typedText));
+    const fresh = [...new Set(tags.map(typedText))].filter((tag) => !known.has(tag));
     if (c.tags.length + fresh.length > MAX_TAGS) throw new ThreadlogError('limit_exceeded', `a conversation has at most ${MAX_TAGS} tags`);
     return fresh.length === 0 ? [] : [{ type: 'TagsAdded', data: { tags: fresh } }];
   });
 }
 
+/** Removes every tag that is this one in its typed form: older builds stored several spellings of one beside each other. */
 export function removeTag(tag: string): Decision {
+  const typed = typedText(tag);
   return existing((c) => {
     notClosed(c);
-    return c.tags.includes(tag) ? [{ type: 'TagRemoved', data: { tag } }] : [];
+    return c.tags.filter((stored) => typedText(stored) === typed).map((stored) => ({ type: 'TagRemoved', data: { tag: stored } }));
   });
 }
 
@@ -556,12 +615,17 @@ export function changeInbox(inboxId: string): Decision {
   });
 }
 
-/** Rates the latest ended episode, in any status; rating it again changes the rating. */
-export function rate(rating: number, comment?: Sealed): Decision {
+/**
+ * Rates the latest ended episode, in any status. Rating it again changes the rating.
+ * @param comment undefined keeps the one that the episode has, null removes it
+ */
+export function rate(rating: number, comment?: Sealed | null): Decision {
   return existing((c) => {
     const episode = c.episodeEnded ? c.episode : c.episode - 1;
     if (episode < 1) throw new ThreadlogError('no_ended_episode');
-    if (c.rating?.episode === episode && c.rating.rating === rating && c.rating.comment === (comment ?? null)) return [];
-    return [{ type: 'ConversationRated', data: { rating, ...(comment === undefined ? {} : { comment }), episode } }];
+    const before = c.rating?.episode === episode ? c.rating : null;
+    const said = comment === undefined ? (before?.comment ?? null) : comment;
+    if (before !== null && before.rating === rating && before.comment === said) return [];
+    return [{ type: 'ConversationRated', data: { rating, ...(said === null ? {} : { comment: said }), episode } }];
   });
 }

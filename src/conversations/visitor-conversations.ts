@@ -107,7 +107,7 @@ export class VisitorConversations {
     reply: FastifyReply,
     id: string,
     rating: number,
-    comment: string | undefined,
+    comment: string | null | undefined,
   ): Promise<{ data: VisitorConversationSummary }> {
     const changed = await this.commands.execute(new RateConversation(commandContext(request), id, rating, comment));
     describe(reply, changed);

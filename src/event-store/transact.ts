@@ -47,6 +47,8 @@ export interface CommandContext {
   readonly keyId?: string;
   /** Expected revision from If-Match. */
   readonly ifMatch?: number;
+  /** Why the caller may not ask for this any more: what was done before is still answered, and what was not is refused with it. */
+  readonly refused?: ThreadlogError;
   /** For all that one request does, to however many streams (commandDeadline()); each command has its own when absent. */
   readonly deadline?: AbortSignal;
   /** Shared by all that one request does; told when the first of it is in the log. */
@@ -59,8 +61,19 @@ export interface CommandContext {
  */
 export const everAgain = (command: CommandContext): CommandContext => ({ ...command, thorough: true });
 
-/** A step of a command in another stream, and not its answer: If-Match and the request's own memory belong to the one that is answered. */
-export function aside({ ifMatch: _ifMatch, keyed: _keyed, ...rest }: CommandContext): CommandContext {
+/**
+ * For what looks or writes elsewhere before its own stream is asked whether the command was done before.
+ * @throws ThreadlogError the context's `refused`
+ */
+export function assertNotRefused({ refused }: CommandContext): void {
+  if (refused !== undefined) throw refused;
+}
+
+/**
+ * A step of a command in another stream, and not its answer: If-Match and the request's own memory belong to the one that is answered. A
+ * refused command takes no steps, and the steps of one that was done before are not refused.
+ */
+export function aside({ ifMatch: _ifMatch, keyed: _keyed, refused: _refused, ...rest }: CommandContext): CommandContext {
   return rest;
 }
 
@@ -173,7 +186,8 @@ export class Transactor {
 
   /**
    * Runs one command on one stream.
-   * @param prepare fetches what the decision needs besides the state; called again whenever the state turned out to be older than thought
+   * @param prepare fetches what the decision needs besides the state; called again whenever the state turned out to be older than thought,
+   *   and not at all for a command that was answered before: what it refuses now says nothing against the first answer
    * @throws ThreadlogError what the decision throws; revision_mismatch, idempotency_key_reused, concurrent_changes, outcome_unknown, store_unavailable
    */
   async transact<S, E extends DomainEvent, C = undefined>(
@@ -288,6 +302,7 @@ export class Transactor {
         const { ifMatch = seen.revision } = command;
         if (ifMatch !== seen.revision && seen.revision >= 0)
           throw new ThreadlogError('revision_mismatch', `the revision is ${seen.revision}`);
+        assertNotRefused(command);
         const context = prepare === undefined ? (undefined as C) : await prepare(seen.state as S);
         events = decide(seen.state as S, context, now);
         // Of what is not there, the decision has said so, unless it would make it.

@@ -23,7 +23,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { Described } from '../platform/request-schema.js';
-import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -121,11 +121,11 @@ class InboxFieldsDto {
 
 class CreateInboxDto extends InboxFieldsDto {
   @IfGiven() @IsResourceId() id?: string;
-  @IsVisibleText(200) name!: string;
+  @IsTypedText(200) name!: string;
 }
 
 class ChangeInboxDto extends InboxFieldsDto {
-  @IfGiven() @IsVisibleText(200) name?: string;
+  @IfGiven() @IsTypedText(200) name?: string;
 }
 
 function fieldsOf({ description, email, color, icon, assignment, workingHours, autoResponder }: InboxFieldsDto): InboxChanges {
@@ -218,11 +218,7 @@ export class InboxController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers(
-    'Changes the named fields of an inbox.',
-    { 200: dataOf(inboxSchema) },
-    { errors: ['resource_archived', 'default_inbox_required'] },
-  )
+  @Answers('Changes the named fields of an inbox.', { 200: dataOf(inboxSchema) }, { errors: ['default_inbox_required'] })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeInboxDto,

@@ -1,6 +1,6 @@
 import { SetMetadata } from '@nestjs/common';
 import { z } from 'zod';
-import type { ErrorCode } from './errors.js';
+import { type ErrorCode, ERRORS } from './errors.js';
 
 const ANSWERS = 'threadlog:answers';
 
@@ -43,6 +43,25 @@ export const declaredAnswers = (handler: object) => Reflect.getMetadata(ANSWERS,
 
 /** One resource. */
 export const dataOf = (schema: z.ZodType) => z.strictObject({ data: schema });
+
+/** One resource that was made, and what of the request was left undone. */
+export const dataAndWarningsOf = (schema: z.ZodType) =>
+  z.strictObject({
+    data: schema,
+    warnings: z
+      .array(warningSchema)
+      .min(1)
+      .optional()
+      .describe('What was asked for and left as it was; absent when there is nothing to say.'),
+  });
+
+/** A field of the request that was left as it was, and the code of the error that it would have been elsewhere. */
+const warningSchema = z
+  .strictObject({
+    field: z.string().describe('Its path, such as visitor.email.'),
+    code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+  })
+  .meta({ id: 'Warning' });
 
 /** A part of a history: the newest, or from where it was asked for. */
 export const partOf = (schema: z.ZodType) =>

@@ -1,9 +1,10 @@
 import { type CanActivate, type ExecutionContext, Inject, Injectable, SetMetadata } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Principal } from './api-keys.js';
 import { Callers } from './callers.js';
 import { ThreadlogError } from './errors.js';
-import { IdempotencyKeys } from './idempotency.js';
+import { IdempotencyKeys, isKeyed } from './idempotency.js';
 import type { CallerRole } from './roles.js';
 
 const ROLES_KEY = 'threadlog:roles';
@@ -18,9 +19,16 @@ export function declaredRoles(reflector: Reflector, handler: object): readonly C
   return reflector.get<readonly CallerRole[] | 'public' | undefined>(ROLES_KEY, handler as () => void);
 }
 
-/** Tells whether an agent exists, so that nobody acts for one who does not. */
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Why a keyed request may not be done, although it is answered when it was done before. */
+    refused?: ThreadlogError;
+  }
+}
+
+/** Finds the agent that an id names, so that nobody acts for one who does not exist or is archived. */
 export interface AgentDirectory {
-  hasAgent(organizationId: string, agentId: string): Promise<boolean>;
+  agent(organizationId: string, id: string): Promise<{ readonly archived: boolean } | undefined>;
 }
 export const AGENT_DIRECTORY = Symbol('AgentDirectory');
 
@@ -42,13 +50,25 @@ export class AuthGuard implements CanActivate {
     const principal = await this.callers.identify(request, http.getResponse<FastifyReply>());
     if (roles === undefined || !roles.includes(principal.role))
       throw new ThreadlogError('forbidden', `this needs the role ${roles?.join(' or ') ?? ''}`);
-    const agentId = request.headers['x-agent-id'];
-    if (agentId !== undefined) {
-      if (principal.role !== 'admin' || principal.agentId !== null || typeof agentId !== 'string')
-        throw new ThreadlogError('forbidden', 'only an admin key that is bound to no agent may act for one');
-      if (!(await this.agents.hasAgent(principal.organizationId, agentId))) throw new ThreadlogError('unknown_agent');
-    }
+    const refused = await this.actingRefused(request, principal);
+    // Only the log knows whether a keyed request was answered before its agent was archived.
+    if (refused !== undefined && !isKeyed(request)) throw refused;
+    if (refused !== undefined) request.refused = refused;
     await this.idempotency.begin(request, principal, context.getHandler());
     return true;
+  }
+
+  /**
+   * Why nobody may act any more for the agent in X-Agent-Id; undefined when all is well.
+   * @throws ThreadlogError forbidden, unknown_agent
+   */
+  private async actingRefused(request: FastifyRequest, principal: Principal): Promise<ThreadlogError | undefined> {
+    const agentId = request.headers['x-agent-id'];
+    if (agentId === undefined) return undefined;
+    if (principal.role !== 'admin' || principal.agentId !== null || typeof agentId !== 'string')
+      throw new ThreadlogError('forbidden', 'only an admin key that is bound to no agent may act for one');
+    const agent = await this.agents.agent(principal.organizationId, agentId);
+    if (agent === undefined) throw new ThreadlogError('unknown_agent');
+    return agent.archived ? new ThreadlogError('resource_archived', `the agent ${agentId} is archived`) : undefined;
   }
 }

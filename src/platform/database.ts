@@ -95,7 +95,6 @@ export interface Database {
     error: string | null;
     created_at: Generated<Date>;
   };
-  /** One row per generation of a projection group: how far it is, and who may write it. Reasons in migrations/0003_projections.ts. */
   'read_v1.conversations': ConversationRow;
   'read_v1.visitors': VisitorRow;
   'read_v1.companies': CompanyRow;
@@ -104,6 +103,7 @@ export interface Database {
   'read_v1.api_keys': ApiKeyRow;
   'read_v1.canned_responses': CannedResponseRow;
   'read_v1.organizations': OrganizationRow;
+  /** One row per generation of a projection group: how far it is, and who may write it. Reasons in migrations/0003_projections.ts. */
   'read.checkpoints': {
     generation: number;
     group_name: string;

@@ -20,8 +20,8 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
   if (status >= 500) {
     // An unknown fault's own text may hold anything, so it goes to the log and never to the client.
     const cause = known.cause ?? error;
-    // Any caller can ask for what is not reached in time: that is no fault of ours.
-    request.log[known.code === 'read_model_behind' ? 'info' : 'error'](
+    // Any caller can ask for what is not reached in time, which is no fault of ours; that a stream was parked was logged when it was.
+    request.log[known.code === 'read_model_behind' || known.code === 'stream_parked' ? 'info' : 'error'](
       {
         requestId: request.id,
         code: known.code,

@@ -20,6 +20,9 @@ const KEY_IN_LOG = 'threadlog:key-in-log';
  */
 export const KeyInLog = () => SetMetadata(KEY_IN_LOG, true);
 
+/** Whether the request carries a key that holds for its method. */
+export const isKeyed = ({ method, headers }: FastifyRequest): boolean => method === 'POST' && headers['idempotency-key'] !== undefined;
+
 /**
  * Turns the Idempotency-Key of a POST into the commandId that the log remembers. While a keyed request is in flight in this process, the
  * same key is 409; in another process the log itself decides: one of the two is answered with the other's events.
@@ -40,8 +43,8 @@ export class IdempotencyKeys {
    * @throws ThreadlogError malformed_request, idempotency_key_in_flight, idempotency_key_reused
    */
   async begin(request: FastifyRequest, principal: Principal, handler: object): Promise<void> {
+    if (!isKeyed(request)) return;
     const header = request.headers['idempotency-key'];
-    if (header === undefined || request.method !== 'POST') return;
     if (typeof header !== 'string' || !KEY.test(header))
       throw new ThreadlogError('malformed_request', 'an Idempotency-Key is 1 to 255 visible ASCII characters');
     const { organizationId, keyId } = principal;

@@ -20,5 +20,12 @@ const SECRETS = [
 /** Structured logs: one JSON object a line, on standard output. */
 export function createLogger(level: string, destination?: DestinationStream): Logger {
   const options = { level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime, redact: { paths: SECRETS, censor: '…' } };
-  return destination === undefined ? pino(options) : pino(options, destination);
+  return pino(options, destination ?? standardOutput());
+}
+
+/** Lines that cannot be written, to a terminal that was closed or to a full disk, are dropped once there are many; the program goes on. */
+function standardOutput(): DestinationStream {
+  const stream = pino.destination({ dest: 1, sync: true, maxLength: 1024 * 1024 });
+  stream.on('error', () => undefined);
+  return stream;
 }

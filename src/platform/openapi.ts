@@ -222,6 +222,7 @@ function alwaysPossible({ method, path }: Route): readonly ErrorCode[] {
     'rate_limited',
     'forbidden',
     'unknown_agent',
+    'resource_archived',
     'internal_error',
     'store_unavailable',
   ];

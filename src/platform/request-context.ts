@@ -24,7 +24,7 @@ export function actorOf(request: FastifyRequest): Actor {
   return agentId === null ? { type: 'apiKey', id: principal.keyId } : { type: 'agent', id: agentId };
 }
 
-/** The guard has checked that the key may, and that the agent exists. */
+/** The guard has checked that the key may and that the agent exists, and says in `refused` that the agent is archived. */
 function actingAgent(request: FastifyRequest): string | null {
   const header = request.headers['x-agent-id'];
   return typeof header === 'string' ? header : null;
@@ -45,6 +45,7 @@ export function commandContext(request: FastifyRequest): CommandContext {
     deadline: commandDeadline(),
     writes: (request.writes ??= { any: false }),
     ...(ifMatch === undefined ? {} : { ifMatch }),
+    ...(request.refused === undefined ? {} : { refused: request.refused }),
   };
 }
 

@@ -2,7 +2,6 @@ import type { ArgumentMetadata, PipeTransform } from '@nestjs/common';
 import {
   getMetadataStorage,
   IsArray,
-  isEmail,
   IsObject,
   Matches,
   registerDecorator,
@@ -12,8 +11,10 @@ import {
   type ValidationError,
   type ValidationOptions,
 } from 'class-validator';
+import { isEmailAddress } from './email-address.js';
 import { type FieldError, ThreadlogError } from './errors.js';
 import { Described, type JsonSchema, NOT_BESIDE } from './request-schema.js';
+import { saysNothing, typedText } from './unseen-characters.js';
 
 /**
  * Bodies and queries: only declared fields, no conversion of types, every wrong field named at once. In the place of Nest's
@@ -178,11 +179,6 @@ function rule(
     });
 }
 
-// Zero-width, bidirectional and other characters that show nothing.
-const UNSEEN = String.raw`\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800`;
-// A text of these and white space alone says nothing.
-const INVISIBLE = new RegExp(`^[\\s${UNSEEN}]*$`, 'u');
-
 /** Code points, which is nearer to what people count than UTF-16 units are. */
 function characters(text: string): number {
   let count = 0;
@@ -193,7 +189,7 @@ function characters(text: string): number {
 /** Length in characters as people count them (code points), with the bytes bounded too. */
 export function textFault(value: unknown, max: number): string | undefined {
   if (typeof value !== 'string') return 'must be a text';
-  if (INVISIBLE.test(value)) return 'must not be empty';
+  if (saysNothing(value)) return 'must not be empty';
   if (value.length > max * 2 || characters(value) > max) return `must have at most ${max} characters`;
   if (value.includes('\0') || !value.isWellFormed()) return 'must be valid text without U+0000';
   return undefined;
@@ -209,10 +205,6 @@ export const IsVisibleText = (max: number, options?: ValidationOptions) =>
     options,
   );
 
-// What cannot be seen makes two addresses that look like one.
-const HAS_UNSEEN = new RegExp(`[${UNSEEN}]`, 'u');
-/** An e-mail address without characters that cannot be seen. */
-export const isEmailAddress = (value: unknown): boolean => isEmail(value) && !HAS_UNSEEN.test(value as string);
 export const IsEmailAddress = (options?: ValidationOptions) =>
   rule(
     'isEmailAddress',
@@ -221,6 +213,30 @@ export const IsEmailAddress = (options?: ValidationOptions) =>
     { type: 'string', format: 'email' },
     options,
   );
+
+const typed = (value: unknown): unknown => (typeof value === 'string' ? typedText(value) : Array.isArray(value) ? value.map(typed) : value);
+
+/** A text that people type to find a thing again, such as a name: checked and stored in its typed form (typedText). */
+export const IsTypedText =
+  (max: number, options?: ValidationOptions): PropertyDecorator =>
+  (target, property) => {
+    Becomes(typed)(target, property);
+    IsVisibleText(max, options)(target, property);
+  };
+
+/** A new tag. `.` and `..` are none: clients resolve them in an address, so that no request could remove them. */
+export const IsTag =
+  (max: number, options?: ValidationOptions): PropertyDecorator =>
+  (target, property) => {
+    IsTypedText(max, options)(target, property);
+    rule(
+      'isTag',
+      (value) => value !== '.' && value !== '..',
+      'must not be . or .., which no address can name',
+      { not: { enum: ['.', '..'] } },
+      options,
+    )(target, property);
+  };
 
 // Joiners stand within emoji and within words of some scripts; the other format characters hide or turn round what a name ends with.
 const NOT_IN_FILE_NAMES = /[\p{Cc}/\\]|(?![\u200c\u200d])\p{Cf}/u;
@@ -246,15 +262,18 @@ export const IsMediaType = (options?: ValidationOptions) =>
     options,
   );
 
-/** A visible text of at most `max` characters without white space: one word, that can be typed and found again. */
-export const IsShortcut = (max: number, options?: ValidationOptions) =>
-  rule(
-    'isShortcut',
-    (value) => textFault(value, max) === undefined && !/\s/u.test(value as string),
-    `must be a text of 1 to ${max} visible characters without white space`,
-    { type: 'string', minLength: 1, maxLength: max, pattern: String.raw`^\S+$` },
-    options,
-  );
+/** A typed text of at most `max` characters that is one word: no white space but at its ends, where it is dropped. */
+export const IsShortcut =
+  (max: number): PropertyDecorator =>
+  (target, property) => {
+    Becomes(typed)(target, property);
+    rule(
+      'isShortcut',
+      (value) => textFault(value, max) === undefined && !/\s/u.test(value as string),
+      `must be a text of 1 to ${max} visible characters without white space`,
+      { type: 'string', minLength: 1, maxLength: max, pattern: String.raw`^\s*\S+\s*$` },
+    )(target, property);
+  };
 
 /** An id that a caller chooses or names: kept exactly as given. `.` and `..` are none, since clients resolve them in an address. */
 export const RESOURCE_ID = /^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$/;

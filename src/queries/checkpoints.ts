@@ -5,8 +5,8 @@ import { READ_MODEL_VERSION, type Database } from '../platform/database.js';
 /** How often the checkpoints are read while somebody waits (ms). */
 const POLL_MS = 5;
 
-/** 'parked': the stream that was asked about cannot be shown as it is, since one of its events could not be handled. */
-export type Waited = 'reached' | 'behind' | 'parked';
+/** Parked streams of an organization that are looked at for one read. */
+const MOST_PARKED = 100;
 
 /** A group of projections as an operator sees it. */
 export interface GroupHealth {
@@ -57,6 +57,8 @@ interface Waiter {
 interface Group {
   /** The greatest position that was seen; a checkpoint of a live generation never goes back. */
   position: Position | 'start';
+  /** Whether a stream was parked when the checkpoint stood at `position`. */
+  parked: boolean;
   /** A worker of this process has the group and tells of every step, so that no poll is needed. */
   here: boolean;
   readonly waiters: Set<Waiter>;
@@ -79,22 +81,43 @@ export class Checkpoints {
   }
 
   /**
-   * Waits until the group's rows hold everything up to a position.
-   * @param stream when given, the answer is 'parked' if this stream's rows stand still
+   * Waits until the group's rows hold everything up to a position, but for streams that are parked.
    * @throws the database's error when the checkpoints cannot be read
    */
-  async waitFor(group: string, position: Position, timeoutMs: number, stream?: StreamName): Promise<Waited> {
+  async waitFor(group: string, position: Position, timeoutMs: number): Promise<'reached' | 'behind'> {
     const state = this.#group(group);
-    if (!includes(state.position, position) && !(await this.#wait(state, position, timeoutMs))) return 'behind';
-    // After the wait: the row that parks a stream is committed with the checkpoint that passed its event.
-    return stream !== undefined && (await this.#isParked(group, stream)) ? 'parked' : 'reached';
+    return includes(state.position, position) || (await this.#wait(state, position, timeoutMs)) ? 'reached' : 'behind';
   }
 
-  /** A group of this process has committed everything up to a position. */
-  advanced(group: string, position: Position | 'start'): void {
+  /**
+   * The organization's streams whose rows stand still since an event at or before a position that the group has reached. Asks the database
+   * nothing while no stream is parked.
+   */
+  async parked(group: string, organizationId: string, position: Position): Promise<readonly StreamName[]> {
+    // The row that parks a stream is committed with the checkpoint that passes its event, and both are read together.
+    if (!this.#group(group).parked) return [];
+    const rows = await this.database
+      .selectFrom('keep.parked as p')
+      .innerJoin('read.checkpoints as c', (join) =>
+        join.onRef('c.generation', '=', 'p.generation').onRef('c.group_name', '=', 'p.group_name'),
+      )
+      .select('p.stream')
+      .where('p.group_name', '=', group)
+      .where('p.position', '<=', position)
+      .where(sql`substring(p.stream from '^[a-z]+-([^.]+)[.]')`, '=', organizationId)
+      .where('c.live', '=', true)
+      .where('c.version', '=', READ_MODEL_VERSION)
+      .orderBy('p.position', 'desc')
+      .limit(MOST_PARKED)
+      .execute();
+    return rows.map(({ stream }) => stream as StreamName);
+  }
+
+  /** A group of this process has committed everything up to a position, but for what is parked. */
+  advanced(group: string, position: Position | 'start', parked: boolean): void {
     const state = this.#group(group);
     state.here = true;
-    this.#reached(state, position);
+    this.#reached(state, position, parked);
   }
 
   /** No worker of this process has the group any more; another process may go on with it. */
@@ -193,7 +216,7 @@ export class Checkpoints {
 
   #group(name: string): Group {
     let group = this.#groups.get(name);
-    if (group === undefined) this.#groups.set(name, (group = { position: 'start', here: false, waiters: new Set() }));
+    if (group === undefined) this.#groups.set(name, (group = { position: 'start', parked: false, here: false, waiters: new Set() }));
     return group;
   }
 
@@ -215,8 +238,9 @@ export class Checkpoints {
     });
   }
 
-  #reached(group: Group, position: Position | 'start'): void {
+  #reached(group: Group, position: Position | 'start', parked: boolean): void {
     group.position = position;
+    group.parked = parked;
     for (const waiter of group.waiters) if (includes(position, waiter.position)) waiter.resolve(true);
   }
 
@@ -245,8 +269,11 @@ export class Checkpoints {
 
   async #read(groups: readonly string[]): Promise<void> {
     const rows = await this.database
-      .selectFrom('read.checkpoints')
+      .selectFrom('read.checkpoints as c')
       .select(['group_name', 'position'])
+      .select(
+        sql<boolean>`exists (select from keep.parked p where p.group_name = c.group_name and p.generation = c.generation)`.as('parked'),
+      )
       .where('version', '=', READ_MODEL_VERSION)
       .where('live', '=', true)
       .where('group_name', 'in', groups)
@@ -254,21 +281,8 @@ export class Checkpoints {
     for (const row of rows) {
       const group = this.#group(row.group_name);
       // A worker of this process may have gone on while the answer was under way.
-      if (!group.here || !includes(group.position, row.position)) this.#reached(group, positionFrom(row.position));
+      if (!group.here || !includes(group.position, row.position)) this.#reached(group, positionFrom(row.position), row.parked);
     }
-  }
-
-  async #isParked(group: string, stream: StreamName): Promise<boolean> {
-    const row = await this.database
-      .selectFrom('keep.parked as p')
-      .innerJoin('read.checkpoints as c', 'c.generation', 'p.generation')
-      .select('p.stream')
-      .where('p.group_name', '=', group)
-      .where('p.stream', '=', stream)
-      .where('c.live', '=', true)
-      .where('c.version', '=', READ_MODEL_VERSION)
-      .executeTakeFirst();
-    return row !== undefined;
   }
 }
 

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Channel, LastMessage, Status } from '../conversations/conversation.js';
 import type { Opened } from '../conversations/conversation.opening.js';
+import { typedText } from '../platform/unseen-characters.js';
 
 /** A row of read_v<N>.conversations: the fold of one conversation. Times are ms since 1970. */
 export interface ConversationRow {
@@ -60,8 +61,8 @@ const MAX_LABEL_BYTES = 500;
 const label = (text: string) =>
   Buffer.byteLength(text) <= MAX_LABEL_BYTES ? text : `sha256:${createHash('sha256').update(text).digest('base64url')}`;
 
-/** The label that conversations with this tag are found by. */
-export const tagLabel = (tag: string) => label(`tag:${tag}`);
+/** The label that conversations with this tag are found by, in whatever form the tag was stored or is asked for. */
+export const tagLabel = (tag: string) => label(`tag:${typedText(tag)}`);
 
 /** The label that conversations with this attribute are found by. The name's length tells where it ends, whatever the two hold. */
 export const attributeLabel = (name: string, value: string) => label(`attribute:${name.length}:${name}=${value}`);

@@ -1,15 +1,15 @@
 import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
 import { type ApiKeyAnswer, apiKeyAnswer } from '../api-keys/api-key.answer.js';
 import { type CannedResponseAnswer, cannedResponseAnswer } from '../canned-responses/canned-response.answer.js';
-import { normalizeShortcut } from '../canned-responses/canned-response.js';
+import { searchedShortcut } from '../canned-responses/canned-response.js';
 import { type CompanyAnswer, companyAnswer } from '../companies/company.answer.js';
 import { type InboxAnswer, inboxAnswer } from '../inboxes/inbox.answer.js';
 import type { QueryParameter } from '../platform/answers.js';
 import { type Database, READ_SCHEMA } from '../platform/database.js';
+import { emailKey } from '../platform/email-address.js';
 import { type FieldError, ThreadlogError } from '../platform/errors.js';
 import { type AgentAnswer, agentAnswer, type TeamAnswer, teamAnswer } from '../team/assignee.answer.js';
 import { type VisitorAnswer, visitorAnswer } from '../visitors/visitor.answer.js';
-import { normalizeEmail } from '../visitors/visitor.js';
 import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
 import type { ApiKeyRow, AssigneeRow, CannedResponseRow, CompanyRow, InboxRow, VisitorRow } from './people-rows.js';
 
@@ -63,7 +63,7 @@ const VISITORS: List<VisitorRow, VisitorAnswer> = {
   filters: {
     companyId: (value) => sql<SqlBool>`t.company_id = ${value}`,
     userId: (value) => sql<SqlBool>`t.user_id = ${value}`,
-    email: (value) => sql<SqlBool>`t.email_key = ${normalizeEmail(value)}`,
+    email: (value) => sql<SqlBool>`t.email_key = ${emailKey(value)}`,
   },
 };
 
@@ -110,14 +110,14 @@ const CANNED_RESPONSES: List<CannedResponseRow, CannedResponseAnswer> = {
   select: whole,
   answer: (row) => cannedResponseAnswer(row.id, row.state, row.revision),
   always: sql<SqlBool>`t.shortcut is not null`,
-  filters: { shortcut: (value) => sql<SqlBool>`t.shortcut = ${normalizeShortcut(value)}` },
+  filters: { shortcut: (value) => sql<SqlBool>`t.shortcut = ${searchedShortcut(value)}` },
   named: 'title',
 };
 
 /**
  * The lists of people and settings. All take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false; an API key that
- * was revoked is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest first, names from A). Names are
- * compared in lower case. A parameter that a list does not know is an error.
+ * was revoked is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest
+ * first, names from A). Names are compared in lower case, in the Unicode order of letters. A parameter that a list does not know is an error.
  */
 export class PeopleQueries {
   constructor(
@@ -125,7 +125,7 @@ export class PeopleQueries {
     private readonly cursors: Cursors,
   ) {}
 
-  /** Also by companyId, userId and email (upper and lower case alike). @throws ThreadlogError validation_failed */
+  /** Also by companyId, userId and email (in any spelling). @throws ThreadlogError validation_failed */
   listVisitors(organizationId: string, query: PeopleQuery): Promise<PeoplePage<VisitorAnswer>> {
     return this.list(VISITORS, organizationId, query);
   }
@@ -155,7 +155,7 @@ export class PeopleQueries {
     return this.list(API_KEYS, organizationId, query);
   }
 
-  /** Also by shortcut (upper and lower case alike). @throws ThreadlogError validation_failed */
+  /** Also by shortcut (in any spelling, upper and lower case alike). @throws ThreadlogError validation_failed */
   listCannedResponses(organizationId: string, query: PeopleQuery): Promise<PeoplePage<CannedResponseAnswer>> {
     return this.list(CANNED_RESPONSES, organizationId, query);
   }

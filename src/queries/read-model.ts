@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify';
-import type { Position } from '../event-store/event-store.js';
+import { type EventStore, type Position, StoreUnavailable } from '../event-store/event-store.js';
+import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import type { Checkpoints } from './checkpoints.js';
 
@@ -8,24 +9,51 @@ export const CORE_GROUP = 'core';
 
 /** How long a read waits for its read model (ms). */
 const WAIT_MS = 5_000;
+/** When to ask again for what waits for an operator (s). */
+const PARKED_RETRY_SECONDS = 60;
 
 /** As one log or the other numbers its events; a position of the wrong one is never reached. */
 const POSITION = /^\d{19}(-\d{19})?$/;
 
 /** Lets a read see an earlier write. */
 export class ReadModel {
-  constructor(private readonly checkpoints: Checkpoints) {}
+  constructor(
+    private readonly checkpoints: Checkpoints,
+    private readonly store: EventStore,
+  ) {}
 
   /**
    * Waits until the read model has reached the request's X-Min-Position, if it has one.
-   * @throws ThreadlogError malformed_request, read_model_behind
+   * @throws ThreadlogError malformed_request, read_model_behind, stream_parked, store_unavailable
    */
   async reached(request: FastifyRequest): Promise<void> {
     const header = request.headers['x-min-position'];
     if (header === undefined) return;
     if (typeof header !== 'string' || !POSITION.test(header))
       throw new ThreadlogError('malformed_request', 'X-Min-Position is the X-Position of an earlier answer');
-    const waited = await this.checkpoints.waitFor(CORE_GROUP, header as Position, WAIT_MS);
+    const position = header as Position;
+    const waited = await this.checkpoints.waitFor(CORE_GROUP, position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
+    if (await this.isParked(principalOf(request).organizationId, position))
+      throw new ThreadlogError('stream_parked', 'what was written at this position cannot be shown until an operator has looked at it', {
+        retryAfterSeconds: PARKED_RETRY_SECONDS,
+      });
+  }
+
+  /** Whether the event at a position is one of a stream that stands still: the checkpoint has passed it, and no row has it. */
+  private async isParked(organizationId: string, position: Position): Promise<boolean> {
+    try {
+      for (const stream of await this.checkpoints.parked(CORE_GROUP, organizationId, position))
+        read: for await (const events of this.store.read(stream, { backwards: true }))
+          for (const event of events) {
+            if (event.position === position) return true;
+            if (event.position < position) break read;
+          }
+      return false;
+    } catch (error) {
+      if (error instanceof StoreUnavailable)
+        throw new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause: error });
+      throw error;
+    }
   }
 }

@@ -9,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsEmailAddress, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsEmailAddress, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -34,11 +34,11 @@ class AgentFieldsDto {
 
 class CreateAgentDto extends AgentFieldsDto {
   @IfGiven() @IsResourceId() id?: string;
-  @IsVisibleText(200) name!: string;
+  @IsTypedText(200) name!: string;
 }
 
 class ChangeAgentDto extends AgentFieldsDto {
-  @IfGiven() @IsVisibleText(200) name?: string;
+  @IfGiven() @IsTypedText(200) name?: string;
 }
 
 function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {
@@ -111,7 +111,7 @@ export class AgentController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an agent.', { 200: dataOf(agentSchema) }, { errors: ['resource_archived'] })
+  @Answers('Changes the named fields of an agent.', { 200: dataOf(agentSchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeAgentDto,

@@ -73,7 +73,7 @@ export class ChangeAgentHandler implements ICommandHandler<ChangeAgent> {
   }
 }
 
-/** @throws ThreadlogError id_taken; unknown_agent, also for an archived one */
+/** @throws ThreadlogError id_taken, unknown_agent, resource_archived for an agent who is archived */
 export class CreateTeam extends Command<AssigneeChanged> {
   constructor(
     readonly context: CommandContext,
@@ -184,10 +184,17 @@ export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssign
   ) {}
 
   async execute({ context, type, id }: UnarchiveAssignee): Promise<AssigneeChanged> {
-    const known = await this.transactor.load(assigneeAggregate, context.organizationId, id);
-    // Those that a crash while it was archived has left over would open again with it.
-    if (type === 'agent' && known?.state.type === 'agent' && known.state.archived) await this.apiKeys.revokeOfAgent(context, id);
-    return { ...(await this.transactor.transact(assigneeAggregate, id, context, (state) => unarchiveAssignee(type)(state))), id };
+    const done = await this.transactor.transact(
+      assigneeAggregate,
+      id,
+      context,
+      (state) => unarchiveAssignee(type)(state),
+      async (state) => {
+        // Keys that a crash during the archiving has left over would open again with the agent.
+        if (type === 'agent' && state.type === 'agent' && state.archived) await this.apiKeys.revokeOfAgent(context, id);
+      },
+    );
+    return { ...done, id };
   }
 }
 

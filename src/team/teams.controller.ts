@@ -9,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -22,7 +22,7 @@ const MAX_MEMBERS = 500;
 
 class CreateTeamDto {
   @IfGiven() @IsResourceId() id?: string;
-  @IsVisibleText(200) name!: string;
+  @IsTypedText(200) name!: string;
   /** Nobody when absent. */
   @IfGiven()
   @IsArray()
@@ -33,7 +33,7 @@ class CreateTeamDto {
 }
 
 class ChangeTeamDto {
-  @IfGiven() @IsVisibleText(200) name?: string;
+  @IfGiven() @IsTypedText(200) name?: string;
   /** All members: whoever is not named leaves the team. */
   @IfGiven()
   @IsArray()
@@ -110,7 +110,7 @@ export class TeamController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of a team.', { 200: dataOf(teamSchema) }, { errors: ['resource_archived'] })
+  @Answers('Changes the named fields of a team.', { 200: dataOf(teamSchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeTeamDto,

@@ -2,13 +2,14 @@ import { Body, Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { IsDefined, IsInt, IsOptional, Max, Min } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataOf } from '../platform/answers.js';
+import { Answers, dataAndWarningsOf, dataOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { commandContext } from '../platform/request-context.js';
 import { IsNested, IsResourceId } from '../platform/validation.js';
 import { type RevokedTokensAnswer, revokedTokensSchema, type VisitorTokenAnswer, visitorTokenSchema } from './visitor-token.answer.js';
 import { MintVisitorToken, RevokeVisitorTokens } from './visitor.commands.js';
 import { VisitorInputDto } from './visitor.controller.js';
+import type { KeyLeft } from './visitor.directory.js';
 
 const DEFAULT_TTL = 3_600;
 const MIN_TTL = 60;
@@ -35,20 +36,20 @@ export class VisitorTokenController {
   @Roles('admin', 'agent')
   @Answers(
     'Mints a token by which a widget speaks for its visitor.',
-    { 201: dataOf(visitorTokenSchema) },
+    { 201: dataAndWarningsOf(visitorTokenSchema) },
     {
-      errors: ['unknown_company', 'visitor_conflict', 'visitor_erased', 'resource_archived', 'limit_exceeded'],
+      errors: ['unknown_company', 'visitor_erased', 'limit_exceeded'],
     },
   )
   async mint(
     @Body() body: MintTokenDto,
     @Req() request: FastifyRequest,
     @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorTokenAnswer }> {
+  ): Promise<{ data: VisitorTokenAnswer; warnings?: readonly KeyLeft[] }> {
     const minting = new MintVisitorToken(commandContext(request), body.visitor, body.ttl ?? DEFAULT_TTL);
-    const { token, visitorId, expiresAt, position } = await this.commands.execute(minting);
+    const { token, visitorId, expiresAt, position, left } = await this.commands.execute(minting);
     void reply.header('x-position', position);
-    return { data: { token, visitorId, expiresAt } };
+    return { data: { token, visitorId, expiresAt }, ...(left.length === 0 ? {} : { warnings: left }) };
   }
 
   /** Ends all tokens that the visitor has. A POST and no DELETE, since doing it again is another revocation. */

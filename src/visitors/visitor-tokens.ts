@@ -1,5 +1,5 @@
 import type { Position } from '../event-store/event-store.js';
-import type { CommandContext, Transactor } from '../event-store/transact.js';
+import { aside, assertNotRefused, type CommandContext, type Transactor } from '../event-store/transact.js';
 import type { Principal } from '../platform/api-keys.js';
 import type { VisitorTokenReader } from '../platform/callers.js';
 import type { Clock } from '../platform/clock.js';
@@ -8,7 +8,7 @@ import type { KeptAnswers } from '../platform/idempotency.js';
 import { derivedId, type Ids } from '../platform/ids.js';
 import type { VisitorTokenClaims, VisitorTokenSigner } from '../platform/visitor-token.js';
 import { revokeTokens, visitorAggregate } from './visitor.js';
-import type { VisitorDirectory } from './visitor.directory.js';
+import type { KeyLeft, VisitorDirectory } from './visitor.directory.js';
 import type { PlainVisitor } from './visitor.opening.js';
 
 /** How long a process may go on accepting a token that another process revoked (ms); in its own process it ends at once. */
@@ -21,6 +21,15 @@ export interface MintedToken {
   readonly expiresAt: string;
   /** Of the visitor's last event. */
   readonly position: Position;
+  /** The visitor's keys that were given and left to the visitors whose they are. */
+  readonly left: readonly KeyLeft[];
+}
+
+/** What is kept of a keyed request: what is signed and not the token, since without MASTER_KEY nobody makes the token of it. */
+interface KeptToken extends VisitorTokenClaims {
+  /** Absent in what an earlier build has kept, as is `position`. */
+  readonly left?: readonly KeyLeft[];
+  readonly position?: Position;
 }
 
 export interface RevokedTokens {
@@ -51,22 +60,28 @@ export class VisitorTokens implements VisitorTokenReader {
    * @throws ThreadlogError what VisitorDirectory.resolve() throws, idempotency_key_reused, revision_mismatch
    */
   async mint(context: CommandContext, given: PlainVisitor & { readonly id?: string }, ttlSeconds: number): Promise<MintedToken> {
-    const { ifMatch, keyed, ...step } = context;
-    const { commandId, requestHash, organizationId } = context;
+    const { commandId, requestHash, organizationId, ifMatch, keyed } = context;
     const keptId = derivedId('visitor token', commandId);
-    // What is signed is kept for a retry, and not the token: without MASTER_KEY nobody makes one of the other.
-    let claims = keyed === true ? await this.kept.find<VisitorTokenClaims>(keptId) : undefined;
-    if (claims === undefined) {
+    let kept = keyed === true ? await this.kept.find<KeptToken>(keptId) : undefined;
+    if (kept === undefined) {
+      assertNotRefused(context);
       if (ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new token has no revision');
-      const { visitorId } = await this.directory.resolve(step, given);
-      const { state } = await this.visitor(organizationId, visitorId);
+      const { visitorId, left } = await this.directory.resolve(aside(context), given);
+      const { state, position } = await this.visitor(organizationId, visitorId);
       const expiresAt = this.clock.now() + ttlSeconds * 1_000;
-      claims = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next() };
-      if (keyed === true) claims = await this.kept.first(keptId, requestHash, claims);
+      kept = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left, position };
+      if (keyed === true) kept = await this.kept.first<KeptToken>(keptId, requestHash, kept);
     }
+    const { left = [], position, ...claims } = kept;
     const { visitorId, expiresAt } = claims;
-    const { position } = await this.visitor(organizationId, visitorId);
-    return { token: this.signer.sign(claims), visitorId, expiresAt: new Date(expiresAt).toISOString(), position };
+    return {
+      token: this.signer.sign(claims),
+      visitorId,
+      expiresAt: new Date(expiresAt).toISOString(),
+      position: position ?? (await this.visitor(organizationId, visitorId)).position,
+      // What is kept as jsonb comes back with its names in another order.
+      left: left.map(({ field, code }) => ({ field, code })),
+    };
   }
 
   /** Ends every token that the visitor has now; those made later are good. @throws ThreadlogError not_found */

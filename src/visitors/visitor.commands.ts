@@ -72,7 +72,7 @@ export class ArchiveVisitorHandler implements ICommandHandler<ArchiveVisitor> {
 
 /**
  * Makes a token by which a widget speaks for a visitor, who is found or made as for a new conversation.
- * @throws ThreadlogError visitor_conflict, resource_archived, visitor_erased, limit_exceeded, unknown_company
+ * @throws ThreadlogError resource_archived, visitor_erased, limit_exceeded, unknown_company
  */
 export class MintVisitorToken extends Command<MintedToken> {
   constructor(

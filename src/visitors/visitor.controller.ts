@@ -7,7 +7,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsVisibleText } from '../platform/validation.js';
+import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
@@ -30,7 +30,7 @@ export class VisitorInputDto {
   /** The caller's own id of the person. */
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string;
   @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string;
-  @IsOptional() @IsVisibleText(MAX_NAME) name?: string;
+  @IsOptional() @IsTypedText(MAX_NAME) name?: string;
   @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string;
   @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string;
   /** Merged into those of a visitor that is found; null removes one. */
@@ -46,7 +46,7 @@ class CreateVisitorDto extends VisitorInputDto {
 class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
   @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string | null;
-  @IsOptional() @IsVisibleText(MAX_NAME) name?: string | null;
+  @IsOptional() @IsTypedText(MAX_NAME) name?: string | null;
   @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string | null;
   @IsOptional() @IsHttpUrl() avatarUrl?: string | null;
   @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string | null;
@@ -74,16 +74,7 @@ export class VisitorController {
     'Makes a visitor, or finds the one with this userId or e-mail address.',
     { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
     {
-      errors: [
-        'id_taken',
-        'user_id_taken',
-        'email_taken',
-        'visitor_conflict',
-        'visitor_erased',
-        'resource_archived',
-        'unknown_company',
-        'limit_exceeded',
-      ],
+      errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
     },
   )
   async create(
@@ -137,7 +128,7 @@ export class VisitorController {
   @Answers(
     'Changes the named fields of a visitor.',
     { 200: dataOf(visitorSchema) },
-    { errors: ['resource_archived', 'visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
+    { errors: ['visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
   )
   async change(
     @Param('id', ResourceIdPipe) id: string,

@@ -110,9 +110,6 @@ export const visitorAggregate: Aggregate<Visitor, VisitorEvent> = {
 
 export const MAX_ATTRIBUTES = 100;
 
-/** Two spellings that reach the same mailbox in practice are one address. */
-export const normalizeEmail = (email: string) => email.trim().toLowerCase();
-
 export type VisitorDecision = (v: Visitor) => readonly VisitorEvent[];
 
 /** What a caller asks to set: named fields only, `null` clears; attributes are merged, `null` removes. */

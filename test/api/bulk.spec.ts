@@ -162,7 +162,8 @@ describe('500 conversations', () => {
   test('and more are changed by no filter that finds them all', async () => {
     await open(3);
     const before = await api.backend.store.head();
-    const refused = await bulk({ filter: {}, action: { type: 'addTags', tags: ['x'] } }, { headers: { 'x-min-position': last } });
+    const filter = { createdAfter: '2000-01-01T00:00:00Z' };
+    const refused = await bulk({ filter, action: { type: 'addTags', tags: ['x'] } }, { headers: { 'x-min-position': last } });
     expect([refused.status, refused.body.code]).toEqual([422, 'limit_exceeded']);
     expect(await eventsAfter(api, before)).toEqual([]);
   });
@@ -215,6 +216,33 @@ test('reply and note say the same to each, by the one who asks, and name the mes
     expect(items(reply)[i]).toEqual({ id, status: 201, revision: 3, messageId: messages[1].id });
     expect(items(note)[i]).toEqual({ id, status: 201, revision: 4, messageId: messages[2].id });
   }
+});
+
+test('an archived assignee, team or inbox is refused only to what does not have it already', async () => {
+  const ids = await open(2);
+  const [has = '', hasNot = ''] = ids;
+  for (const [path, body] of [
+    ['/agents', { id: 'leaving', name: 'L' }],
+    ['/teams', { id: 'old-line', name: 'O', agentIds: [] }],
+    ['/inboxes', { id: 'old-inbox', name: 'O' }],
+  ] as const)
+    await api.expect(201, 'POST', path, { body });
+  await api.expect(200, 'POST', `/conversations/${has}/assign`, { body: { assigneeId: 'leaving', teamId: 'old-line' } });
+  await api.expect(200, 'PUT', `/conversations/${has}`, { body: { inboxId: 'old-inbox' } });
+  for (const path of ['/agents/leaving', '/teams/old-line', '/inboxes/old-inbox']) await api.expect(204, 'DELETE', path);
+  for (const action of [
+    { type: 'assign', assigneeId: 'leaving' },
+    { type: 'assign', teamId: 'old-line' },
+    { type: 'assign', assigneeId: 'leaving', teamId: 'old-line' },
+    { type: 'setInbox', inboxId: 'old-inbox' },
+  ])
+    expect([action, items(await bulk({ ids, action }))]).toEqual([
+      action,
+      [
+        { id: has, status: 200, revision: 3 },
+        { id: hasNot, status: 409, code: 'resource_archived', detail: expect.any(String) },
+      ],
+    ]);
 });
 
 test('a canned response is rendered for each', async () => {
@@ -272,6 +300,11 @@ describe('nothing is done', () => {
     ['ids', () => ({ ids: [7] })],
     ['ids', () => ({ ids: null })],
     ['filter', () => ({ filter: [] })],
+    ['filter', () => ({ filter: {} })],
+    ['filter', () => ({ filter: { tagMatch: 'all' } })],
+    ['filter', () => ({ filter: { customAttributes: {} } })],
+    ['filter', () => ({ filter: { status: ['open', 'pending', 'snoozed', 'resolved', 'closed'] } })],
+    ['filter', () => ({ filter: { priority: ['urgent', 'high', 'normal', 'low'], tagMatch: 'any' } })],
     ['filter.status', () => ({ filter: { status: ['asleep'] } })],
     ['filter.status', () => ({ filter: { status: [] } })],
     ['filter.tag', () => ({ filter: { tag: [], tagMatch: 'all' } })],
@@ -289,6 +322,7 @@ describe('nothing is done', () => {
     ['action.type', (some) => ({ ids: some, action: {} })],
     ['action.status', (some) => ({ ids: some, action: { type: 'setStatus', status: 'snoozed' } })],
     ['action.tags', (some) => ({ ids: some, action: { type: 'addTags', tags: [] } })],
+    ['action.tags', (some) => ({ ids: some, action: { type: 'addTags', tags: ['x', '..'] } })],
     ['action.tag', (some) => ({ ids: some, action: { type: 'removeTag' } })],
     ['action.assigneeId', (some) => ({ ids: some, action: { type: 'assign' } })],
     ['action.priority', (some) => ({ ids: some, action: { type: 'setPriority', priority: 1 } })],
@@ -306,6 +340,7 @@ describe('nothing is done', () => {
 
   test.each<[string, number, object, Record<string, string>?]>([
     ['unknown_assignee', 422, { type: 'assign', assigneeId: 'nobody' }],
+    ['unknown_team', 422, { type: 'assign', teamId: 'nobody' }],
     ['unknown_inbox', 422, { type: 'setInbox', inboxId: 'nowhere' }],
     ['unknown_canned_response', 422, { type: 'note', cannedResponseId: 'none' }],
     ['revision_mismatch', 412, { type: 'addTags', tags: ['x'] }, { 'if-match': '"1"' }],

@@ -100,6 +100,22 @@ describe('rendering', () => {
     expect(answer.body.data).toEqual({ text: 'friend', missing: ['visitor.name', 'visitor.attributes.plan'] });
   });
 
+  test('is the first answer when it is sent again with its key, and no plain text is kept for that', async () => {
+    const id = await make('Hi {{visitor.name}}!');
+    const conversation = await opened({ id: 'rendered', name: 'Secretive' });
+    const ask = (instance: TestApi) =>
+      instance.expect(200, 'POST', `/canned-responses/${id}/render`, {
+        key: agentKey,
+        body: { conversationId: conversation },
+        headers: { 'idempotency-key': 'rendered' },
+      });
+    const first = await ask(api);
+    await api.expect(200, 'PUT', '/visitors/rendered', { body: { name: 'Renamed' } });
+    for (const instance of [api, second]) expect((await ask(instance)).text).toBe(first.text);
+    const kept = await api.backend.database.selectFrom('keep.idempotency').select('answer').execute();
+    expect(JSON.stringify(kept)).not.toContain('Secretive');
+  });
+
   test('names a conversation that is there, and a response that is not archived', async () => {
     const id = await make('x');
     const other = await api.otherOrganization();
@@ -170,8 +186,9 @@ describe('a reply with a canned response', () => {
     const long = await make('{{visitor.attributes.long}}'.repeat(60));
     const talkative = await opened({ attributes: { long: 'x'.repeat(1_000) } });
     const before = await head();
-    for (const cannedResponseId of ['nothing', gone, foreign])
+    for (const cannedResponseId of ['nothing', foreign])
       expect(refusal(await said(empty, { cannedResponseId }))).toEqual([422, 'unknown_canned_response']);
+    expect(refusal(await said(empty, { cannedResponseId: gone }))).toEqual([409, 'resource_archived']);
     for (const body of [
       { cannedResponseId: id, message: 'x' },
       { cannedResponseId: null },
@@ -246,6 +263,20 @@ describe('shortcuts', () => {
     expect(await list('shortcut=%2Fnone')).toEqual([]);
     await api.expect(400, 'GET', '/canned-responses?sort=name', { key });
     await api.expect(400, 'GET', '/agents?sort=title', { key });
+  });
+
+  test('are one in every spelling, in making and in finding', async () => {
+    const id = await make('x', ' /cafe\u0301\u200b ');
+    expect((await api.expect(200, 'GET', `/canned-responses/${id}`)).body.data.shortcut).toBe('/caf\u00e9');
+    expect(
+      refusal(await api.call('POST', '/canned-responses', { body: { title: 'x', shortcut: '/CAF\u00c9\u00a0', content: 'x' } })),
+    ).toEqual([409, 'shortcut_taken']);
+    for (const shortcut of ['/caf\u00e9', '/cafe\u0301', '/ca\u200bf\u00e9']) {
+      const headers = { 'x-min-position': String(await head()) };
+      const list = await api.expect(200, 'GET', `/canned-responses?shortcut=${encodeURIComponent(shortcut)}`, { headers });
+      expect(list.body.data).toMatchObject([{ id }]);
+    }
+    await api.expect(400, 'POST', '/canned-responses', { body: { title: 'x', shortcut: 'two words', content: 'x' } });
   });
 
   test('asked for at once by two processes, in making and in changing, are one request’s', async () => {

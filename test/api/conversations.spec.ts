@@ -1,3 +1,8 @@
+import { CommandBus } from '@nestjs/cqrs';
+import { TakeOffArchived } from '../../src/conversations/conversation.commands.js';
+import { conversationAggregate } from '../../src/conversations/conversation.js';
+import { systemContext } from '../../src/organizations/organization.service.js';
+import { randomIds } from '../../src/platform/ids.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 import { eventually } from '../support/eventually.js';
@@ -350,6 +355,27 @@ describe('opening', () => {
     expect(await eventsAfter(api, before)).toEqual([]);
   });
 
+  test('goes on for a visitor whose company was archived, and comes to no archived one', async () => {
+    const [companyId, userId] = [fresh('company'), fresh('user')];
+    await api.expect(201, 'POST', '/companies', { body: { id: companyId, name: 'Acme' } });
+    const visitor = { userId, companyId };
+    const first = await get(await open({ visitor }));
+    await api.expect(204, 'DELETE', `/companies/${companyId}`);
+    expect(await get(await open({ visitor }))).toMatchObject({ visitor: first.visitor });
+    await api.expect(201, 'POST', '/visitor-tokens', { body: { visitor } });
+    await api.expect(200, 'POST', '/visitors', { body: visitor });
+    await api.expect(200, 'PUT', `/visitors/${first.visitor.id}`, { body: { companyId, name: 'Ada' } });
+    const before = await api.backend.store.head();
+    const other = { userId: fresh('user'), companyId };
+    for (const [method, path, body] of [
+      ['POST', '/conversations', { message: 'Hi', visitor: other }],
+      ['POST', '/visitor-tokens', { visitor: other }],
+      ['POST', '/visitors', other],
+    ] as const)
+      expect((await api.expect(409, method, path, { body })).body.code).toBe('resource_archived');
+    expect(await eventsAfter(api, before)).toEqual([]);
+  });
+
   test('with If-Match matches nothing, and writes nothing', async () => {
     const before = await api.backend.store.head();
     const answer = await api.expect(412, 'POST', '/conversations', {
@@ -465,9 +491,16 @@ describe('changing', () => {
     await post(400, id, 'reply', { message: 'x', status: 'snoozed' });
   });
 
-  test('to an inbox that nobody has is refused', async () => {
-    const id = await open();
+  test('to an inbox that nobody has is refused, and to an archived one unless it is there already', async () => {
+    const inboxId = data(await api.expect(201, 'POST', '/inboxes', { body: { name: 'Old' } })).id as string;
+    const [id, other] = [await open({ inboxId }), await open()];
     expect((await put(422, id, { inboxId: 'nowhere' })).body.code).toBe('unknown_inbox');
+    await api.expect(204, 'DELETE', `/inboxes/${inboxId}`);
+    expect(data(await put(200, id, { inboxId, subject: 'Still here' }))).toMatchObject({ inboxId, subject: 'Still here' });
+    expect((await put(409, other, { inboxId })).body.code).toBe('resource_archived');
+    expect((await api.expect(409, 'POST', '/conversations', { body: { visitor: {}, message: 'x', inboxId } })).body.code).toBe(
+      'resource_archived',
+    );
   });
 });
 
@@ -558,10 +591,93 @@ describe('assigning', () => {
 
   test('to somebody unknown or archived is refused', async () => {
     const id = await open();
-    const bo = await agent('Bo');
+    const [bo, old, line, other] = [await agent('Bo'), await team('Old line'), await team('First line'), await team('Second line')];
     await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${old}`);
+    const before = await get(id);
     // The memory of settings may be a second old in another process, not in the one that archived.
-    for (const assigneeId of ['nobody', bo]) expect((await post(422, id, 'assign', { assigneeId })).body.code).toBe('unknown_assignee');
+    for (const [status, code, body] of [
+      [422, 'unknown_assignee', { assigneeId: 'nobody' }],
+      [422, 'unknown_assignee', { assigneeId: 'nobody', teamId: line }],
+      [409, 'resource_archived', { assigneeId: bo }],
+      [409, 'resource_archived', { assigneeId: old }],
+      [422, 'unknown_team', { teamId: 'nobody' }],
+      [422, 'unknown_team', { teamId: bo }],
+      [409, 'resource_archived', { teamId: old }],
+      [400, 'validation_failed', { assigneeId: line, teamId: other }],
+      [400, 'validation_failed', { assigneeId: line, teamId: null }],
+      [400, 'validation_failed', {}],
+    ] as const)
+      expect([body, (await post(status, id, 'assign', body)).body.code]).toEqual([body, code]);
+    expect(await get(id)).toEqual(before);
+  });
+
+  test('puts into the queue of a team, takes out of it, and does both with an assignee', async () => {
+    const id = await open();
+    const [line, other, bo] = [await team('First line'), await team('Second line'), await agent('Bo')];
+    const assign = async (body: object) => {
+      const { assignee, team: queue } = data(await post(200, id, 'assign', body));
+      return [assignee?.id ?? null, queue?.id ?? null];
+    };
+    expect(await assign({ teamId: line })).toEqual([null, line]);
+    expect(await assign({ assigneeId: bo })).toEqual([bo, line]);
+    expect(await assign({ teamId: null })).toEqual([bo, null]);
+    expect(await assign({ assigneeId: null, teamId: other })).toEqual([null, other]);
+    expect(await assign({ assigneeId: bo, teamId: line })).toEqual([bo, line]);
+    expect(await assign({ assigneeId: other })).toEqual([other, other]);
+    expect(await assign({ teamId: line })).toEqual([line, line]);
+    expect(await assign({ teamId: null })).toEqual([null, null]);
+    expect((await types(id)).slice(2)).toEqual([
+      'ConversationTeamChanged',
+      'ConversationAssigned',
+      'ConversationTeamChanged',
+      'ConversationUnassigned',
+      'ConversationAssigned',
+      'ConversationAssigned',
+      'ConversationAssigned',
+      'ConversationUnassigned',
+    ]);
+  });
+
+  test('to whom it is assigned already changes nothing, also when they were archived since', async () => {
+    const id = await open();
+    const [line, bo] = [await team('First line'), await agent('Bo')];
+    const { revision } = data(await post(200, id, 'assign', { assigneeId: bo, teamId: line }));
+    await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${line}`);
+    for (const body of [{ assigneeId: bo }, { teamId: line }, { assigneeId: bo, teamId: line }])
+      expect(data(await post(200, id, 'assign', body)).revision).toBe(revision);
+  });
+
+  test('does not outlast the archiving of agent and team in what becomes open: not by the visitor, not by the timer', async () => {
+    const [line, bo] = [await team('First line'), await agent('Bo')];
+    const [written, due] = [await open(), await open()];
+    for (const id of [written, due]) await post(200, id, 'assign', { assigneeId: bo, teamId: line });
+    await put(200, written, { status: 'pending' });
+    await post(200, due, 'snooze', { until: inFuture(2 * DAY) });
+    await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${line}`);
+    await post(201, written, 'messages', { message: 'Hello?' });
+    api.clock.advance(2 * DAY + 1_000);
+    await eventually(async () => (await get(due)).status === 'open');
+    for (const id of [written, due]) {
+      expect(await get(id)).toMatchObject({ status: 'open', assignee: null, team: null });
+      expect((await types(id)).slice(-3)).toEqual(['ConversationStatusChanged', 'ConversationUnassigned', 'ConversationTeamChanged']);
+    }
+  });
+
+  test('ends when who is archived is taken off, and not for who is back', async () => {
+    const [line, bo] = [await team('First line'), await agent('Bo')];
+    const id = await open();
+    await post(200, id, 'assign', { assigneeId: bo, teamId: line });
+    const takeOff = (assigneeId: string) =>
+      api.app.get(CommandBus).execute(new TakeOffArchived(systemContext(api.organizationId, randomIds.next()), id, assigneeId));
+    expect((await takeOff(bo)).outcome).toBe('unchanged');
+    await api.expect(204, 'DELETE', `/agents/${bo}`);
+    await api.expect(204, 'DELETE', `/teams/${line}`);
+    expect(await takeOff(bo)).toMatchObject({ outcome: 'appended', state: { assignee: null, team: { id: line } } });
+    expect(await takeOff(line)).toMatchObject({ outcome: 'appended', state: { assignee: null, team: null } });
+    expect((await takeOff(bo)).outcome).toBe('unchanged');
   });
 
   test('is kept by reopening, unless the assignee was archived', async () => {
@@ -580,6 +696,38 @@ describe('assigning', () => {
   });
 });
 
+describe('a visitor whose keys are of several', () => {
+  const warnings = [{ field: 'visitor.email', code: 'email_taken' }];
+  const visitor = { userId: 'keys-new', email: 'Keys@Example.com', name: 'New' };
+  const ask = (path: string, body: object, key: string) => api.expect(201, 'POST', path, { body, headers: { 'idempotency-key': key } });
+  beforeAll(() => api.expect(201, 'POST', '/visitors', { body: { id: 'keys-old', userId: 'keys-old', email: 'keys@example.com' } }));
+
+  test('is not turned away: the userId decides, and the answer says what was left', async () => {
+    const body = { visitor, message: 'Hi' };
+    const first = await ask('/conversations', body, 'keys-open');
+    expect(first.body.warnings).toEqual(warnings);
+    expect(data(first).visitor).toMatchObject({ userId: 'keys-new', email: null, name: 'New' });
+    expect(data(await api.expect(200, 'GET', '/visitors/keys-old'))).toMatchObject({ userId: 'keys-old', email: 'keys@example.com' });
+    // The address is free by the time of the retry, which is answered as the first time.
+    await api.expect(200, 'PUT', '/visitors/keys-old', { body: { email: null } });
+    expect((await ask('/conversations', body, 'keys-open')).text).toBe(first.text);
+    const anew = await ask('/conversations', body, 'keys-open-again');
+    expect(Object.keys(anew.body)).toEqual(['data']);
+    expect(data(anew).visitor).toMatchObject({ id: data(first).visitor.id, email: 'Keys@Example.com' });
+  });
+
+  test('gets a token all the same, and a conflict only where visitors are written', async () => {
+    const body = { visitor: { ...visitor, userId: 'keys-third' } };
+    const first = await ask('/visitor-tokens', body, 'keys-token');
+    expect(first.body.warnings).toEqual(warnings);
+    await api.expect(409, 'POST', '/visitors', { body: body.visitor });
+    expect((await ask('/visitor-tokens', body, 'keys-token')).text).toBe(first.text);
+    expect(await ask('/visitor-tokens', { visitor: { id: data(first).visitorId } }, 'keys-token-alone')).not.toHaveProperty(
+      'body.warnings',
+    );
+  });
+});
+
 describe('tags', () => {
   test('are added, and removed by their name in the address', async () => {
     const id = await open();
@@ -587,6 +735,48 @@ describe('tags', () => {
     expect(data(await post(200, id, 'tags', { tags: [...odd, 'plain'] })).tags).toEqual([...odd, 'plain']);
     for (const tag of odd) await api.expect(200, 'DELETE', `/conversations/${id}/tags/${encodeURIComponent(tag)}`);
     expect((await get(id)).tags).toEqual(['plain']);
+  });
+
+  test('are one however they are spelled, in every address', async () => {
+    const id = await open();
+    const tags = ['vip', ' vip', 'vip\u00a0', 'v\u200bip', 'cafe\u0301', 'caf\u00e9', '👩\u200d👧', 'a\u00a0 b'];
+    const stored = ['vip', 'caf\u00e9', '👩\u200d👧', 'a b'];
+    const added = await post(200, id, 'tags', { tags });
+    expect(data(added).tags).toEqual(stored);
+    const headers = { 'x-min-position': added.headers.get('x-position')! };
+    for (const tag of tags) {
+      const list = await api.expect(200, 'GET', `/conversations?visitorId=${data(added).visitor.id}&tag=${encodeURIComponent(tag)}`, {
+        headers,
+      });
+      expect(list.body.data).toHaveLength(1);
+    }
+    for (const tag of ['vip\u00a0', 'cafe\u0301', '👩\u200d👧', 'a b'])
+      await api.expect(200, 'DELETE', `/conversations/${id}/tags/${encodeURIComponent(tag)}`);
+    expect((await get(id)).tags).toEqual([]);
+  });
+
+  test('that no address can name are refused, and those that an earlier build took are found and removed', async () => {
+    const id = await open();
+    for (const tag of ['.', '..', ' .. ', '.\u200b.'])
+      expect((await post(400, id, 'tags', { tags: ['x', tag] })).body.errors).toMatchObject([{ field: expect.stringContaining('tags') }]);
+    const stored = ['vip', 'vip\u00a0', 'cafe\u0301', '..'];
+    const { transactor } = api.backend;
+    const { keyId } = (await transactor.load(conversationAggregate, api.organizationId, id))!.state;
+    const { position } = await transactor.transact(
+      conversationAggregate,
+      id,
+      { ...systemContext(api.organizationId, fresh('command')), keyId },
+      () => [{ type: 'TagsAdded' as const, data: { tags: stored } }],
+    );
+    const headers = { 'x-min-position': position };
+    for (const tag of ['vip', 'caf\u00e9', '..']) {
+      const list = await api.expect(200, 'GET', `/conversations?tag=${encodeURIComponent(tag)}`, { headers });
+      expect((list.body.data as { id: string }[]).map((one) => one.id)).toContain(id);
+    }
+    await api.expect(200, 'DELETE', `/conversations/${id}/tags/vip`);
+    await api.expect(200, 'DELETE', `/conversations/${id}/tags/${encodeURIComponent('caf\u00e9')}`);
+    await api.expect(200, 'POST', '/conversations/bulk', { body: { ids: [id], action: { type: 'removeTag', tag: '..' } } });
+    expect((await get(id)).tags).toEqual([]);
   });
 
   test('of the greatest length in any script can be removed again', async () => {
@@ -615,11 +805,12 @@ describe('rating', () => {
     await put(200, id, { status: 'resolved' });
     expect(data(await post(200, id, 'rating', { rating: 2, comment: 'slow' })).rating).toEqual({ rating: 2, comment: 'slow' });
     await post(201, id, 'messages', { message: 'again' });
-    expect(data(await post(200, id, 'rating', { rating: 3 })).rating).toEqual({ rating: 3, comment: null });
+    expect(data(await post(200, id, 'rating', { rating: 3 })).rating).toEqual({ rating: 3, comment: 'slow' });
+    expect(data(await post(200, id, 'rating', { rating: 3, comment: null })).rating).toEqual({ rating: 3, comment: null });
     await put(200, id, { status: 'closed' });
     expect(data(await post(200, id, 'rating', { rating: 5 })).rating).toEqual({ rating: 5, comment: null });
     const events = data(await api.expect(200, 'GET', `/conversations/${id}/events`)) as { type: string; data: { episode: number } }[];
-    expect(events.filter(({ type }) => type === 'ConversationRated').map(({ data: { episode } }) => episode)).toEqual([1, 1, 2]);
+    expect(events.filter(({ type }) => type === 'ConversationRated').map(({ data: { episode } }) => episode)).toEqual([1, 1, 1, 2]);
   });
 });
 

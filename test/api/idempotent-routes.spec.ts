@@ -31,6 +31,11 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       body: { visitor: { email: 'known@example.com' }, message: 'Hi' },
       others: [{ visitor: { email: 'known2@example.com' }, message: 'Hi' }],
     },
+    {
+      name: 'opened in an inbox, with a company, by an agent',
+      body: { visitor: { companyId: 'company-1' }, inboxId: 'inbox-1', message: 'Hi', as: 'agent' },
+      others: [{ visitor: { companyId: 'company-1' }, message: 'Hi', as: 'agent' }],
+    },
   ],
   '/conversations/bulk': async () => {
     const ids = [await conversation(), 'no such conversation', await conversation()];
@@ -48,16 +53,32 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
         body: { ids, action: { type: 'setPriority', priority: 'normal' } },
         others: [{ ids, action: { type: 'setPriority', priority: 'low' } }],
       },
+      {
+        name: 'many go to one',
+        body: { ids, action: { type: 'assign', assigneeId: 'agent-1', teamId: 'team-1' } },
+        others: [{ ids, action: { type: 'assign', assigneeId: 'agent-1' } }],
+      },
+      {
+        name: 'many move',
+        body: { ids, action: { type: 'setInbox', inboxId: 'inbox-1' } },
+        others: [{ ids, action: { type: 'setInbox', inboxId: 'inbox-2' } }],
+      },
     ];
   },
-  '/conversations/{id}/reply': () => [
-    { name: 'reply', body: { message: 'x', status: 'pending' }, others: [{ message: 'y' }] },
-    { name: 'note', body: { message: 'x', type: 'note' }, others: [{ message: 'x' }] },
-  ],
+  '/conversations/{id}/reply': async () => {
+    const body = { title: 'Greeting', shortcut: fresh('/hello'), content: 'Hi {{visitor.name | "there"}}!' };
+    const { id: cannedResponseId } = (await api.expect(201, 'POST', '/canned-responses', { body })).body.data;
+    return [
+      { name: 'reply', body: { message: 'x', status: 'pending' }, others: [{ message: 'y' }] },
+      { name: 'note', body: { message: 'x', type: 'note' }, others: [{ message: 'x' }] },
+      { name: 'canned', body: { cannedResponseId }, others: [{ message: 'x' }] },
+    ];
+  },
   '/conversations/{id}/messages': () => [{ name: 'message', body: { message: 'x' }, others: [{ message: 'y' }] }],
   '/conversations/{id}/assign': () => [
     { name: 'assigned', body: { assigneeId: 'agent-1' }, others: [{ assigneeId: null }] },
     { name: 'assigned to nobody, as it was', body: { assigneeId: null }, others: [{ assigneeId: 'agent-1' }] },
+    { name: 'put into a queue', body: { teamId: 'team-1' }, others: [{ teamId: null }, { assigneeId: 'team-1' }] },
   ],
   '/conversations/{id}/snooze': () => [
     { name: 'snoozed', body: { until: 'next_reply' }, others: [{ until: new Date(api.clock.now() + 3_600_000).toISOString() }] },
@@ -75,6 +96,7 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       body: { email: 'known@example.com' },
       others: [{ email: 'known2@example.com' }, { id: fresh('v') }],
     },
+    { name: 'of a company', body: { name: 'Ada', companyId: 'company-1' }, others: [{ name: 'Ada' }] },
     { name: 'found and changed', body: { email: 'changed@example.com', phone: '1' }, others: [{ email: 'new@example.com' }] },
   ],
   '/visitor-tokens': () => [
@@ -83,10 +105,16 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       body: { visitor: { email: 'known@example.com' }, ttl: 60 },
       others: [{ visitor: { email: 'known2@example.com' }, ttl: 60 }],
     },
+    { name: 'for one of a company', body: { visitor: { companyId: 'company-1' } }, others: [{ visitor: {} }] },
   ],
   '/visitor-tokens/revoke': () => [{ name: 'revoked', body: { visitorId: 'token-visitor' }, others: [{ visitorId: 'other-visitor' }] }],
   '/companies': () => [{ name: 'a company', body: { id: fresh('c'), name: 'Acme' }, others: [{ id: fresh('c'), name: 'Acme' }] }],
   '/inboxes': () => [
+    {
+      name: 'the default, with members',
+      body: { name: 'Sales', isDefault: true, assignment: { mode: 'round_robin', agentIds: ['agent-1'] } },
+      others: [{ name: 'Sales', isDefault: true }],
+    },
     { name: 'an inbox', body: { name: 'Sales' }, others: [{ name: 'Deals' }, { id: fresh('i'), name: 'Sales' }] },
     { name: 'with an own id', body: { id: fresh('i'), name: 'Sales' }, others: [{ name: 'Sales' }, { id: fresh('i'), name: 'Sales' }] },
   ],
@@ -95,6 +123,7 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
     { name: 'with an own id', body: { id: fresh('a'), name: 'Ada' }, others: [{ name: 'Ada' }, { id: fresh('a'), name: 'Ada' }] },
   ],
   '/teams': () => [
+    { name: 'with members', body: { name: 'First', agentIds: ['agent-1'] }, others: [{ name: 'First', agentIds: [] }] },
     { name: 'a team', body: { name: 'First' }, others: [{ name: 'Second' }, { id: fresh('t'), name: 'First' }] },
     { name: 'with an own id', body: { id: fresh('t'), name: 'First' }, others: [{ name: 'First' }, { id: fresh('t'), name: 'First' }] },
   ],
@@ -149,6 +178,7 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       body: { name: 'CI', role: 'agent', rateLimitPerMinute: 5 },
       others: [{ name: 'CI', role: 'admin' }],
     },
+    { name: 'bound to an agent', body: { name: 'CI', role: 'agent', agentId: 'agent-1' }, others: [{ name: 'CI', role: 'agent' }] },
   ],
 };
 
@@ -159,7 +189,15 @@ beforeAll(async () => {
   database = await createDatabase();
   api = await startApi({ database });
   other = await again();
-  await api.expect(201, 'POST', '/agents', { body: { id: 'agent-1', name: 'Bo' } });
+  for (const [path, body] of [
+    ['/agents', { id: 'acting', name: 'Acting' }],
+    ['/agents', { id: 'agent-1', name: 'Bo' }],
+    ['/teams', { id: 'team-1', name: 'First line', agentIds: [] }],
+    ['/inboxes', { id: 'inbox-1', name: 'Sales' }],
+    ['/inboxes', { id: 'inbox-2', name: 'Deals' }],
+    ['/companies', { id: 'company-1', name: 'Acme' }],
+  ] as const)
+    await api.expect(201, 'POST', path, { body });
   for (const email of ['known@example.com', 'changed@example.com'])
     await api.expect(201, 'POST', '/visitors', { body: { email, name: 'K' } });
   for (const id of ['token-visitor', 'other-visitor']) await api.expect(201, 'POST', '/visitors', { body: { id } });
@@ -172,7 +210,7 @@ afterAll(async () => {
 const again = () => startApi({ database, environment: { MASTER_KEY: api.backend.config.MASTER_KEY ?? '' } });
 
 const send = (instance: TestApi, key: string, { path, body }: Pick<Keyed, 'path' | 'body'>) =>
-  instance.call('POST', path, { key: api.adminKey, body, headers: { 'idempotency-key': key } });
+  instance.call('POST', path, { key: api.adminKey, body, headers: { 'idempotency-key': key, 'x-agent-id': 'acting' } });
 const facts = ({ status, text, headers }: Answer) => ({
   status,
   text,
@@ -215,19 +253,6 @@ test.each(POSTS)('POST %s', async (route) => {
   }
 });
 
-test('all of them once more, in a process that was started since', async () => {
-  expect(answered.length).toBeGreaterThanOrEqual(POSTS.length);
-  const head = await api.backend.store.head();
-  const restarted = await again();
-  try {
-    for (const { key, request, first } of answered)
-      expect({ name: request.name, ...facts(await send(restarted, key, request)) }).toEqual({ name: request.name, ...facts(first) });
-    expect(await eventsAfter(api, head)).toEqual([]);
-  } finally {
-    await restarted.stop();
-  }
-});
-
 test('a key is free again when its request was refused, and is taken when another process was faster', async () => {
   await api.expect(201, 'POST', '/companies', { body: { id: 'taken', name: 'Acme' } });
   const refused = await send(api, 'mended', { path: '/companies', body: { id: 'taken', name: 'Other' } });
@@ -246,4 +271,41 @@ test('a key is free again when its request was refused, and is taken when anothe
   for (const { status, body } of race) if (status !== 201) expect([409, 422]).toContain(body.status);
   const made = await Promise.all(bodies.map(({ id }) => api.call('GET', `/companies/${id}`)));
   expect(made.filter(({ status }) => status === 200)).toHaveLength(1);
+});
+
+/** All that has been made is archived, but for the default inbox, which cannot be. */
+async function archiveAll(): Promise<void> {
+  for (const resource of ['visitors', 'companies', 'inboxes', 'teams', 'canned-responses', 'agents'])
+    for (;;) {
+      const { body } = await api.expect(200, 'GET', `/${resource}?limit=100`, {
+        headers: { 'x-min-position': await api.backend.store.head() },
+      });
+      const left = (body.data as { id: string; isDefault?: boolean }[]).filter(({ isDefault }) => isDefault !== true);
+      if (left.length === 0) break;
+      for (const { id } of left) await api.expect(204, 'DELETE', `/${resource}/${id}`);
+    }
+}
+
+test('all of them once more, in a process that was started since, when all that they name and the agent who acted are archived', async () => {
+  expect(answered.length).toBeGreaterThanOrEqual(POSTS.length);
+  await archiveAll();
+  const head = await api.backend.store.head();
+  const restarted = await again();
+  try {
+    for (const { key, request, first } of answered)
+      expect({ name: request.name, ...facts(await send(restarted, key, request)) }).toEqual({ name: request.name, ...facts(first) });
+    // What was not answered before, the archived agent does no more.
+    for (const { request } of answered) {
+      const refused = await send(restarted, fresh('too-late'), request);
+      expect([request.path, request.name, refused.status, refused.body.code]).toEqual([
+        request.path,
+        request.name,
+        409,
+        'resource_archived',
+      ]);
+    }
+    expect(await eventsAfter(api, head)).toEqual([]);
+  } finally {
+    await restarted.stop();
+  }
 });

@@ -731,7 +731,7 @@ describe('those who are named by others', () => {
         ['PUT', `/inboxes/${box.id}`, assignment],
         ['POST', '/api-keys', { ...apiKey, agentId: id }],
       ] as const)
-        expect((await api.expect(422, method, path, { body })).body.code).toBe('unknown_agent');
+        expect([id, (await api.call(method, path, { body })).body.code]).toEqual([id, id === gone ? 'resource_archived' : 'unknown_agent']);
     }
     expect(await head()).toBe(before);
   });
@@ -839,7 +839,7 @@ describe('an API key', () => {
     await api.expect(204, 'DELETE', `/agents/${ada}`);
     await api.expect(401, 'GET', '/agents', { key: bound.key });
     expect((await api.expect(200, 'GET', `/api-keys/${bound.id}`)).body.data.revokedAt).not.toBeNull();
-    expect((await api.expect(422, 'GET', '/agents', { headers: { 'x-agent-id': ada } })).body.code).toBe('unknown_agent');
+    expect((await api.expect(409, 'GET', '/agents', { headers: { 'x-agent-id': ada } })).body.code).toBe('resource_archived');
   });
 
   it('speaks under the name that it has now', async () => {

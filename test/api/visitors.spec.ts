@@ -1,3 +1,5 @@
+import { CommandBus } from '@nestjs/cqrs';
+import { WakeConversation } from '../../src/conversations/conversation.commands.js';
 import { Transactor } from '../../src/event-store/transact.js';
 import { companyAggregate, createCompany } from '../../src/companies/company.js';
 import { systemContext } from '../../src/organizations/organization.service.js';
@@ -136,6 +138,26 @@ describe('POST /visitors', () => {
     } finally {
       await second.stop();
     }
+  });
+
+  test('an address is one in every spelling, and may be of a host without a dot or with an underscore', async () => {
+    const spellings = ['Rene\u0301@München.example', 'ren\u00e9@xn--mnchen-3ya.example', 'REN\u00c9@mu\u0308nchen.example'];
+    const [first, ...others] = await Promise.all(spellings.map((email) => post({ email })));
+    for (const other of others) expect(other.body.data.id).toBe(first!.body.data.id);
+    for (const email of spellings) {
+      const headers = { 'x-min-position': String(await head()) };
+      const list = await api.expect(200, 'GET', `/visitors?email=${encodeURIComponent(email)}`, { headers });
+      expect(list.body.data).toMatchObject([{ id: first!.body.data.id }]);
+    }
+    for (const email of ['root@localhost', 'ada@mail_1.example.com']) expect((await post({ email })).body.data.email).toBe(email);
+  });
+
+  test('a name is stored as it is typed, without what cannot be seen', async () => {
+    const { id, name } = (await post({ name: ' Zoe\u0308\u00a0\u202e Noor\u200b👩\u200d👧 ' })).body.data;
+    expect(name).toBe('Zo\u00eb Noor👩\u200d👧');
+    // Named as it is, it changes nothing.
+    const again = await api.expect(200, 'PUT', `/visitors/${id}`, { body: { name: 'Zoe\u0308 Noor👩\u200d👧\t' } });
+    expect(again.body.data.revision).toBe(0);
   });
 
   test('keys of two visitors are a conflict, in whichever way they meet', async () => {
@@ -423,6 +445,44 @@ describe('GET /visitors/:id/events', () => {
     for (const query of ['?from=-1', '?limit=0', '?limit=1001', '?after=1']) expect((await history('h3', query)).status).toBe(400);
     for (const id of ['%00', '..%2f', 'x'.repeat(129)]) expect((await history(id)).status).toBe(404);
   });
+});
+
+test('a conversation of an erased visitor takes no more words, and all else goes on with it', async () => {
+  const DAY = 86_400_000;
+  const made = await api.expect(201, 'POST', '/conversations', { body: { visitor: { id: 'h4' }, message: 'Hi' } });
+  const id = made.body.data.id as string;
+  const until = new Date(api.clock.now() + DAY).toISOString();
+  await api.expect(200, 'POST', `/conversations/${id}/snooze`, { body: { until } });
+  await api.backend.database.updateTable('keep.visitor_keys').set({ wrapped: null }).where('visitor_id', '=', 'h4').execute();
+  // Another process, which has not seen the key.
+  const later = await startApi({
+    database: { url: api.backend.databaseUrl },
+    environment: { MASTER_KEY: api.backend.config.MASTER_KEY! },
+  });
+  try {
+    const woken = await later.app
+      .get(CommandBus)
+      .execute(new WakeConversation(systemContext(api.organizationId, randomIds.next()), id, 2, api.clock.now() + DAY));
+    expect(woken).toMatchObject({ outcome: 'appended', state: { status: 'open' } });
+    const ask = async (method: string, path: string, body: object) => {
+      const answer = await later.call(method, `/conversations/${id}${path}`, { key: api.adminKey, body });
+      return answer.body.code ?? answer.status;
+    };
+    for (const [path, body] of [
+      ['', { subject: 'x' }],
+      ['', { customAttributes: { a: 1 } }],
+    ] as const)
+      expect(await ask('PUT', path, body)).toBe('visitor_erased');
+    for (const path of ['/reply', '/messages']) expect(await ask('POST', path, { message: 'x' })).toBe('visitor_erased');
+    expect(await ask('POST', '/tags', { tags: ['gone'] })).toBe(200);
+    expect(await ask('POST', '/assign', { assigneeId: null })).toBe(200);
+    expect(await ask('POST', '/snooze', { until })).toBe(200);
+    expect(await ask('PUT', '', { status: 'closed', priority: 'low', subject: null })).toBe(200);
+    expect(await ask('POST', '/rating', { rating: 5 })).toBe(200);
+    expect(await ask('POST', '/rating', { rating: 5, comment: 'x' })).toBe('visitor_erased');
+  } finally {
+    await later.stop();
+  }
 });
 
 test('the log, the server log and the keys tell nothing of a visitor', async () => {

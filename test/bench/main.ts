@@ -5,7 +5,7 @@ import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
-import { startEmbeddedPostgres } from '../../src/platform/embedded-postgres.js';
+import { startEmbeddedPostgres } from '../../src/embedded-postgres/embedded-postgres.js';
 import { cpuOf, cpuOfTree, memoryOf } from './cpu.js';
 import { bareEventStoreDbAppends } from './eventstoredb-appends.js';
 import { load, percentile } from './http-load.js';

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { cp, mkdir, mkdtemp, readFile, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -81,11 +82,17 @@ test('processes that start at once all start, on one build', async () => {
   expect((await readdir(join(app, 'dist'))).toSorted()).toEqual(['.built', '.tsbuildinfo', 'src']);
 });
 
-test('the lock of a killed build does not stop the next one', async () => {
-  await mkdir(join(app, 'dist'));
-  const dead = spawn(process.execPath, ['-e', '']);
-  await new Promise((ended) => dead.on('close', ended));
-  await writeFile(join(app, 'dist', '.building'), String(dead.pid));
+test('a killed build does not stop the next one', async () => {
+  const building = spawn(process.execPath, [join(app, 'bin', 'build.js')], { cwd: tmpdir() });
+  await until(() =>
+    readdir(join(app, 'dist')).then(
+      (names) => names.includes('.lock'),
+      () => false,
+    ),
+  );
+  building.kill('SIGKILL');
+  await once(building, 'close');
+  expect(await readdir(join(app, 'dist'))).toContain('.lock');
   expect(await run('start.js')).toMatchObject({ code: 0, out: 'first' });
 });
 

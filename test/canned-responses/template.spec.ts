@@ -51,6 +51,14 @@ test.each([
   expect(renderTemplate(content, nothing)).toEqual({ text, missing });
 });
 
+test.each(['', ' ', '\t\u00a0', '\u200b', '\u2800'])('%j is no value', (blank) => {
+  const blanks = { visitor: { name: blank, email: blank, attributes: { first: blank } }, agent: { name: blank }, company: { name: blank } };
+  expect(renderTemplate('{{visitor.attributes.first | "there"}}/{{visitor.name | "you"}}/{{agent.name}}{{company.name}}', blanks)).toEqual({
+    text: 'there/you/',
+    missing: ['visitor.attributes.first', 'visitor.name', 'agent.name', 'company.name'],
+  });
+});
+
 test('what is put in is not looked at again', () => {
   const { text } = renderTemplate('{{visitor.name}}', {
     ...values,

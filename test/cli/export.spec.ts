@@ -202,6 +202,12 @@ describe('an export, imported into an empty instance', () => {
     const again = await run(importCommand, [exportFile, '--no-wait', '--json'], copy);
     expect(again).toMatchObject({ code: 0, why: '' });
     expect(JSON.parse(again.answer)).toMatchObject({ events: 0, present: before });
+    // As an editor of another system may have stored it.
+    const edited = join(folder, 'crlf.ndjson');
+    await writeFile(edited, `\ufeff${lines.join('\r\n')}\r\n`);
+    const fromEdited = await run(importCommand, [edited, '--no-wait', '--json'], copy);
+    expect(fromEdited).toMatchObject({ code: 0, why: '' });
+    expect(JSON.parse(fromEdited.answer)).toMatchObject({ events: 0, present: before });
     await copy.backend.transactor.transact(headAggregate, HEAD_STREAM.id, signed(), () => [
       {
         type: 'HeadSigned' as const,

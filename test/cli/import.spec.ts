@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Backend } from '../../src/backend.js';
 import { ApiKeyService } from '../../src/api-keys/api-key.service.js';
+import { printable } from '../../src/cli/printable.js';
 import { conversationAggregate, setStatus } from '../../src/conversations/conversation.js';
 import { OrganizationService, systemContext } from '../../src/organizations/organization.service.js';
 import { ApiKeys } from '../../src/platform/api-keys.js';
@@ -52,6 +53,7 @@ interface Summary {
   present: number;
   bad: number;
   badLines: { line: number; reason: string }[];
+  warnings: object[];
   messages: number;
 }
 
@@ -110,14 +112,14 @@ test(
     const given = {
       id: 'whole',
       topics: ['billing'],
-      tags: ['vip', 'billing'],
+      tags: ['vip', 'billing', 'vip\u00a0', 'bill\u200bing'],
       turns: [
         { from: 'visitor', text: 'Hello', at: '2024-03-01T10:00:00+01:00' },
         { from: 'agent', text: 'Hi!', agentId: 'ada', at: '2024-03-01T09:05:00Z' },
         { from: 'note', text: 'Seems nice' },
         { from: 'agent', text: 'Bye' },
       ],
-      visitor: { userId: 'u-1', email: 'Noor@Example.com', name: 'Noor', attributes: { shoe: 39 } },
+      visitor: { userId: 'u-1', email: 'Noor@Example.com', name: ' Noor\u200b', attributes: { shoe: 39 } },
       status: 'closed',
       subject: 'Greetings',
       priority: 'low',
@@ -200,12 +202,25 @@ test(
       turns: [{ from: 'visitor', text: 'x' }],
       visitor: { email: n % 2 === 0 ? 'lena@example.com' : 'LENA@example.com', name: `Lena ${n}` },
     }));
-    expect(await importing(file(same), organizationId, '--no-wait')).toMatchObject({ code: 0, summary: { imported: 40 } });
+    // Her address finds her and gives her a userId; under another userId it is left to her, and the line is imported without it.
+    const known = { ...same[0], id: 'known', visitor: { userId: 'lena', email: 'lena@example.com' } };
+    const other = { ...same[0], id: 'other', visitor: { userId: 'eve', email: 'Lena@example.com', name: 'Eve' } };
+    const ended = await importing(file([...same, known, other]), organizationId, '--no-wait');
+    expect(ended).toMatchObject({ code: 0, summary: { imported: 42, bad: 0 } });
+    expect(ended.summary.warnings).toEqual([{ line: 42, field: 'visitor.email', code: 'email_taken' }]);
+    expect(ended.stderr).toBe("line 42: imported without visitor.email, which is another visitor's (email_taken)\n");
     const streams = await history(backend, organizationId);
     const visitors = Object.entries(streams).filter(([name]) => name.startsWith('visitor'));
-    expect(visitors).toHaveLength(1);
-    expect(visitors[0]?.[1].at(-1)).toMatchObject({ data: { name: 'Lena 39' } });
-    expect(Object.keys(streams)).toHaveLength(41);
+    expect(visitors.map(([, events]) => events.at(-1))).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ data: { userId: 'lena' } }),
+        expect.objectContaining({ data: { userId: 'eve', name: 'Eve' } }),
+      ]),
+    );
+    expect(visitors).toHaveLength(2);
+    const lena = visitors.map(([, events]) => events).find((events) => events.length > 1);
+    expect(lena?.at(-2)).toMatchObject({ data: { name: 'Lena 39' } });
+    expect(Object.keys(streams)).toHaveLength(44);
   },
   CLI_MS,
 );
@@ -220,6 +235,8 @@ const BAD: [string | Buffer, string][] = [
   ['{"id":"x","turns":[{"from":"visitor","text":" "}]}', 'turns[0].text: must be a text of 1 to 50000'],
   ['{"id":"x","turns":[{"from":"visitor","text":"secret words","at":"yesterday"}]}', 'turns[0].at: must be an instant'],
   ['{"id":"x","turns":[{"from":"visitor","text":"secret words","mood":"good"}]}', '"mood"'],
+  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","\\u001b[2J\\u202emood":"good"}]}', 'mood"'],
+  ['{"id":"x","topics":["a",".."],"turns":[{"from":"visitor","text":"secret words"}]}', 'topics[1]: must not be . or ..'],
   ['{"id":"x","turns":[{"from":"visitor","text":"secret words","agentId":"a"}]}', 'no agentId'],
   ['{"id":"x","turns":[{"from":"agent","text":"secret words","agentId":"nobody"}]}', 'no agent has the id nobody'],
   ['{"id":"x","turns":[{"from":"agent","text":"secret words","agentId":"team"}]}', 'no agent has the id team'],
@@ -279,9 +296,10 @@ test(
     const byLine = new Map(ended.summary.badLines.map(({ line, reason }) => [line, reason]));
     BAD.forEach(([, why], i) => {
       expect({ line: i + 3, reason: byLine.get(i + 3) }).toEqual({ line: i + 3, reason: expect.stringContaining(why) });
-      expect(ended.stderr).toContain(`line ${i + 3}: ${byLine.get(i + 3)}`);
+      expect(ended.stderr).toContain(`line ${i + 3}: ${printable(byLine.get(i + 3) ?? '')}\n`);
     });
     expect(ended.stderr + ended.stdout).not.toContain('secret words');
+    expect((ended.stderr + ended.stdout).replaceAll('\n', '')).not.toMatch(/[\p{Cc}\u202e]/u);
     // A bad line leaves nothing behind that would stand in the way of a mended one.
     const mended = await importing(file([{ ...dialogue(9), id: 'too many' }]), organizationId);
     expect(mended).toMatchObject({ code: 0, summary: { lines: 1, imported: 1, bad: 0 } });

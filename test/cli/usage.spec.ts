@@ -45,6 +45,7 @@ test(
       [[], 'a command is missing'],
       [['imports'], 'there is no command "imports"'],
       [['toString'], 'there is no command "toString"'],
+      [['a\u001b[2J\n\u202eb'], String.raw`there is no command "a\u{1b}[2J\u{a}\u{202e}b"`],
       [['export'], 'FILE is missing'],
       [['export', '-', '--json'], 'exclude each other'],
       [['export', 'a', '--fast'], "Unknown option '--fast'"],

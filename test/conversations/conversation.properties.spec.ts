@@ -27,6 +27,7 @@ import {
   type SettableStatus,
   snooze,
   type Status,
+  takeOffArchived,
   wake,
 } from '../../src/conversations/conversation.js';
 import {
@@ -236,20 +237,29 @@ const eve: Author = { type: 'agent', id: 'eve', name: 'Eve' };
 const rule: Author = { type: 'automation', id: 'rule', name: 'Rule' };
 const NOTHING: Expected = [];
 
+/** Takes the archived off in the plain telling; answers the events that tell of it. */
+function takeOff(model: Model, archived: ReadonlySet<string>): ConversationEvent['type'][] {
+  const events: ConversationEvent['type'][] = [];
+  if (model.assignee !== null && archived.has(model.assignee)) {
+    if (model.assignee === model.team) model.team = null;
+    model.assignee = null;
+    events.push('ConversationUnassigned');
+  }
+  if (model.team !== null && archived.has(model.team)) {
+    model.team = null;
+    events.push('ConversationTeamChanged');
+  }
+  return events;
+}
+
 /** Moves the plain telling to a status; answers the events that tell of it. */
 function move(model: Model, to: Status, archived: ReadonlySet<string>): ConversationEvent['type'][] {
   const from = model.status;
   if (from === to && to !== 'snoozed') return [];
   model.status = to;
   if (to !== 'snoozed') model.until = null;
-  if (from === 'resolved' && to === 'open') {
-    model.episodes.push({ ended: false, rating: null });
-    if (model.assignee !== null && archived.has(model.assignee)) {
-      if (model.assignee === model.team) model.team = null;
-      model.assignee = null;
-      return ['ConversationStatusChanged', 'ConversationUnassigned'];
-    }
-  }
+  if (from === 'resolved' && to === 'open') model.episodes.push({ ended: false, rating: null });
+  if (to === 'open') return ['ConversationStatusChanged', ...takeOff(model, archived)];
   if (to === 'resolved' || to === 'closed') {
     (model.episodes.at(-1) as { ended: boolean }).ended = true;
     model.waiting = false;
@@ -265,7 +275,7 @@ const refusedTo = (model: Model, to: Status): ErrorCode | undefined => {
 };
 
 const settable = fc.constantFrom<SettableStatus>('open', 'pending', 'resolved', 'closed');
-const archivedIds = fc.constantFrom<ReadonlySet<string>>(new Set(), new Set(['bo', 'tier-1']));
+const archivedIds = fc.constantFrom<ReadonlySet<string>>(new Set(), new Set(['bo']), new Set(['tier-1']), new Set(['bo', 'tier-1']));
 const text = fc.string({ minLength: 1, maxLength: 8, unit: 'grapheme' });
 const attribute = fc.oneof(fc.string({ maxLength: 5 }), fc.integer(), fc.boolean());
 let messages = 0;
@@ -323,31 +333,54 @@ const snoozes = fc.oneof(fc.constant('next_reply' as const), fc.integer({ min: -
 );
 
 /** Any timer that was ever set may fire, on time, early or long after it was void. */
-const timer = fc.record({ which: fc.nat({ max: 5 }), waits: fc.integer({ min: 0, max: 40 }) }).map(
-  ({ which, waits }) =>
+const timer = fc.record({ which: fc.nat({ max: 5 }), waits: fc.integer({ min: 0, max: 40 }), archived: archivedIds }).map(
+  ({ which, waits, archived }) =>
     new Step(`wait ${waits} days, timer ${which} fires`, (model, real) => {
       model.now += waits * DAY;
       const set = model.snoozes[which];
-      const decision = wake(set?.revision ?? real.stored.length, model.now);
+      const decision = wake(set?.revision ?? real.stored.length, model.now, archived);
       const current = set !== undefined && model.snoozes.at(-1) === set && model.status === 'snoozed' && real.state.snooze !== null;
       const due = current && set.until !== 'next_reply' && Date.parse(set.until) <= model.now;
-      return { decision, expected: due ? move(model, 'open', new Set()) : NOTHING };
+      return { decision, expected: due ? move(model, 'open', archived) : NOTHING };
     }),
 );
 
-const assigning = fc.constantFrom(null, 'bo', 'eve', 'tier-1', 'tier-2').map(
-  (id) =>
-    new Step(`assign ${id ?? 'nobody'}`, (model) => {
-      const type = id?.startsWith('tier') === true ? 'team' : 'agent';
-      const decision = assign(id === null ? null : { id, type, name: id });
-      if (model.status === 'closed') return { decision, expected: 'conversation_closed' };
-      if (model.assignee === id) return { decision, expected: NOTHING };
-      if (id === null) {
-        if (model.team === model.assignee) model.team = null;
-      } else if (type === 'team') model.team = id;
-      model.assignee = id;
-      return { decision, expected: [id === null ? 'ConversationUnassigned' : 'ConversationAssigned'] };
-    }),
+const isTeam = (id: string | null) => id?.startsWith('tier') === true;
+const assigning = fc
+  .record({
+    who: fc.constantFrom(undefined, null, 'bo', 'eve', 'tier-1', 'tier-2'),
+    queue: fc.constantFrom(undefined, null, 'tier-1', 'tier-2'),
+  })
+  // The command refuses a team beside another one.
+  .filter(({ who, queue }) => !(who !== undefined && isTeam(who) && queue !== undefined && queue !== who))
+  .map(
+    ({ who, queue }) =>
+      new Step(`assign ${who} in ${queue}`, (model) => {
+        const decision = assign(who && { id: who, type: isTeam(who) ? 'team' : 'agent', name: who }, queue && { id: queue, name: queue });
+        if (model.status === 'closed') return { decision, expected: 'conversation_closed' };
+        const { assignee, team } = model;
+        if (who !== undefined) {
+          // A team that nobody asked to keep it goes with its queue.
+          if (who === null && queue === undefined && isTeam(assignee)) model.team = null;
+          if (isTeam(who)) model.team = who;
+          model.assignee = who;
+        }
+        if (queue !== undefined) {
+          model.team = queue;
+          if (who === undefined && isTeam(assignee)) model.assignee = queue;
+        }
+        if (model.assignee !== assignee)
+          return { decision, expected: [model.assignee === null ? 'ConversationUnassigned' : 'ConversationAssigned'] };
+        return { decision, expected: model.team === team ? NOTHING : ['ConversationTeamChanged'] };
+      }),
+  );
+
+const archiving = archivedIds.map(
+  (archived) =>
+    new Step(`${[...archived].join(' and ') || 'nobody'} is archived`, (model) => ({
+      decision: takeOffArchived(archived),
+      expected: model.status === 'resolved' || model.status === 'closed' ? NOTHING : takeOff(model, archived),
+    })),
 );
 
 const tagNames = fc.constantFrom('a', 'b', 'c', 'A');
@@ -430,29 +463,28 @@ const changing = fc
       }),
   );
 
-const rating = fc
-  .record({ stars: fc.integer({ min: 1, max: 5 }), comment: fc.option(fc.constantFrom('fine', 'meh'), { nil: undefined }) })
-  .map(
-    ({ stars, comment }) =>
-      new Step(`rate ${stars}`, (model) => {
-        const decision = rate(stars, comment === undefined ? undefined : sealComment(key, comment));
-        const last = model.episodes.findLastIndex(({ ended }) => ended);
-        const episode = model.episodes[last];
-        if (episode === undefined) return { decision, expected: 'no_ended_episode' };
-        const given = { rating: stars, comment: comment ?? null };
-        const same = model.ratedEpisode === last + 1 && JSON.stringify(episode.rating) === JSON.stringify(given);
-        episode.rating = given;
-        model.ratedEpisode = last + 1;
-        return { decision, expected: same ? NOTHING : ['ConversationRated'] };
-      }),
-  );
+const rating = fc.record({ stars: fc.integer({ min: 1, max: 5 }), comment: fc.constantFrom(undefined, null, 'fine', 'meh') }).map(
+  ({ stars, comment }) =>
+    new Step(`rate ${stars}`, (model) => {
+      const decision = rate(stars, comment && sealComment(key, comment));
+      const last = model.episodes.findLastIndex(({ ended }) => ended);
+      const episode = model.episodes[last];
+      if (episode === undefined) return { decision, expected: 'no_ended_episode' };
+      const kept = model.ratedEpisode === last + 1 ? (episode.rating?.comment ?? null) : null;
+      const given = { rating: stars, comment: comment === undefined ? kept : comment };
+      const same = model.ratedEpisode === last + 1 && JSON.stringify(episode.rating) === JSON.stringify(given);
+      episode.rating = given;
+      model.ratedEpisode = last + 1;
+      return { decision, expected: same ? NOTHING : ['ConversationRated'] };
+    }),
+);
 
 const again = fc.constant(
   new Step('open again', () => ({ decision: open({ visitorId: 'ada', inboxId: 'i2', channel: 'api' }), expected: NOTHING })),
 );
 
 const commands = fc.commands(
-  [speak, speak, changeStatus, changeStatus, snoozes, timer, assigning, tagging, untagging, changing, rating, again],
+  [speak, speak, changeStatus, changeStatus, snoozes, timer, assigning, archiving, tagging, untagging, changing, rating, again],
   {
     maxCommands: 40,
   },

@@ -27,6 +27,7 @@ import {
   snooze,
   type Status,
   STATUSES,
+  takeOffArchived,
   wake,
 } from '../../src/conversations/conversation.js';
 import type { Sealed } from '../../src/platform/sealing.js';
@@ -68,6 +69,16 @@ const assigned = (assignee: Assignee, through: Assignee | null = null): Conversa
   type: 'ConversationAssigned',
   data: { assignee, team: through === null ? null : { id: through.id, name: through.name } },
 });
+
+const unassigned = (previous: Assignee, through: Assignee | null, reason: 'asked' | 'archived' = 'asked'): ConversationEvent => ({
+  type: 'ConversationUnassigned',
+  data: { previous, team: through === null ? null : { id: through.id, name: through.name }, reason },
+});
+const teamChanged = (from: Assignee | null, to: Assignee | null, reason: 'asked' | 'archived' = 'asked'): ConversationEvent => ({
+  type: 'ConversationTeamChanged',
+  data: { from: queue(from), to: queue(to), reason },
+});
+const queue = (of: Assignee | null) => of && { id: of.id, name: of.name };
 
 /** A conversation in each status, with the shortest history that leads there. */
 const IN: { readonly [S in Status]: readonly ConversationEvent[] } = {
@@ -445,6 +456,73 @@ describe('assigning', () => {
   });
 });
 
+describe('the queue of a team', () => {
+  const [one, two] = [team('tier-1'), team('tier-2')];
+  /** Who has it and in which queue it is before; what is asked; what happens. */
+  const CASES: readonly (readonly [string, readonly ConversationEvent[], Decision, readonly ConversationEvent[]])[] = [
+    ['is entered while nobody has the conversation', [], assign(undefined, queue(one)), [teamChanged(null, one)]],
+    ['is entered beside the agent who has it', [assigned(agent('bo'))], assign(undefined, queue(one)), [teamChanged(null, one)]],
+    ['is changed beside the agent', [assigned(agent('bo'), one)], assign(undefined, queue(two)), [teamChanged(one, two)]],
+    ['is changed with the team that has the conversation', [assigned(one, one)], assign(undefined, queue(two)), [assigned(two, two)]],
+    ['is left beside the agent', [assigned(agent('bo'), one)], assign(undefined, null), [teamChanged(one, null)]],
+    ['is left while nobody has it', [teamChanged(null, one)], assign(undefined, null), [teamChanged(one, null)]],
+    ['is left with the team that has the conversation', [assigned(one, one)], assign(undefined, null), [unassigned(one, null)]],
+    ['is entered with an agent, at once', [], assign(agent('bo'), queue(one)), [assigned(agent('bo'), one)]],
+    ['is left with an agent, at once', [assigned(one, one)], assign(agent('bo'), null), [assigned(agent('bo'), null)]],
+    ['is entered by the agent who has it', [assigned(agent('bo'))], assign(agent('bo'), queue(one)), [teamChanged(null, one)]],
+    ['keeps what its team no longer has', [assigned(one, one)], assign(null, queue(one)), [unassigned(one, one)]],
+    ['is entered with nobody, from another', [assigned(agent('bo'), two)], assign(null, queue(one)), [unassigned(agent('bo'), one)]],
+    ['is left with nobody', [assigned(agent('bo'), one)], assign(null, null), [unassigned(agent('bo'), null)]],
+    ['is named with the team itself', [], assign(one, queue(one)), [assigned(one, one)]],
+    ['that it is in changes nothing', [assigned(agent('bo'), one)], assign(undefined, queue(one)), []],
+    ['that it is in and who has it change nothing', [assigned(agent('bo'), one)], assign(agent('bo'), queue(one)), []],
+    ['that it is not in is not left', [assigned(agent('bo'))], assign(undefined, null), []],
+  ];
+  test.each(CASES)('%s', (_, history, decision, events) => {
+    const before = conversation(...IN.open, ...history);
+    if (events.length === 0) before.when(decision).thenNothing();
+    else before.when(decision).thenEvents(...events);
+  });
+
+  test('is not for a closed conversation', () => {
+    conversation(...IN.closed)
+      .when(assign(undefined, queue(one)))
+      .thenRefused('conversation_closed');
+  });
+});
+
+describe('archived agents and teams', () => {
+  const gone = new Set(['bo', 'tier-1']);
+  const queued = assigned(agent('bo'), team('tier-1'));
+  test.each(['open', 'pending', 'snoozed'] as const)('leave what has not ended: %s', (status) => {
+    conversation(...IN[status], queued)
+      .when(takeOffArchived(new Set(['bo'])))
+      .thenEvents(unassigned(agent('bo'), team('tier-1'), 'archived'));
+    conversation(...IN[status], queued)
+      .when(takeOffArchived(new Set(['tier-1'])))
+      .thenEvents(teamChanged(team('tier-1'), null, 'archived'));
+    const after = conversation(...IN[status], queued)
+      .when(takeOffArchived(gone))
+      .thenEvents(unassigned(agent('bo'), team('tier-1'), 'archived'), teamChanged(team('tier-1'), null, 'archived'));
+    expect(after).toMatchObject({ status, assignee: null, team: null });
+    conversation(...IN[status], assigned(team('tier-1'), team('tier-1')))
+      .when(takeOffArchived(gone))
+      .thenEvents(unassigned(team('tier-1'), null, 'archived'));
+  });
+  test.each(['resolved', 'closed'] as const)('stay with what has ended: %s', (status) => {
+    const history = [...IN.open, queued, changed('open', status)];
+    conversation(...history)
+      .when(takeOffArchived(gone))
+      .thenNothing();
+  });
+  test('that a conversation does not have change nothing, and it must be there', () => {
+    conversation(...IN.open, assigned(agent('eve')))
+      .when(takeOffArchived(gone))
+      .thenNothing();
+    conversation().when(takeOffArchived(gone)).thenRefused('not_found');
+  });
+});
+
 describe('reopening', () => {
   const withBo = [opened, received('m1'), assigned(agent('bo'), team('tier-1')), changed('open', 'resolved')];
 
@@ -456,10 +534,7 @@ describe('reopening', () => {
   });
 
   const archived = new Set(['bo']);
-  const left: ConversationEvent = {
-    type: 'ConversationUnassigned',
-    data: { previous: agent('bo'), team: { id: 'tier-1', name: 'TIER-1' }, reason: 'archived' },
-  };
+  const left = unassigned(agent('bo'), team('tier-1'), 'archived');
   test('takes it from an archived one: by the visitor', () => {
     conversation(...withBo)
       .when(receive(message('m2'), archived))
@@ -475,10 +550,53 @@ describe('reopening', () => {
       .when(reply(message('m2'), eve, 'open', archived))
       .thenEvents(sent('m2'), changed('resolved', 'open', 'agent', 2), left);
   });
-  test('is not what opening a pending conversation is', () => {
-    conversation(opened, received('m1'), assigned(agent('bo')), changed('open', 'pending'))
-      .when(receive(message('m2'), archived))
+  test('takes it out of the queue of an archived team', () => {
+    const after = conversation(...withBo)
+      .when(receive(message('m2'), new Set(['tier-1'])))
+      .thenEvents(received('m2'), changed('resolved', 'open', 'visitor_message', 2), teamChanged(team('tier-1'), null, 'archived'));
+    expect(after).toMatchObject({ assignee: agent('bo'), team: null });
+  });
+});
+
+describe('waking', () => {
+  const archived = new Set(['bo']);
+  const left = unassigned(agent('bo'), team('tier-1'), 'archived');
+  const pending = [opened, received('m1'), assigned(agent('bo'), team('tier-1')), changed('open', 'pending')];
+  const asleep = [opened, received('m1'), assigned(agent('bo'), team('tier-1')), snoozed('open', TOMORROW)];
+
+  test('keeps the assignee', () => {
+    conversation(...pending)
+      .when(receive(message('m2'), new Set(['someone-else'])))
       .thenEvents(received('m2'), changed('pending', 'open', 'visitor_message'));
+  });
+  test.each([
+    [
+      'pending',
+      'by the visitor',
+      pending,
+      receive(message('m2'), archived),
+      [received('m2'), changed('pending', 'open', 'visitor_message')],
+    ],
+    ['pending', 'by setting the status', pending, setStatus('open', 'agent', archived), [changed('pending', 'open')]],
+    ['pending', 'by a reply', pending, reply(message('m2'), eve, 'open', archived), [sent('m2'), changed('pending', 'open')]],
+    ['pending', 'by a note', pending, addNote(message('m2'), eve, 'open', archived), [noted('m2'), changed('pending', 'open')]],
+    [
+      'snoozed',
+      'by the visitor',
+      asleep,
+      receive(message('m2'), archived),
+      [received('m2'), changed('snoozed', 'open', 'visitor_message')],
+    ],
+    ['snoozed', 'by its timer', asleep, wake(3, Date.parse(TOMORROW), archived), [changed('snoozed', 'open', 'snooze_elapsed')]],
+  ] as const)('a %s conversation %s takes it from an archived assignee', (_, __, history, decision, events) => {
+    conversation(...history)
+      .when(decision)
+      .thenEvents(...events, left);
+  });
+  test('to pending takes it from nobody', () => {
+    conversation(...asleep)
+      .when(setStatus('pending', 'agent', archived))
+      .thenEvents(changed('snoozed', 'pending'));
   });
 });
 
@@ -582,6 +700,25 @@ describe('tags', () => {
       .thenEvents({ type: 'TagRemoved', data: { tag: 'billing' } });
     expect(after.tags).toEqual(['urgent']);
   });
+  test('are stored in their typed form, and one tag however they are spelled', () => {
+    conversation(...tagged)
+      .when(addTags(['urgent\u00a0', ' bill\u200bing', ' cafe\u0301', 'caf\u00e9']))
+      .thenEvents({ type: 'TagsAdded', data: { tags: ['caf\u00e9'] } });
+    conversation(...tagged)
+      .when(removeTag(' billing\u00a0'))
+      .thenEvents({ type: 'TagRemoved', data: { tag: 'billing' } });
+  });
+  test('that an earlier build stored in several spellings are one, and removed together', () => {
+    const stored = ['vip', 'vip ', 'vip\u00a0', 'cafe\u0301', '..'];
+    const old = conversation(...IN.open, { type: 'TagsAdded', data: { tags: stored } });
+    old.when(addTags(['vip', 'caf\u00e9'])).thenNothing();
+    const after = old
+      .when(removeTag('vip'))
+      .thenEvents(...['vip', 'vip ', 'vip\u00a0'].map((tag) => ({ type: 'TagRemoved' as const, data: { tag } })));
+    expect(after.tags).toEqual(['cafe\u0301', '..']);
+    old.when(removeTag('caf\u00e9')).thenEvents({ type: 'TagRemoved', data: { tag: 'cafe\u0301' } });
+    old.when(removeTag('..')).thenEvents({ type: 'TagRemoved', data: { tag: '..' } });
+  });
   test('that are not there need no removing', () => {
     conversation(...tagged)
       .when(removeTag('late'))
@@ -682,10 +819,27 @@ describe('rating', () => {
     conversation(...once)
       .when(rate(5, sealed('ok')))
       .thenEvents(rated(5, 1, sealed('ok')));
-    const after = conversation(...once)
+  });
+  test('keeps the comment that it says nothing of, and null removes it', () => {
+    const once = [...IN.resolved, rated(4, 1, sealed('ok'))];
+    conversation(...once)
+      .when(rate(5))
+      .thenEvents(rated(5, 1, sealed('ok')));
+    conversation(...once)
       .when(rate(4))
+      .thenNothing();
+    const after = conversation(...once)
+      .when(rate(4, null))
       .thenEvents(rated(4, 1));
     expect(after.rating).toEqual({ rating: 4, comment: null, episode: 1 });
+    conversation(...IN.resolved)
+      .when(rate(4, null))
+      .thenEvents(rated(4, 1));
+  });
+  test('of another episode begins without a comment', () => {
+    conversation(...IN.resolved, rated(4, 1, sealed('ok')), changed('resolved', 'open', 'agent', 2), changed('open', 'closed', 'agent', 2))
+      .when(rate(4))
+      .thenEvents(rated(4, 2));
   });
 });
 

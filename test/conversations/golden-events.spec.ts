@@ -71,6 +71,7 @@ const VALUES: readonly (readonly [ConversationEvent['type'], string, readonly st
   ['ConversationSnoozed', 'until', ['2026-01-16T09:00:00.000Z', 'next_reply']],
   ['ConversationAssigned', 'assignee.type', ['agent', 'team']],
   ['ConversationUnassigned', 'reason', ['asked', 'archived']],
+  ['ConversationTeamChanged', 'reason', ['asked', 'archived']],
 ];
 test.each(VALUES.flatMap(([type, path, values]) => values.map((value) => [type, path, value] as const)))(
   '%s may hold %s = %s',

@@ -110,6 +110,25 @@ it.each([
   await forgiven();
 });
 
+it('a list that is to show what was written to a parked stream says so, and others are shown', async () => {
+  const [bad, good] = [await open(), await open()];
+  const before = await tag(bad.stream, 'before');
+  await force(bad.stream, 'Teleported', {});
+  const waiting = await tag(bad.stream, 'after');
+  const fine = await tag(good.stream, 'flows');
+  const list = (position: string) => api.call('GET', '/conversations', { headers: { 'x-min-position': position } });
+  for (const position of [before, fine]) expect((await list(position)).status).toBe(200);
+  const refused = await list(waiting);
+  expect([refused.status, refused.body.code, refused.headers.get('retry-after')]).toEqual([503, 'stream_parked', '60']);
+  const bulk = await api.call('POST', '/conversations/bulk', {
+    body: { filter: { status: ['closed'] }, action: { type: 'addTags', tags: ['x'] } },
+    headers: { 'x-min-position': waiting },
+  });
+  expect([bulk.status, bulk.body.code]).toEqual([503, 'stream_parked']);
+  await forgiven();
+  expect((await list(waiting)).status).toBe(200);
+});
+
 it('a database that hands out no connection says nothing of the events whose keys are asked of it', async () => {
   const { stream } = await open();
   const events: StoredEvent[] = [];

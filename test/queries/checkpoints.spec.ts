@@ -74,11 +74,11 @@ it('waits for another process with one poll for all waiters, and polls no more w
 it('asks the database nothing while a worker of this process has the group, and polls when it leaves', async () => {
   const checkpoints = new Checkpoints(counted);
   const name = await group('');
-  checkpoints.advanced(name, 'start');
+  checkpoints.advanced(name, 'start', false);
   queries = 0;
   const waiting = checkpoints.waitFor(name, at(7), 10_000);
   const longer = checkpoints.waitFor(name, at(8), 10_000);
-  checkpoints.advanced(name, at(7));
+  checkpoints.advanced(name, at(7), false);
   expect(await waiting).toBe('reached');
   expect(queries).toBe(0);
   await move(name, at(8));

@@ -108,11 +108,23 @@ beforeAll(async () => {
       { userId: 'u1', name: 'ada', email: 'Ada@Example.com', attributes: { seats: 3 } },
       START + 3,
     ),
-    event('visitor', 'small', 'bob', 'VisitorCreated', { userId: 'U1', name: 'Bob', companyId: 'acme' }, START + 2),
+    event(
+      'visitor',
+      'small',
+      'bob',
+      'VisitorCreated',
+      { userId: 'U1', name: 'Bob', email: 'Bob@München.example', companyId: 'acme' },
+      START + 2,
+    ),
     event('visitor', 'small', 'nameless', 'VisitorCreated', {}, START + 1),
     event('visitor', 'small', 'gone', 'VisitorCreated', { name: 'Gone', email: 'gone@example.com' }, START),
     event('visitor', 'small', 'gone', 'VisitorArchived', {}, START + 9, 1),
   ]);
+  await apply(
+    ['zebra', 'Zoë', 'Äpfel', 'apple', 'Zoe', 'Ørsted', 'Émile', 'eagle', 'Ünal', '漢字', 'ähre', '1st'].map((name, i) =>
+      event('company', 'letters', `l${i}`, 'CompanyCreated', { name, attributes: {} }, START + i),
+    ),
+  );
   await sql`analyze`.execute(open.kysely);
 
   const kysely = new Kysely<Database>({
@@ -174,11 +186,26 @@ describe('a list', () => {
     expect(idsOf(await people.listVisitors('small', { sort: 'createdAt', order: 'asc' }))).toEqual(['nameless', 'bob', 'ada']);
   });
 
+  test('sorts letters with marks beside those without, page by page', async () => {
+    const names: string[] = [];
+    let cursor: string | null = null;
+    do {
+      const query: PeopleQuery = { sort: 'name', limit: '1', ...(cursor === null ? {} : { cursor }) };
+      const page: PeoplePage<{ name: string }> = await people.listCompanies('letters', query);
+      names.push(...page.data.map(({ name }) => name));
+      cursor = page.meta.nextCursor;
+    } while (cursor !== null);
+    expect(names).toEqual(['1st', 'ähre', 'Äpfel', 'apple', 'eagle', 'Émile', 'Ørsted', 'Ünal', 'zebra', 'Zoe', 'Zoë', '漢字']);
+    const page = await people.listCompanies('letters', { sort: 'name', order: 'desc' });
+    expect(page.data.map(({ name }) => name)).toEqual(names.toReversed());
+  });
+
   test('filters visitors by company, userId, e-mail and end', async () => {
     expect(idsOf(await people.listVisitors('small', { companyId: 'acme' }))).toEqual(['bob']);
     expect(idsOf(await people.listVisitors('small', { userId: 'u1' }))).toEqual(['ada']);
     expect(idsOf(await people.listVisitors('small', { userId: 'U1' }))).toEqual(['bob']);
     expect(idsOf(await people.listVisitors('small', { email: ' ADA@example.com' }))).toEqual(['ada']);
+    expect(idsOf(await people.listVisitors('small', { email: 'bob@xn--mnchen-3ya.example' }))).toEqual(['bob']);
     expect(idsOf(await people.listVisitors('small', { email: 'gone@example.com' }))).toEqual([]);
     expect(idsOf(await people.listVisitors('small', { email: 'gone@example.com', archived: 'true' }))).toEqual(['gone']);
     expect(idsOf(await people.listVisitors('small', { archived: 'true' }))).toEqual(['gone']);

@@ -13,7 +13,7 @@ export default async function setUp() {
     process.stderr.write('\n################  EventStoreDB: NOT RUN (set EVENTSTORE_URL or EVENTSTORE_BIN)  ################\n\n');
   }
   // From the sources and not from dist: a test run must never meet a stale build.
-  const { findEmbeddedPostgres, startEmbeddedPostgres } = await import('../../src/platform/embedded-postgres.ts');
+  const { findEmbeddedPostgres, startEmbeddedPostgres } = await import('../../src/embedded-postgres/embedded-postgres.ts');
   await removeLeftovers(findEmbeddedPostgres, startEmbeddedPostgres);
 
   if (!process.env.TEST_POSTGRES_URL) {

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { sql } from 'kysely';
 import { apiKeyAggregate } from '../../src/api-keys/api-key.js';
-import { cannedResponseAggregate, normalizeShortcut } from '../../src/canned-responses/canned-response.js';
+import { cannedResponseAggregate, searchedShortcut } from '../../src/canned-responses/canned-response.js';
 import { companyAggregate } from '../../src/companies/company.js';
 import {
   type Conversation,
@@ -15,11 +15,12 @@ import { type Aggregate, decode, type DomainEvent, metadataOf } from '../../src/
 import { parseStreamName, type StoredEvent, type StreamKind } from '../../src/event-store/event-store.js';
 import { inboxAggregate } from '../../src/inboxes/inbox.js';
 import { organizationAggregate } from '../../src/organizations/organization.js';
+import { emailKey } from '../../src/platform/email-address.js';
 import { type DataKey, ERASED } from '../../src/platform/sealing.js';
 import { attributeLabel, tagLabel } from '../../src/queries/conversation-row.js';
 import { CORE_GROUP } from '../../src/queries/read-model.js';
 import { assigneeAggregate } from '../../src/team/assignee.js';
-import { evolveVisitor, initialVisitor, normalizeEmail, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
+import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
 import { openVisitorEvent } from '../../src/visitors/visitor.opening.js';
 import type { TestApi } from './api.js';
 import { eventsAfter } from './events-after.js';
@@ -98,7 +99,7 @@ const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
         name: v.name,
         user_id: v.userId,
         email: v.email,
-        email_key: typeof v.email === 'string' && v.email !== ERASED ? normalizeEmail(v.email) : null,
+        email_key: typeof v.email === 'string' && v.email !== ERASED ? emailKey(v.email) : null,
         phone: v.phone,
         avatar_url: v.avatarUrl,
         plan: v.plan,
@@ -113,7 +114,7 @@ const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
   cannedresponse: settings('canned_responses', cannedResponseAggregate, (r) => ({
     name: r.title,
     archived: r.archived,
-    shortcut: r.exists ? normalizeShortcut(r.shortcut) : null,
+    shortcut: r.exists ? searchedShortcut(r.shortcut) : null,
   })),
   organization: settings('organizations', organizationAggregate, (o) => ({
     name: o.name,

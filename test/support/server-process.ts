@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { findEmbeddedPostgres } from '../../src/platform/embedded-postgres.js';
+import { findEmbeddedPostgres } from '../../src/embedded-postgres/embedded-postgres.js';
 import { eventually } from './eventually.js';
 import { findPostmaster, servesConnection } from './postgres-server.js';
 import { childrenOf, freePort, isAlive, signal } from './processes.js';

