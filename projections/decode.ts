@@ -30,24 +30,50 @@ export const CODECS: Readonly<Partial<Record<StreamKind, Codec<DomainEvent>>>> =
   head: headAggregate.codec as Codec<DomainEvent>,
 };
 
+/** Followers of one process are handed the same objects; each event is parsed once for all of them. */
+const parsed = new WeakMap<StoredEvent, Omit<ProjectedEvent, 'skipped'>>();
+
+/** @throws UnknownEvent, or Error for a stream of an unknown kind */
+function parse(stored: StoredEvent): Omit<ProjectedEvent, 'skipped'> {
+  const before = parsed.get(stored);
+  if (before !== undefined) return before;
+  const name = parseStreamName(stored.stream);
+  const codec = name === undefined ? undefined : CODECS[name.kind];
+  if (name === undefined || codec === undefined)
+    throw new Error(`nothing is known of streams such as ${stored.stream.split('-', 1)[0] ?? ''}`);
+  const event = { kind: name.kind, organizationId: name.organizationId, streamId: name.id, event: decode(codec, stored) };
+  parsed.set(stored, event);
+  return event;
+}
+
+/** Decodes a batch and leaves its personal fields sealed, for those who have no use for them. */
+export const sealedDecoder: DecodeBatch = (events) => {
+  const decoded: ProjectedEvent[] = [];
+  const failed: { event: StoredEvent; error: Error }[] = [];
+  for (const event of events) {
+    try {
+      decoded.push(parse(event));
+    } catch (error) {
+      failed.push({ event, error: error instanceof Error ? error : new Error(String(error)) });
+    }
+  }
+  return Promise.resolve({ decoded, failed });
+};
+
 /** Decodes a batch and opens its personal fields: one query for all the keys that are not known yet. */
 export function batchDecoder(keys: VisitorKeys): DecodeBatch {
   return async (events) => {
     const wanted = new Map<string, Set<string>>();
     const failed: { event: StoredEvent; error: Error }[] = [];
-    const read: { kind: StreamKind; organizationId: string; streamId: string; event: Recorded<DomainEvent> }[] = [];
+    const read: ProjectedEvent[] = [];
     for (const stored of events) {
       try {
-        const name = parseStreamName(stored.stream);
-        const codec = name === undefined ? undefined : CODECS[name.kind];
-        if (name === undefined || codec === undefined)
-          throw new Error(`nothing is known of streams such as ${stored.stream.split('-', 1)[0] ?? ''}`);
-        const event = decode(codec, stored);
-        read.push({ kind: name.kind, organizationId: name.organizationId, streamId: name.id, event });
-        const { keyId } = event.metadata;
+        const one = parse(stored);
+        read.push(one);
+        const { keyId } = one.event.metadata;
         if (keyId !== undefined) {
-          const ids = wanted.get(name.organizationId);
-          if (ids === undefined) wanted.set(name.organizationId, new Set([keyId]));
+          const ids = wanted.get(one.organizationId);
+          if (ids === undefined) wanted.set(one.organizationId, new Set([keyId]));
           else ids.add(keyId);
         }
       } catch (error) {

@@ -5,13 +5,15 @@ import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/platform/database.js';
 import { CORE_GROUP } from '../src/queries/read-model.js';
 import { ConversationListProjection } from './conversation-list.projection.js';
-import { batchDecoder } from './decode.js';
-import { HeadSigner } from './head-signer.reactor.js';
+import { batchDecoder, sealedDecoder } from './decode.js';
 import { PeopleProjection } from './people.projection.js';
+import { assertReactors, jobKindsOf, reactorsOf } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';
+import { JobRunner } from './runtime/job-runner.js';
+import { Jobs } from './runtime/jobs.js';
 import type { Projection } from './runtime/projection.js';
+import { followFor, installReactor } from './runtime/reactor.js';
 import { openWorkerSessions } from './runtime/sessions.js';
-import { SnoozeTimer } from './snooze-timer.reactor.js';
 
 /** The groups of this build by name, each with a maker of its projections. */
 export const GROUPS: Readonly<Record<string, () => Projection[]>> = { [CORE_GROUP]: () => coreProjections() };
@@ -25,16 +27,19 @@ export const coreProjections = (): Projection[] => [new ConversationListProjecti
  */
 export const QUERY_MS = 30_000;
 
+/** Two for each follower of the feed would be plenty: one writes, one renews, and few do so at the same time. */
+const POOL_SIZE = 6;
+
 export interface LiveProjections {
   /** Finishes the batch in hand and gives the leases up. */
   stop(): Promise<void>;
-  /** Rejects when a group cannot go on without a person. */
+  /** Rejects when a group or reactor cannot go on without a person. */
   readonly failed: Promise<never>;
 }
 
 /**
  * Runs the projections and reactors of this process until stop(). Any number of processes may do so: one works, the others stand by.
- * @param options.reactors false: nothing is appended to the log, which gets a history just now
+ * @param options.reactors false: no reactors and no jobs, so that nothing is appended to the log, which gets a history just now
  * @param options.inFlight commands in flight in this process, which the cadence follows; absent in a process that takes none
  */
 export async function startLiveProjections(
@@ -43,46 +48,56 @@ export async function startLiveProjections(
     readonly inFlight?: () => number;
     readonly commands: CommandBus;
     readonly reactors?: boolean;
-    readonly metrics?: Pick<Metrics, 'batch'>;
+    readonly metrics?: Pick<Metrics, 'batch' | 'job'>;
   },
 ): Promise<LiveProjections> {
   const { logger, store, keys, checkpoints } = backend;
-  const { reactors = true } = options;
   const sessions = openWorkerSessions(backend.databaseUrl, {
     name: 'threadlog-projections',
-    poolSize: 3,
+    poolSize: POOL_SIZE,
     queryTimeoutMs: QUERY_MS,
     onError: (error) => logger.warn({ error: error.message }, 'a database connection of the projections broke'),
   });
   const database: Kysely<Database> = sessions.kysely;
   const stopping = new AbortController();
-  const signer = new HeadSigner({ store, transactor: backend.transactor, masterKey: backend.masterKey, log: logger });
-  const core = new ProjectionGroup({
-    name: CORE_GROUP,
-    projections: coreProjections(),
-    decode: batchDecoder(keys),
+  const surroundings = {
     store,
     database,
     log: logger,
-    checkpoints,
-    ...(reactors ? { follower: signer } : {}),
     ...(options.inFlight === undefined ? {} : { inFlight: options.inFlight }),
+  };
+  const core = new ProjectionGroup({
+    ...surroundings,
+    name: CORE_GROUP,
+    projections: coreProjections(),
+    decode: batchDecoder(keys),
+    checkpoints,
     measure: (group, events, ms) => options.metrics?.batch(group, events, ms),
   });
+  const reacting: { run(signal: AbortSignal): Promise<void> }[] = [];
   try {
     await core.prepare();
+    if (options.reactors !== false) {
+      const reactors = reactorsOf(backend);
+      const kinds = jobKindsOf(backend, database, options.commands);
+      assertReactors(Object.keys(GROUPS), reactors, kinds);
+      for (const reactor of reactors) await installReactor(database, store, reactor);
+      const jobs = new Jobs(database, backend.timersClock);
+      const runner = new JobRunner({ jobs, kinds, log: logger, measure: (kind, outcome, ms) => options.metrics?.job(kind, outcome, ms) });
+      reacting.push(runner);
+      for (const reactor of reactors)
+        reacting.push(followFor({ ...surroundings, reactor, jobs, decode: sealedDecoder, onJobs: () => runner.wake() }));
+    }
   } catch (error) {
     await sessions.close();
     throw error;
   }
-  const timer = new SnoozeTimer({ database: backend.database, commands: options.commands, now: backend.timersNow, log: logger });
   const sweep = setInterval(() => {
     backend.unchangedAnswers
       .sweep()
       .catch((error: unknown) => logger.warn({ error: String(error) }, 'old idempotency rows could not be removed'));
   }, 10 * 60_000);
   sweep.unref();
-  const reacting = reactors ? [timer, signer] : [];
   const running = [core, ...reacting].map((one) => one.run(stopping.signal));
   const failed = new Promise<never>((_, reject) => {
     for (const one of running) one.catch(reject);

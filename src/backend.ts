@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely';
+import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import type { Logger } from 'pino';
 import type { Config } from './config.js';
@@ -32,8 +32,8 @@ export interface Backend {
   readonly cursors: Cursors;
   readonly unchangedAnswers: UnchangedAnswerRows;
   readonly clock: Clock;
-  /** By which timers are due (ms): the database's clock, which all processes share. An injected clock stands in for it too. */
-  readonly timersNow: () => Promise<number>;
+  /** By which jobs are due (ms); the database's clock, which all processes share, when absent. An injected clock stands in for it too. */
+  readonly timersClock: (() => number) | undefined;
   readonly ids: Ids;
   /** In reverse order of opening; the embedded server last. */
   close(): Promise<void>;
@@ -109,7 +109,7 @@ export async function openBackend(
       cursors: new Cursors(masterKey.derive('cursors')),
       unchangedAnswers,
       clock,
-      timersNow: options.clock === undefined ? () => databaseNow(database.kysely) : () => Promise.resolve(clock.now()),
+      timersClock: options.clock === undefined ? undefined : () => clock.now(),
       ids,
       close,
     };
@@ -117,11 +117,4 @@ export async function openBackend(
     await close();
     throw error;
   }
-}
-
-async function databaseNow(database: Kysely<Database>): Promise<number> {
-  const { rows } = await sql<{ ms: number }>`select (extract(epoch from clock_timestamp()) * 1000)::bigint as ms`.execute(database);
-  const [now] = rows;
-  if (now === undefined) throw new Error('the database did not tell the time');
-  return now.ms;
 }

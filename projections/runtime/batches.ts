@@ -1,12 +1,5 @@
 import type { DomainEvent, Metadata, Recorded } from '../../src/event-store/aggregate.js';
-import {
-  type EventStore,
-  type FeedBatch,
-  parseStreamName,
-  type Position,
-  type StoredEvent,
-  type StreamName,
-} from '../../src/event-store/event-store.js';
+import { type EventStore, parseStreamName, type Position, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import { isOfTheSurroundings } from './failures.js';
 import type { DecodeBatch, ProjectedEvent } from './projection.js';
 
@@ -19,45 +12,41 @@ export interface Batch {
   readonly decoded: readonly ProjectedEvent[];
   readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
   readonly through: Position;
-  /** Events that the group's projections want. */
+  /** Events of the wanted kinds. */
   readonly events: number;
   readonly caughtUp: boolean;
 }
 
+/** A batch with the events as they are stored. */
+export interface FeedPart extends Batch {
+  readonly stored: readonly StoredEvent[];
+}
+
 /** Revisions that an operator has passed over, by stream. */
 export type Skipped = ReadonlyMap<StreamName, ReadonlySet<number>>;
-
-/** Told of all that a group reads of the log. */
-export interface LogFollower {
-  /**
-   * Called with each part of the feed before any of it is decoded, whatever the projections want of it. `after` is where the part before
-   * it ended; a group that begins again, after a lost lease for one, reads again from its checkpoint. Must not throw.
-   */
-  follow(after: Position | 'start', part: FeedBatch): void;
-}
 
 /** The feed in parts of one transaction each, decoded. It ends by the signal alone. */
 export async function* batchesOf(
   store: EventStore,
   after: Position | 'start',
   options: {
-    readonly kinds: ReadonlySet<string>;
+    readonly kinds: ReadonlySet<string> | 'all';
+    /** Events of these types alone; of any when absent. */
+    readonly types?: ReadonlySet<string> | undefined;
     readonly decode: DecodeBatch;
     readonly skipped: Skipped;
     readonly signal: AbortSignal;
     readonly maxEvents?: number | undefined;
-    readonly follower?: LogFollower | undefined;
   },
-): AsyncGenerator<Batch, void, undefined> {
-  const { kinds, follower, signal, maxEvents = MOST_EVENTS } = options;
-  let read = after;
+): AsyncGenerator<FeedPart, void, undefined> {
+  const { kinds, types, signal, maxEvents = MOST_EVENTS } = options;
+  const isWanted = ({ type, stream }: StoredEvent) =>
+    (types === undefined || types.has(type)) && (kinds === 'all' || kinds.has(parseStreamName(stream)?.kind ?? ''));
   for await (const part of store.feed(after, { maxEvents, signal })) {
-    follower?.follow(read, part);
-    read = part.through;
     for (const { events, last } of inTransactions(part.events, maxEvents)) {
-      const wanted = events.filter((event) => kinds.has(parseStreamName(event.stream)?.kind ?? ''));
+      const wanted = events.filter(isWanted);
       const through = last ? part.through : (events.at(-1)?.position ?? part.through);
-      yield { ...(await readBatch(options.decode, wanted, options.skipped)), through, caughtUp: last && part.caughtUp };
+      yield { ...(await readBatch(options.decode, wanted, options.skipped)), stored: wanted, through, caughtUp: last && part.caughtUp };
     }
   }
 }

@@ -6,6 +6,9 @@ import { describeError, GroupStopped, type Poison } from './failures.js';
 /** More than this within a minute is no accident of a few streams: the group stops instead of going on without them. */
 const MOST_PER_MINUTE = 50;
 
+/** The generation of what a reactor has parked: it has none, since it is never made again. Those of groups count from 1. */
+export const NO_GENERATION = 0;
+
 /** What operators have passed over in a group, whatever the generation: a rebuild makes the same rows. */
 export async function readSkipped(database: Kysely<Database>, group: string): Promise<Map<StreamName, Set<number>>> {
   const rows = await database.selectFrom('keep.skipped').select(['stream', 'revision']).where('group_name', '=', group).execute();

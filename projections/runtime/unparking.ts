@@ -1,13 +1,15 @@
 import { type Kysely, sql } from 'kysely';
-import type { EventStore, StreamName } from '../../src/event-store/event-store.js';
+import type { EventStore, Position, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
 import { BatchWriter } from './batch-writer.js';
-import { readBatch } from './batches.js';
-import { describeError, GroupStopped } from './failures.js';
+import { readBatch, type Skipped } from './batches.js';
+import { describeError, GroupStopped, type Poison } from './failures.js';
 import { lockLive, shapeOf } from './generations.js';
-import { assertOwnLog, assertOwnTables } from './lease.js';
-import { readSkipped } from './parking.js';
+import type { Jobs } from './jobs.js';
+import { assertOwnLog, assertOwnTables, positionFrom } from './lease.js';
+import { NO_GENERATION, readSkipped } from './parking.js';
 import type { DecodeBatch, Projection } from './projection.js';
+import { assertOwnReactorLog, Gathered, handleIsolated, isWantedBy, type Reactor, writeGathered } from './reactor.js';
 import type { RuntimeLog } from './runtime-log.js';
 
 export interface ParkedEvent {
@@ -59,74 +61,136 @@ export async function replayParked(
     assertOwnTables(group, live, shapeOf(projections));
     assertOwnLog(group, live, store.log);
     const { generation, position } = live;
-    const row = await tx
-      .selectFrom('keep.parked')
-      .select(['revision', 'position', 'event_id', 'type', 'error'])
-      .where('group_name', '=', group)
-      .where('generation', '=', generation)
-      .where('stream', '=', stream)
-      .executeTakeFirst();
-    if (row === undefined) return undefined;
-    if (skip) await skipEvent(tx, group, stream, row);
-
-    const skipped = await readSkipped(tx, group);
     const writer = new BatchWriter({ group, projections, database, log }, { generation, epoch: 0 });
     writer.forget();
-    let handled = 0;
-    let parked: ParkedEvent | null = null;
-    for await (const events of store.read(stream, { from: row.revision })) {
-      const passed = events.filter((event) => position !== 'start' && event.position <= position);
-      const { decoded, failed } = await readBatch(decode, passed, skipped);
+    const replayed = await replayStream(tx, { name: group, generation, position }, store, stream, skip, async (events, skipped) => {
+      const { decoded, failed } = await readBatch(decode, events, skipped);
       const [poison] = await writer.applyReadable(tx, decoded, failed);
-      handled += poison === undefined ? passed.length : poison.event.revision - (passed[0]?.revision ?? 0);
-      if (poison !== undefined) {
-        const { id, revision, position: at, type } = poison.event;
-        parked = { revision, position: at, eventId: id, type, error: describeError(poison.error) };
-        break;
-      }
-      // What is beyond is the worker's.
-      if (passed.length < events.length) break;
-    }
-    if (parked === null)
+      return poison;
+    });
+    if (replayed !== undefined)
       await tx
-        .deleteFrom('keep.parked')
-        .where('group_name', '=', group)
+        .updateTable('read.checkpoints')
+        .set((eb) => ({ epoch: eb('epoch', '+', 1) }))
         .where('generation', '=', generation)
-        .where('stream', '=', stream)
+        .returning(sql`set_config('synchronous_commit', 'on', true)`.as('durable'))
         .execute();
-    else
-      await tx
-        .updateTable('keep.parked')
-        // `at` stays: a retry is no new accident, and too many of those stop the group.
-        .set({ revision: parked.revision, position: parked.position, event_id: parked.eventId, type: parked.type, error: parked.error })
-        .where('group_name', '=', group)
-        .where('generation', '=', generation)
-        .where('stream', '=', stream)
-        .execute();
-    await tx
-      .updateTable('read.checkpoints')
-      .set((eb) => ({ epoch: eb('epoch', '+', 1) }))
-      .where('generation', '=', generation)
-      .returning(sql`set_config('synchronous_commit', 'on', true)`.as('durable'))
-      .execute();
-    const was: ParkedEvent = { revision: row.revision, position: row.position, eventId: row.event_id, type: row.type, error: row.error };
-    return { skipped: skip ? was : null, handled: skip ? Math.max(handled - 1, 0) : handled, parked };
+    return replayed;
   });
+}
+
+/**
+ * As replayParked(), of a stream that a reactor goes on without.
+ * @returns undefined when the stream is not parked
+ * @throws GroupStopped when the reactor followed another log
+ */
+export async function replayParkedOfReactor(
+  options: Pick<UnparkingOptions, 'decode' | 'store' | 'database'> & { readonly reactor: Reactor; readonly jobs: Jobs },
+  stream: StreamName,
+  { skip = false }: { readonly skip?: boolean } = {},
+): Promise<Replayed | undefined> {
+  const { reactor, jobs, decode, store, database } = options;
+  const { name } = reactor;
+  return await database.transaction().execute(async (tx) => {
+    const row = await tx
+      .selectFrom('keep.reactors')
+      .select(['position', 'log_id', 'state'])
+      .where('name', '=', name)
+      .forUpdate()
+      .executeTakeFirst();
+    if (row === undefined) return undefined;
+    const position = positionFrom(row.position);
+    assertOwnReactorLog(name, { position, logId: row.log_id }, store.log);
+    const gathered = new Gathered(() => Promise.resolve(tx));
+    const target = { name, generation: NO_GENERATION, position };
+    const replayed = await replayStream(tx, target, store, stream, skip, async (events, skipped) => {
+      const { decoded, failed } = await readBatch(
+        decode,
+        events.filter((event) => isWantedBy(reactor, event)),
+        skipped,
+      );
+      const readable = decoded.filter((one) => one.skipped !== true);
+      const [poison] = await handleIsolated(reactor, tx, gathered, readable, failed, row.state);
+      return poison;
+    });
+    if (replayed === undefined) return undefined;
+    await writeGathered(tx, name, jobs, gathered);
+    await sql`
+      update keep.reactors set epoch = epoch + 1 where name = ${name}
+      returning set_config('synchronous_commit', 'on', true)`.execute(tx);
+    return replayed;
+  });
+}
+
+/** @param apply handles events of the stream in order, and answers the first that cannot be handled */
+async function replayStream(
+  tx: Kysely<Database>,
+  target: { readonly name: string; readonly generation: number; readonly position: Position | 'start' },
+  store: EventStore,
+  stream: StreamName,
+  skip: boolean,
+  apply: (events: readonly StoredEvent[], skipped: Skipped) => Promise<Poison | undefined>,
+): Promise<Replayed | undefined> {
+  const { name, generation, position } = target;
+  const row = await tx
+    .selectFrom('keep.parked')
+    .select(['revision', 'position', 'event_id', 'type', 'error'])
+    .where('group_name', '=', name)
+    .where('generation', '=', generation)
+    .where('stream', '=', stream)
+    .executeTakeFirst();
+  if (row === undefined) return undefined;
+  if (skip) await skipEvent(tx, target, stream, row);
+
+  const skipped = await readSkipped(tx, name);
+  let handled = 0;
+  let parked: ParkedEvent | null = null;
+  for await (const events of store.read(stream, { from: row.revision })) {
+    const passed = events.filter((event) => position !== 'start' && event.position <= position);
+    const poison = await apply(passed, skipped);
+    handled += poison === undefined ? passed.length : poison.event.revision - (passed[0]?.revision ?? 0);
+    if (poison !== undefined) {
+      const { id, revision, position: at, type } = poison.event;
+      parked = { revision, position: at, eventId: id, type, error: describeError(poison.error) };
+      break;
+    }
+    // What is beyond is the worker's.
+    if (passed.length < events.length) break;
+  }
+  if (parked === null)
+    await tx
+      .deleteFrom('keep.parked')
+      .where('group_name', '=', name)
+      .where('generation', '=', generation)
+      .where('stream', '=', stream)
+      .execute();
+  else
+    await tx
+      .updateTable('keep.parked')
+      // `at` stays: a retry is no new accident, and too many of those stop the group.
+      .set({ revision: parked.revision, position: parked.position, event_id: parked.eventId, type: parked.type, error: parked.error })
+      .where('group_name', '=', name)
+      .where('generation', '=', generation)
+      .where('stream', '=', stream)
+      .execute();
+  const was: ParkedEvent = { revision: row.revision, position: row.position, eventId: row.event_id, type: row.type, error: row.error };
+  return { skipped: skip ? was : null, handled: skip ? Math.max(handled - 1, 0) : handled, parked };
 }
 
 /** @throws GroupStopped */
 async function skipEvent(
   tx: Kysely<Database>,
-  group: string,
+  { name, generation }: { readonly name: string; readonly generation: number },
   stream: StreamName,
   event: { readonly revision: number; readonly event_id: string; readonly type: string; readonly error: string },
 ): Promise<void> {
-  if (event.revision === 0)
+  // A reactor has no row that this event begins.
+  if (event.revision === 0 && generation !== NO_GENERATION)
     throw new GroupStopped(`revision 0 begins ${stream}: there is no row without it, so nothing could follow what is skipped`);
   const { revision, event_id, type, error } = event;
   await tx
     .insertInto('keep.skipped')
-    .values({ group_name: group, stream, revision, event_id, type, error })
+    .values({ group_name: name, stream, revision, event_id, type, error })
     .onConflict((conflict) => conflict.doNothing())
     .execute();
 }

@@ -117,6 +117,15 @@ async function importExport(
   }, PROGRESS_MS);
   try {
     await run.run(given.lines);
+    // Behind what was imported: nothing of it is news.
+    if (done.events > 0) {
+      const [{ reactorsOf }, { installReactor }] = await Promise.all([
+        import('../../projections/registry.js'),
+        import('../../projections/runtime/reactor.js'),
+      ]);
+      await database.deleteFrom('keep.reactors').execute();
+      for (const reactor of reactorsOf(backend)) await installReactor(database, store, reactor);
+    }
   } finally {
     clearInterval(telling);
   }

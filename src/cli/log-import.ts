@@ -199,6 +199,8 @@ export class LogImport {
     const before = this.writing;
     this.writing = before.then(async () => {
       if (block.length === 0) return;
+      // Reactors of an instance that was started before would take what comes now for news. They are installed again at the end.
+      if (this.done.events === 0) await this.parts.patiently(() => this.parts.database.deleteFrom('keep.reactors').execute());
       const answers = await this.parts.patiently(() => this.parts.store.appendInOrder(block, AbortSignal.timeout(APPEND_MS)));
       if (answers.some(({ outcome }: Appended) => outcome === 'conflict'))
         throw new CommandFailed('somebody else writes to this log: end every server and worker, and begin again with an empty instance');

@@ -10,7 +10,8 @@ export const parkedCommand: Command = {
        threadlog parked retry [STREAM] [--json]
        threadlog parked skip STREAM [--json]
 
-The read models go on without a stream once they meet an event of it that they cannot handle; its later events wait in the log.
+The read models and the reactors go on without a stream once they meet an event of it that they cannot handle; its later events wait in the
+log.
 
 list names these streams with the event and the error, and what was skipped earlier.
 retry handles a stream's events from the parked one on, in order, and lets it go on. Without STREAM it does so for every parked stream.
@@ -38,14 +39,14 @@ says; threadlog projections rebuild --with-skipped takes up again what was skipp
 
 const COMMON = { json: { type: 'boolean' } } as const;
 
-/** Of the generations that this build shows, the oldest first. */
+/** Of the generations that this build shows, and of reactors, the oldest first. */
 async function parkedStreams({ backend: { database } }: Session) {
   return await database
     .selectFrom('keep.parked as p')
-    .innerJoin('read.checkpoints as c', 'c.generation', 'p.generation')
+    .leftJoin('read.checkpoints as c', 'c.generation', 'p.generation')
+    .leftJoin('keep.reactors as r', (join) => join.onRef('r.name', '=', 'p.group_name').on('p.generation', '=', 0))
     .select(['p.group_name', 'p.stream', 'p.revision', 'p.position', 'p.event_id', 'p.type', 'p.error', 'p.at'])
-    .where('c.live', '=', true)
-    .where('c.version', '=', READ_MODEL_VERSION)
+    .where((eb) => eb.or([eb.and({ 'c.live': true, 'c.version': READ_MODEL_VERSION }), eb('r.name', 'is not', null)]))
     .orderBy('p.at')
     .orderBy('p.stream')
     .execute();
@@ -103,27 +104,43 @@ async function skip(given: readonly string[], terminal: Terminal, signal: AbortS
 async function replay(name: string | undefined, skips: boolean, json: boolean, terminal: Terminal, signal: AbortSignal): Promise<ExitCode> {
   if (name !== undefined && parseStreamName(name) === undefined)
     throw new WrongUsage(`"${name}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
-  const [{ GROUPS }, { batchDecoder }, { replayParked }, { openWorkerSessions }] = await Promise.all([
+  const [
+    { GROUPS },
+    { reactorsOf },
+    { batchDecoder, sealedDecoder },
+    { replayParked, replayParkedOfReactor },
+    { Jobs },
+    { openWorkerSessions },
+  ] = await Promise.all([
     import('../../projections/live.js'),
+    import('../../projections/registry.js'),
     import('../../projections/decode.js'),
     import('../../projections/runtime/unparking.js'),
+    import('../../projections/runtime/jobs.js'),
     import('../../projections/runtime/sessions.js'),
   ]);
   return withSession(async (session) => {
-    const { store, keys, databaseUrl, logger } = session.backend;
+    const { store, keys, databaseUrl, logger, timersClock } = session.backend;
     const wanted = (await parkedStreams(session)).filter(({ stream }) => name === undefined || stream === name);
     if (name !== undefined && wanted.length === 0) throw new CommandFailed(`${name} is not parked`);
     const onError = (error: Error) => logger.warn({ error: error.message }, 'a database connection broke');
     const sessions = openWorkerSessions(databaseUrl, { name: 'threadlog-parked', poolSize: 1, connectTimeoutMs: 20_000, onError });
+    const reactors = reactorsOf(session.backend);
+    const jobs = new Jobs(sessions.kysely, timersClock);
     const streams = [];
     try {
       for (const { group_name: group, stream } of wanted) {
         signal.throwIfAborted();
         const projections = GROUPS[group]?.();
-        if (projections === undefined) continue;
+        const reactor = reactors.find((one) => one.name === group);
         terminal.progress(`${streams.length} of ${counted(wanted.length, 'stream')} retried`);
-        const options = { group, projections, decode: batchDecoder(keys), store, database: sessions.kysely, log: logger };
-        const replayed = await replayParked(options, stream as StreamName, { skip: skips });
+        const options = { store, database: sessions.kysely, log: logger };
+        const replayed =
+          projections !== undefined
+            ? await replayParked({ ...options, group, projections, decode: batchDecoder(keys) }, stream as StreamName, { skip: skips })
+            : reactor !== undefined
+              ? await replayParkedOfReactor({ ...options, reactor, jobs, decode: sealedDecoder }, stream as StreamName, { skip: skips })
+              : undefined;
         // It was retried by another meanwhile.
         if (replayed !== undefined) streams.push({ group, stream, ...replayed });
       }
@@ -137,7 +154,7 @@ async function replay(name: string | undefined, skips: boolean, json: boolean, t
         if (skipped !== null)
           terminal.answer(
             `${stream}: ${skipped.type} at revision ${skipped.revision} (event ${skipped.eventId}, position ${skipped.position}) is passed over. ` +
-              `It stays in the log; what it says is lost to the read models of ${group}.`,
+              `It stays in the log; what it says is lost to ${group}.`,
           );
         terminal.answer(
           parked === null

@@ -9,16 +9,17 @@ import { count, counted, type Terminal } from './terminal.js';
 export const projectionsCommand: Command = {
   help: `Usage: threadlog projections list [--json]
        threadlog projections rebuild [GROUP] [--with-skipped] [--json]
-       threadlog projections pause GROUP [--json]
-       threadlog projections resume GROUP [--json]
+       threadlog projections pause GROUP|REACTOR [--json]
+       threadlog projections resume GROUP|REACTOR [--json]
 
-list shows how far each group of read models is, who works on it, and what is being rebuilt.
+list shows how far each group of read models and each reactor is, who works on it, and what is being rebuilt.
 rebuild makes a group's read models again from the log's beginning, beside the live ones, and then shows the new ones instead. Requests
 and the live group go on meanwhile. Ended before that, it has changed nothing. Without GROUP it rebuilds every group.
-pause lets a group's workers handle nothing, in every process and after restarts, until resume.
+pause lets the workers of a group or reactor handle nothing, in every process and after restarts, until resume. Jobs that a reactor made
+before are done.
 
   --with-skipped    take up again the events that threadlog parked skip has passed over
-  --json            print one JSON document: {groups: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
+  --json            print one JSON document: {groups: […], reactors: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
                     seconds, eventsPerSecond}]} or {group, paused}`,
 
   async run([action, ...given], terminal, signal) {
@@ -49,11 +50,13 @@ async function list(given: readonly string[], terminal: Terminal) {
     const known = await checkpoints.generations();
     // A place in another log says nothing of this one.
     const comparable = known.every(({ live, position, logId }) => !live || position === 'start' || logId === store.log.id);
-    const lags = comparable ? await projectionLag(store, checkpoints, clock.now()) : [];
+    const reacting = await checkpoints.reactors();
+    const reactorsComparable = reacting.every(({ position, logId }) => position === 'start' || logId === store.log.id);
+    const lags = comparable && reactorsComparable ? await projectionLag(store, checkpoints, clock.now()) : { groups: [], reactors: [] };
     const rows = [];
     for (const one of known) {
       const { group, generation, version, live, position, events, owner, idleMs, parked, stopped } = one;
-      const lag = lags.find((other) => other.generation === generation)?.events ?? null;
+      const lag = lags.groups.find((other) => other.generation === generation)?.events ?? null;
       const shown = known.find((other) => other.group === group && other.version === version && other.live);
       rows.push({
         group,
@@ -72,7 +75,25 @@ async function list(given: readonly string[], terminal: Terminal) {
         rebuild: one.phase === null ? null : { phase: one.phase, percent: percentOf(events, shown?.events ?? 0) },
       });
     }
-    if (values.json === true) terminal.json({ groups: rows });
+    const reactors = reacting.map((one) => {
+      const { reactor, position, owner, idleMs, parked, stopped } = one;
+      const lag = lags.reactors.find((other) => other.reactor === reactor)?.events ?? null;
+      const lagIsExact = lag !== null && lag < MOST_COUNTED;
+      const status = statusOf({ ...one, live: true, phase: null });
+      return {
+        reactor,
+        status,
+        position,
+        events: one.events,
+        lag,
+        lagIsExact,
+        owner,
+        idleSeconds: Math.round(idleMs / 1_000),
+        parked,
+        stopped,
+      };
+    });
+    if (values.json === true) terminal.json({ groups: rows, reactors });
     else {
       terminal.table(
         ['GROUP', 'GENERATION', 'VERSION', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
@@ -91,8 +112,25 @@ async function list(given: readonly string[], terminal: Terminal) {
         ]),
         'There are no read models yet: start Threadlog once.',
       );
+      if (reactors.length > 0) {
+        terminal.answer('');
+        terminal.table(
+          ['REACTOR', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
+          reactors.map(({ reactor, status, position, events, lag, lagIsExact, owner, parked }) => [
+            reactor,
+            status,
+            position,
+            count(events),
+            lag === null ? '' : `${count(lag)}${lagIsExact ? '' : '+'}`,
+            owner ?? '',
+            String(parked),
+          ]),
+          '',
+        );
+      }
       for (const { group, generation, stopped } of rows)
         if (stopped !== null) terminal.answer(`${group} (generation ${generation}) stopped: ${stopped}`);
+      for (const { reactor, stopped } of reactors) if (stopped !== null) terminal.answer(`${reactor} stopped: ${stopped}`);
     }
     return 0;
   });
@@ -100,7 +138,13 @@ async function list(given: readonly string[], terminal: Terminal) {
 
 type Status = 'working' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
 
-function statusOf({ live, phase, owner, stopped, paused }: GenerationHealth): Status {
+function statusOf({
+  live,
+  phase,
+  owner,
+  stopped,
+  paused,
+}: Pick<GenerationHealth, 'live' | 'phase' | 'owner' | 'stopped' | 'paused'>): Status {
   if (!live) return phase === null ? 'replaced' : owner === null ? 'abandoned' : 'rebuilding';
   if (stopped !== null) return 'stopped';
   if (paused) return 'paused';
@@ -174,17 +218,27 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
 }
 
 async function pause(given: readonly string[], terminal: Terminal, paused: boolean) {
-  const { values, positionals } = parseCommandLine(given, COMMON, ['GROUP']);
-  const group = oneOf('GROUP', positionals[0] ?? '', Object.keys(await groupsOfThisBuild()));
-  const { pauseGroup } = await import('../../projections/runtime/lease.js');
-  return withSession(async ({ backend: { database, checkpoints } }) => {
-    const changed = await pauseGroup(database, group, paused);
-    if (!changed && !(await checkpoints.health()).some((one) => one.group === group))
-      throw new CommandFailed(`there are no read models of ${group} yet: start Threadlog once`);
-    if (values.json === true) terminal.json({ group, paused });
-    else if (!changed) terminal.answer(`${group} is ${paused ? 'paused' : 'not paused'} already`);
-    else
-      terminal.answer(paused ? `${group} is paused: nothing is handled until threadlog projections resume ${group}` : `${group} goes on`);
+  const { values, positionals } = parseCommandLine(given, COMMON, ['NAME']);
+  const groups = Object.keys(await groupsOfThisBuild());
+  const [{ reactorsOf }, { pauseWork }] = await Promise.all([
+    import('../../projections/registry.js'),
+    import('../../projections/runtime/lease.js'),
+  ]);
+  return withSession(async ({ backend }) => {
+    const { database, checkpoints } = backend;
+    const reactors = reactorsOf(backend).map(({ name }) => name);
+    const name = oneOf('NAME', positionals[0] ?? '', [...groups, ...reactors]);
+    const isReactor = reactors.includes(name);
+    const changed = await pauseWork(database, isReactor ? { reactor: name } : { group: name }, paused);
+    const there =
+      changed ||
+      (isReactor
+        ? (await checkpoints.reactors()).some(({ reactor }) => reactor === name)
+        : (await checkpoints.health()).some(({ group }) => group === name));
+    if (!there) throw new CommandFailed(`${name} was never started: start Threadlog once`);
+    if (values.json === true) terminal.json({ [isReactor ? 'reactor' : 'group']: name, paused });
+    else if (!changed) terminal.answer(`${name} is ${paused ? 'paused' : 'not paused'} already`);
+    else terminal.answer(paused ? `${name} is paused: nothing is handled until threadlog projections resume ${name}` : `${name} goes on`);
     return 0;
   });
 }

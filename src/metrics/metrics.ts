@@ -8,8 +8,8 @@ import type { EventStore } from '../event-store/event-store.js';
 import type { Transacted, Transactor } from '../event-store/transact.js';
 import type { Clock } from '../platform/clock.js';
 import { ERRORS, ThreadlogError } from '../platform/errors.js';
-import type { Checkpoints } from '../queries/checkpoints.js';
-import { type ProjectionLag, projectionLag } from './projection-lag.js';
+import type { Checkpoints, KindOfJobs } from '../queries/checkpoints.js';
+import { projectionLag } from './projection-lag.js';
 
 /** Text of version 0.0.4, which every Prometheus reads. */
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
@@ -33,7 +33,9 @@ export class Metrics {
   private readonly requests: Histogram<'method' | 'route' | 'status'>;
   private readonly batches: Histogram<'group'>;
   private readonly batchEvents: Histogram<'group'>;
-  private readonly lag: Record<'events' | 'seconds' | 'idle' | 'parked' | 'stopped', Gauge<'group'>>;
+  private readonly jobs: Histogram<'kind' | 'outcome'>;
+  private readonly lag: Record<'group' | 'reactor', Record<'events' | 'seconds' | 'idle' | 'parked' | 'stopped', Gauge>>;
+  private readonly waiting: Record<'jobs' | 'oldest' | 'attempts', Gauge<'kind'>>;
   private readonly lagKnown: Gauge;
   private refreshing: Promise<void> | undefined;
 
@@ -72,14 +74,31 @@ export class Metrics {
       buckets: EVENTS,
       registers,
     });
-    const ofGroup = (name: string, help: string) =>
-      new Gauge({ name: `threadlog_projection_${name}`, help, labelNames: ['group'] as const, registers });
-    this.lag = {
-      events: ofGroup('lag_events', 'Events between the group’s checkpoint and the log’s head; counted up to 10000.'),
-      seconds: ofGroup('lag_seconds', 'Age of the oldest event that the group has not handled.'),
-      idle: ofGroup('idle_seconds', 'Since the group moved or had nothing to do.'),
-      parked: ofGroup('parked_streams', 'Streams that stand still in the group.'),
-      stopped: ofGroup('stopped', '1 when the group waits for a person.'),
+    this.jobs = new Histogram({
+      name: 'threadlog_job_duration_seconds',
+      help: 'Attempts at jobs in this process. Outcome: done; again, when it is tried once more; gave up.',
+      labelNames: ['kind', 'outcome'],
+      buckets: SECONDS,
+      registers,
+    });
+    const lagOf = (prefix: string, label: string) => {
+      const gauge = (name: string, help: string) =>
+        new Gauge({ name: `threadlog_${prefix}_${name}`, help, labelNames: [label], registers });
+      return {
+        events: gauge('lag_events', `Events between the ${label}’s checkpoint and the log’s head; counted up to 10000.`),
+        seconds: gauge('lag_seconds', `Age of the oldest event that the ${label} has not handled.`),
+        idle: gauge('idle_seconds', `Since the ${label} moved or had nothing to do.`),
+        parked: gauge('parked_streams', `Streams that stand still in the ${label}.`),
+        stopped: gauge('stopped', `1 when the ${label} waits for a person.`),
+      };
+    };
+    this.lag = { group: lagOf('projection', 'group'), reactor: lagOf('reactor', 'reactor') };
+    const ofKind = (name: string, help: string) =>
+      new Gauge({ name: `threadlog_jobs_${name}`, help, labelNames: ['kind'] as const, registers });
+    this.waiting = {
+      jobs: ofKind('waiting', 'Jobs that are not done, those that are not due yet included.'),
+      oldest: ofKind('overdue_seconds', 'How long the job that has waited longest could have been done.'),
+      attempts: ofKind('most_attempts', 'Attempts at the job that was tried most often.'),
     };
     this.lagKnown = new Gauge({
       name: 'threadlog_projection_lag_known',
@@ -153,6 +172,11 @@ export class Metrics {
     this.batchEvents.observe({ group }, events);
   }
 
+  /** An attempt at a job ended in this process. */
+  job(kind: string, outcome: 'done' | 'again' | 'gave up', ms: number): void {
+    this.jobs.observe({ kind, outcome }, ms / 1_000);
+  }
+
   /** What Prometheus reads. Those who ask at once share one look at the stores. */
   async text(): Promise<string> {
     await (this.refreshing ??= this.refresh().finally(() => (this.refreshing = undefined)));
@@ -160,22 +184,33 @@ export class Metrics {
   }
 
   private async refresh(): Promise<void> {
-    let groups: readonly ProjectionLag[] = [];
+    let known: Awaited<ReturnType<typeof projectionLag>> = { groups: [], reactors: [] };
+    let jobs: readonly KindOfJobs[] = [];
     let isKnown = 1;
     try {
-      groups = await projectionLag(this.store, this.checkpoints, this.clock.now());
+      [known, jobs] = await Promise.all([projectionLag(this.store, this.checkpoints, this.clock.now()), this.checkpoints.jobs()]);
     } catch {
       // Also while a store is away the rest is told, and that this is not known.
       isKnown = 0;
     }
     this.lagKnown.set(isKnown);
-    for (const gauge of Object.values(this.lag)) gauge.reset();
-    for (const { group, events, seconds, idleMs, parked, stopped } of groups) {
-      this.lag.events.set({ group }, events);
-      this.lag.seconds.set({ group }, seconds);
-      this.lag.idle.set({ group }, idleMs / 1_000);
-      this.lag.parked.set({ group }, parked);
-      this.lag.stopped.set({ group }, stopped === null ? 0 : 1);
+    const lags = [
+      ...known.groups.map((one) => ({ ...one, gauges: this.lag.group, labels: { group: one.group } })),
+      ...known.reactors.map((one) => ({ ...one, gauges: this.lag.reactor, labels: { reactor: one.reactor } })),
+    ];
+    for (const gauges of Object.values(this.lag)) for (const gauge of Object.values(gauges)) gauge.reset();
+    for (const { gauges, labels, events, seconds, idleMs, parked, stopped } of lags) {
+      gauges.events.set(labels, events);
+      gauges.seconds.set(labels, seconds);
+      gauges.idle.set(labels, idleMs / 1_000);
+      gauges.parked.set(labels, parked);
+      gauges.stopped.set(labels, stopped === null ? 0 : 1);
+    }
+    for (const gauge of Object.values(this.waiting)) gauge.reset();
+    for (const { kind, waiting, overdueMs, mostAttempts } of jobs) {
+      this.waiting.jobs.set({ kind }, waiting);
+      this.waiting.oldest.set({ kind }, overdueMs / 1_000);
+      this.waiting.attempts.set({ kind }, mostAttempts);
     }
   }
 }

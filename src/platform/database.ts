@@ -63,6 +63,38 @@ export interface Database {
     error: string;
     at: Generated<Date>;
   };
+  /** How far each reactor is, and who may go on with it. */
+  'keep.reactors': {
+    name: string;
+    log_id: string;
+    /** '' before the first event. */
+    position: string;
+    events: Generated<number>;
+    epoch: Generated<number>;
+    owner: string | null;
+    lease_until: Generated<Date>;
+    progress_at: Generated<Date>;
+    stopped: string | null;
+    paused: Generated<boolean>;
+    state: ColumnType<unknown, string | null, string | null>;
+    installed_at: Generated<Date>;
+  };
+  /** What is to be done outside; written by the functions of migrations/0007_reactors.ts, which keep `head` true. */
+  'keep.jobs': {
+    id: Generated<number>;
+    kind: string;
+    key: string;
+    lane: string | null;
+    head: boolean;
+    organization_id: string;
+    payload: ColumnType<unknown, string, never>;
+    due_at: Date;
+    attempt: Generated<number>;
+    owner: string | null;
+    leased_until: Date | null;
+    error: string | null;
+    created_at: Generated<Date>;
+  };
   'read_v1.conversations': ConversationRow;
   'read_v1.visitors': VisitorRow;
   'read_v1.companies': CompanyRow;

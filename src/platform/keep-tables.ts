@@ -56,6 +56,10 @@ export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBeca
     of: (organizationId) => sql<SqlBool>`split_part(substr(stream, strpos(stream, '-') + 1), '.', 1) = ${organizationId}`,
     stream: ({ stream }) => String(stream) as StreamName,
   },
+  reactors: {
+    staysBecause: 'their places are of the log that they follow; after an import they begin behind it, or read it from its start',
+  },
+  jobs: { staysBecause: 'what they lead to, the installation that has them does; the timers among them are made again from the events' },
   parked: { staysBecause: 'its rows speak of generations of read models, which every installation makes for itself' },
 };
 

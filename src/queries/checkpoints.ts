@@ -26,6 +26,18 @@ export interface GroupHealth {
   readonly paused: boolean;
 }
 
+/** A reactor as an operator sees it. */
+export type ReactorHealth = Omit<GroupHealth, 'group' | 'generation'> & { readonly reactor: string; readonly logId: string };
+
+/** The jobs of a kind that are not done. */
+export interface KindOfJobs {
+  readonly kind: string;
+  readonly waiting: number;
+  /** How long the one that has waited longest could have been done (ms, by the database's clock). */
+  readonly overdueMs: number;
+  readonly mostAttempts: number;
+}
+
 /** A generation of a group, of this build or another, live or not. */
 export interface GenerationHealth extends GroupHealth {
   /** The number of the read models that it was made for. */
@@ -129,6 +141,34 @@ export class Checkpoints {
       stopped,
       paused,
     }));
+  }
+
+  /** All reactors that were installed, by name. */
+  async reactors(): Promise<ReactorHealth[]> {
+    const rows = await this.database
+      .selectFrom('keep.reactors as r')
+      .select(['r.name', 'r.log_id', 'r.position', 'r.events', 'r.stopped', 'r.paused'])
+      .select(sql<string | null>`case when r.lease_until > clock_timestamp() then r.owner end`.as('owner'))
+      .select(sql<number>`(extract(epoch from clock_timestamp() - r.progress_at) * 1000)::bigint`.as('idle_ms'))
+      .select(sql<number>`(select count(*) from keep.parked p where p.group_name = r.name and p.generation = 0)`.as('parked'))
+      .orderBy('r.name')
+      .execute();
+    return rows.map(({ name, log_id: logId, idle_ms: idleMs, position, ...row }) => ({
+      reactor: name,
+      logId,
+      idleMs,
+      position: positionFrom(position),
+      ...row,
+    }));
+  }
+
+  /** The jobs that are not done, by kind. */
+  async jobs(): Promise<KindOfJobs[]> {
+    const { rows } = await sql<{ kind: string; waiting: number; overdue: number; attempts: number }>`
+      select kind, count(*) as waiting, max(attempt) as attempts,
+        greatest(0, extract(epoch from clock_timestamp() - min(due_at) filter (where head)) * 1000)::bigint as overdue
+      from keep.jobs group by kind order by kind`.execute(this.database);
+    return rows.map(({ kind, waiting, overdue, attempts }) => ({ kind, waiting, overdueMs: overdue, mostAttempts: attempts }));
   }
 
   /** Every generation that there is, by group and version, the live one first. */

@@ -2,26 +2,26 @@ import { Controller, Get, Inject, Res } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { type Kysely, sql } from 'kysely';
 import { z } from 'zod';
-import { EVENT_STORE, type EventStore } from '../event-store/event-store.js';
+import { EVENT_STORE, type EventStore, type Position } from '../event-store/event-store.js';
 import { Answers } from '../platform/answers.js';
 import { Public } from '../platform/auth.guard.js';
 import { DATABASE, type Database } from '../platform/database.js';
 import { Shutdown } from '../platform/shutdown.js';
-import { Checkpoints } from './checkpoints.js';
+import { Checkpoints, type GroupHealth } from './checkpoints.js';
 
 /** A store that does not answer within this time is counted as unreachable (ms). */
 const PATIENCE_MS = 2_000;
 /** A projection that is behind and has not moved for so long is stalled (ms). */
 const STALLED_MS = 30_000;
 
+const status = z.enum(['ok', 'paused', 'stalled', 'stopped']);
 const liveSchema = z.strictObject({ status: z.literal('ok') });
 const readySchema = z.strictObject({
   status: z.enum(['ok', 'unavailable']),
   log: z.enum(['ok', 'unreachable']),
   database: z.enum(['ok', 'unreachable']),
-  projections: z.array(
-    z.strictObject({ group: z.string(), status: z.enum(['ok', 'paused', 'stalled', 'stopped']), parked: z.number().int() }),
-  ),
+  projections: z.array(z.strictObject({ group: z.string(), status, parked: z.number().int() })),
+  reactors: z.array(z.strictObject({ reactor: z.string(), status, parked: z.number().int() })),
 });
 
 /** For load balancers and orchestrators; not below the API's path. */
@@ -42,38 +42,50 @@ export class HealthController {
     return { status: 'ok' };
   }
 
-  /** Both stores answer, no projection stands still, and the process is not about to end. A paused one is named, and counts as standing still like any other. */
+  /**
+   * Both stores answer, no projection or reactor stands still, and the process is not about to end. A paused one is named, and counts as
+   * standing still like any other.
+   */
   @Get('ready')
   @Public()
-  @Answers('Tells whether both stores answer, no projection stands still, and the process is not about to end.', {
+  @Answers('Tells whether both stores answer, no projection or reactor stands still, and the process is not about to end.', {
     200: readySchema,
     503: readySchema,
   })
   async ready(@Res({ passthrough: true }) reply: FastifyReply): Promise<z.infer<typeof readySchema>> {
-    const [log, database, projections] = await Promise.all([
+    const [log, database, projections, reactors] = await Promise.all([
       within(this.store.head()),
       within(sql`select 1`.execute(this.database)),
       within(this.checkpoints.health()),
+      within(this.checkpoints.reactors()),
     ]);
     const head = log.ok ? log.value : undefined;
     const groups = projections.ok ? projections.value : [];
-    const stalled = groups.filter(
-      ({ position, idleMs, stopped }) =>
-        stopped !== null || (head !== undefined && head !== 'start' && (position === 'start' || position < head) && idleMs > STALLED_MS),
-    );
-    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && stalled.length === 0;
+    const reacting = reactors.ok ? reactors.value : [];
+    const still = [...groups, ...reacting].some((one) => standsStill(one, head));
+    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && reactors.ok && !still;
     if (!ok) void reply.status(503).header('retry-after', '1');
     return {
       status: ok ? 'ok' : 'unavailable',
       log: log.ok ? 'ok' : 'unreachable',
       database: database.ok ? 'ok' : 'unreachable',
-      projections: groups.map(({ group, parked, stopped, paused }) => ({
-        group,
-        status: stopped !== null ? 'stopped' : paused ? 'paused' : stalled.some((one) => one.group === group) ? 'stalled' : 'ok',
-        parked,
-      })),
+      projections: groups.map((one) => ({ group: one.group, status: statusOf(one, head), parked: one.parked })),
+      reactors: reacting.map((one) => ({ reactor: one.reactor, status: statusOf(one, head), parked: one.parked })),
     };
   }
+}
+
+type Followed = Pick<GroupHealth, 'position' | 'idleMs' | 'stopped' | 'paused'>;
+
+function standsStill({ position, idleMs, stopped }: Followed, head: Position | 'start' | undefined): boolean {
+  if (stopped !== null) return true;
+  return head !== undefined && head !== 'start' && (position === 'start' || position < head) && idleMs > STALLED_MS;
+}
+
+function statusOf(one: Followed, head: Position | 'start' | undefined): z.infer<typeof status> {
+  if (one.stopped !== null) return 'stopped';
+  if (one.paused) return 'paused';
+  return standsStill(one, head) ? 'stalled' : 'ok';
 }
 
 type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly ok: false };

@@ -203,7 +203,13 @@ describe('health', () => {
     const ready = await raw('GET', '/health/ready', { headers: { 'x-api-key': '' } });
     expect([ready.status, JSON.parse(ready.text)]).toEqual([
       200,
-      { status: 'ok', log: 'ok', database: 'ok', projections: [{ group: 'core', status: 'ok', parked: 0 }] },
+      {
+        status: 'ok',
+        log: 'ok',
+        database: 'ok',
+        projections: [{ group: 'core', status: 'ok', parked: 0 }],
+        reactors: ['archived-assignees', 'head-signer', 'snooze-timer'].map((reactor) => ({ reactor, status: 'ok', parked: 0 })),
+      },
     ]);
   });
 });

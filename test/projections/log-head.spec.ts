@@ -1,11 +1,13 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import { sql } from 'kysely';
-import { HeadSigner } from '../../projections/head-signer.reactor.js';
-import { ProjectionGroup } from '../../projections/runtime/group.js';
+import { type Kysely, sql } from 'kysely';
+import { signHeadJobs } from '../../projections/head-signer.jobs.js';
+import { HEAD_SIGNER, headSigner } from '../../projections/head-signer.reactor.js';
+import { JobRunner } from '../../projections/runtime/job-runner.js';
+import { type Job, Jobs, type NewJob } from '../../projections/runtime/jobs.js';
+import { type Consequences, followFor } from '../../projections/runtime/reactor.js';
 import { decode, metadataOf } from '../../src/event-store/aggregate.js';
 import {
   type EventStore,
-  type FeedBatch,
   type NewEvent,
   type Position,
   type StoredEvent,
@@ -18,6 +20,7 @@ import {
   headAggregate,
   HEAD_STREAM,
   HeadKey,
+  HistoryChanged,
   type LogFold,
   type LogHead,
   LOG_START,
@@ -27,6 +30,7 @@ import { MemoryEventStore } from '../../src/event-store/memory/memory-event-stor
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import { Transactor } from '../../src/event-store/transact.js';
 import { systemClock } from '../../src/platform/clock.js';
+import type { Database } from '../../src/platform/database.js';
 import { randomIds } from '../../src/platform/ids.js';
 import { MasterKey } from '../../src/platform/sealing.js';
 import { startApi } from '../support/api.js';
@@ -34,7 +38,7 @@ import { createDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { given } from '../support/given.js';
 import { seededRandom } from '../support/seeded-random.js';
-import { openWorkerDatabase, tinyDecode, tinyProjections } from './tiny-group.js';
+import { openWorkerDatabase, tinyDecode } from './tiny-group.js';
 
 const HEADS = streamName('head', HEAD_STREAM.organizationId, HEAD_STREAM.id);
 const EVERY = 10;
@@ -113,78 +117,76 @@ async function expectHeads(store: EventStore, every = EVERY): Promise<LogHead[]>
 }
 
 interface Signing {
-  readonly signer: HeadSigner;
-  readonly errors: string[];
+  /** What it ended with by itself. */
+  readonly failed: Promise<unknown>;
   stop(): Promise<void>;
 }
 
-/** A process of its own, as far as the log can tell: its own memory of streams. */
-function sign(store: EventStore, key = masterKey): Signing {
-  const errors: string[] = [];
-  const log = { info: () => undefined, warn: () => undefined, error: (_: object, message: string) => void errors.push(message) };
-  const none = { find: () => Promise.resolve(undefined), save: () => Promise.resolve() };
-  const signer = new HeadSigner({
-    store,
-    transactor: new Transactor(store, systemClock, randomIds, none),
-    masterKey: key,
-    log,
-    every: EVERY,
-  });
+/** A process of its own, as far as the log can tell: installed anew, it reads on from the last head, and signs at once what is due. */
+function sign(store: EventStore, size: () => number = () => 500, key = masterKey): Signing {
+  const { reactor, kind } = signerOf(store, key);
+  const { reaction } = reactor;
   const ending = new AbortController();
-  const ended = signer.run(ending.signal);
+  const follow = async () => {
+    if (reaction.reads !== 'stored' || typeof reactor.begins === 'string') throw new Error('the signer reads what is stored');
+    const { position, state } = await reactor.begins();
+    let kept = state;
+    const jobs: NewJob[] = [];
+    const consequences: Consequences = {
+      add: (job) => void jobs.push(job),
+      remove: () => undefined,
+      keep: (now) => void (kept = JSON.parse(JSON.stringify(now))),
+      transaction: () => Promise.reject(new Error('it has no rows')),
+    };
+    for await (const part of store.feed(position, { maxEvents: 500, signal: ending.signal }))
+      for (let from = 0; from < part.events.length;) {
+        const events = part.events.slice(from, from + size());
+        from += events.length;
+        await reaction.handle(events, consequences, kept);
+        for (const { payload } of jobs.splice(0)) expect(await kind.handle({ payload } as Job, ending.signal)).toBe('done');
+      }
+  };
+  const ended = follow().then(
+    () => undefined,
+    (error: unknown) => error,
+  );
   return {
-    signer,
-    errors,
+    failed: ended,
     async stop() {
       ending.abort();
-      await ended;
+      expect(await ended).toBeUndefined();
     },
   };
 }
 
-/** Reads the log as a group does and tells the signers, in parts of `size()` events, from `after` on. Answers how to end it. */
-function tell(store: EventStore, signers: readonly Signing[], size: () => number, after: Position | 'start' = 'start'): () => void {
-  const reading = new AbortController();
-  void (async () => {
-    let read = after;
-    for await (const part of store.feed(after, { maxEvents: 500, signal: reading.signal }))
-      for (let from = 0; from === 0 || from < part.events.length;) {
-        const events = part.events.slice(from, from + size());
-        from += Math.max(events.length, 1);
-        const whole: FeedBatch = {
-          ...part,
-          events,
-          through: from >= part.events.length ? part.through : (events.at(-1) as StoredEvent).position,
-        };
-        for (const { signer } of signers) signer.follow(read, whole);
-        read = whole.through;
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-  })();
-  return () => reading.abort();
+function signerOf(store: EventStore, key = masterKey, database?: Kysely<Database>) {
+  const none = { find: () => Promise.resolve(undefined), save: () => Promise.resolve() };
+  const parts = { store, transactor: new Transactor(store, systemClock, randomIds, none), masterKey: key, every: EVERY };
+  return {
+    reactor: headSigner(parts),
+    kind: signHeadJobs({ ...parts, database: database as Kysely<Database>, log: quiet, reactor: HEAD_SIGNER }),
+  };
 }
+
+const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
 describe('signed heads of the log', () => {
   it.each([1, 7, 500, 'random'] as const)('are the same whatever the batches: %s', async (size) => {
     const store = new MemoryEventStore();
     const random = seededRandom(4711);
     await new History(store).write(95);
-    const signing = sign(store);
-    const end = tell(store, [signing], size === 'random' ? () => random.pick([1, 2, 3, 9, 10, 11, 60]) : () => size);
+    const signing = sign(store, size === 'random' ? () => random.pick([1, 2, 3, 9, 10, 11, 60]) : () => size);
     // 95 events have 9 heads, which make them 104 and have a tenth.
     expect(await expectHeads(store)).toHaveLength(10);
-    end();
     await signing.stop();
   });
 
-  it('go on after a restart from the last of them, and read no more than what came after it', async () => {
+  it('go on in an installation that has lost its place from the last of them, and read no more than what came after it', async () => {
     const log = new MemoryEventStore();
     const history = new History(log);
     await history.write(57);
     const first = sign(log);
-    const endFirst = tell(log, [first], () => 500);
     const before = await expectHeads(log);
-    endFirst();
     await first.stop();
     await history.write(1_500);
 
@@ -201,70 +203,26 @@ describe('signed heads of the log', () => {
       },
     });
     const second = sign(store);
-    // The group's checkpoint is far ahead of the last head, so that everything between the two is seen by nobody else.
-    const endSecond = tell(log, [second], () => 500, (await log.head()) as Position);
     const after = await expectHeads(log);
     expect(after.length).toBeGreaterThan(before.length + 150);
     expect(asked).toEqual([before.at(-1)?.position]);
-    endSecond();
     await second.stop();
   });
 
-  it('are one each when two processes sign at once, and when what was read is read again', async () => {
+  it('are one each when several processes sign at once', async () => {
     const store = new MemoryEventStore();
-    const history = new History(store);
-    const [one, two] = [sign(store), sign(store)];
-    const endBoth = tell(store, [one, two], () => 3);
-    await history.write(120);
+    const signing = [3, 7, 5].map((size) => sign(store, () => size));
+    await new History(store).write(120);
     await expectHeads(store);
-    // Another group's beginning, and a lease that was lost: from the start and from the middle.
-    const endAgain = tell(store, [one], () => 7);
-    const endMiddle = tell(store, [two], () => 5, (await everythingIn(store))[50]?.position);
-    const third = sign(store);
-    const endThird = tell(store, [third], () => 11);
+    for (const one of signing) await one.stop();
     await expectHeads(store);
-    for (const end of [endBoth, endAgain, endMiddle, endThird]) end();
-    await Promise.all([one, two, third].map((signing) => signing.stop()));
-    await expectHeads(store);
-  });
-
-  it('cover what another process handled between two leases of this one', async () => {
-    const store = new MemoryEventStore();
-    const history = new History(store);
-    await history.write(25);
-    const signing = sign(store);
-    const endFirst = tell(store, [signing], () => 500);
-    await expectHeads(store);
-    endFirst();
-    await history.write(33);
-    const checkpoint = (await store.head()) as Position;
-    await history.write(31);
-    const endSecond = tell(store, [signing], () => 2, checkpoint);
-    expect((await expectHeads(store)).length).toBeGreaterThan(8);
-    endSecond();
-    await signing.stop();
-  });
-
-  it('cover events while they are being read from the log to close a gap', async () => {
-    const store = new MemoryEventStore();
-    const history = new History(store);
-    await history.write(2_500);
-    const signing = sign(store);
-    // Everything before this place must be read by the signer itself, while the group goes on and more is written.
-    const end = tell(store, [signing], () => 1, (await everythingIn(store))[1_200]?.position);
-    for (let i = 0; i < 100; i++) await append(store, streamName('visitor', 'org', `v${i}`), -1, chained(`v${i}`));
-    expect((await expectHeads(store)).length).toBeGreaterThan(280);
-    end();
-    await signing.stop();
   });
 
   it('go on in a copy of the log, whose positions are others, from its own beginning', async () => {
     const original = new MemoryEventStore();
     await new History(original).write(35);
     const first = sign(original);
-    const endFirst = tell(original, [first], () => 500);
     const heads = await expectHeads(original);
-    endFirst();
     await first.stop();
 
     const copy = new MemoryEventStore();
@@ -274,13 +232,10 @@ describe('signed heads of the log', () => {
       last.set(event.stream, event.revision);
     }
     for (let i = 0; i < 30; i++) await append(copy, streamName('visitor', 'org', `v${i}`), -1, chained(`v${i}`));
-    const second = sign(copy);
-    const endSecond = tell(copy, [second], () => 4);
+    const second = sign(copy, () => 4);
     const all = await expectHeads(copy);
     expect(all.slice(0, heads.length)).toEqual(heads);
     expect(all.at(-1)?.log).toBe(copy.log.id);
-    expect(second.errors).toEqual([]);
-    endSecond();
     await second.stop();
   });
 
@@ -291,47 +246,51 @@ describe('signed heads of the log', () => {
     const forged = new HeadKey(masterKey).sign({ ...LOG_START, count: 10, fold: 'f'.repeat(64) }, 'another log');
     await append(store, HEADS, -1, { ...chained('head'), type: 'HeadSigned', data: JSON.stringify(forged) });
     for (let i = 0; i < 20; i++) await append(store, streamName('visitor', 'org', `v${i}`), -1, chained(`v${i}`));
-    const signing = sign(store);
-    const end = tell(store, [signing], () => 5);
-    await eventually(() => signing.errors.length > 0);
-    expect(signing.errors).toEqual(['no more heads of the log are signed; threadlog verify tells more']);
+    expect(await sign(store, () => 5).failed).toBeInstanceOf(HistoryChanged);
     expect(await headsOf(store)).toHaveLength(1);
-    end();
-    await signing.stop();
   });
 
-  it('fold what a projection cannot read, and what none wants', async () => {
+  it('fold what no projection can read or wants; and once the log holds another head than was folded, the reactor stops for a person', async () => {
     const created = await createDatabase();
     const database = openWorkerDatabase(created.url);
     const store = await openPostgresEventStore({ url: created.url });
-    const signing = sign(store);
+    const { reactor, kind } = signerOf(store, masterKey, database.kysely);
     const ending = new AbortController();
-    const parked: string[] = [];
-    const log = { info: () => undefined, warn: () => undefined, error: (_: object, message: string) => void parked.push(message) };
-    const running = new ProjectionGroup({
-      name: 'heads',
-      projections: tinyProjections('_heads'),
-      decode: tinyDecode(),
+    const jobs = new Jobs(database.kysely, undefined);
+    const runner = new JobRunner({ jobs, kinds: [kind], log: quiet });
+    const follower = followFor({
+      reactor,
+      jobs,
       store,
       database: database.kysely,
-      log,
-      follower: signing.signer,
+      decode: tinyDecode(),
+      log: quiet,
       maxEvents: 7,
-    }).run(ending.signal);
+      onJobs: () => runner.wake(),
+    });
+    const running = [follower.run(ending.signal), runner.run(ending.signal)];
     try {
       const history = new History(store);
       await append(store, streamName('claim', 'org', 'x'), -1, chained('claimed'));
       await history.write(13);
       await append(store, streamName('conversation', 'org', 'bad'), -1, { ...chained('bad'), type: 'Unreadable' });
-      await append(store, streamName('conversation', 'org', 'bad'), 0, chained('waits'));
       await history.write(30);
-      await eventually(() => parked.length > 0);
-      expect(parked).toEqual(['stream parked']);
-      expect((await expectHeads(store)).length).toBeGreaterThanOrEqual(4);
+      const heads = await expectHeads(store);
+      expect(heads.length).toBeGreaterThanOrEqual(4);
+
+      const count = heads.length * EVERY + EVERY;
+      const forged = new HeadKey(masterKey).sign({ ...LOG_START, count, fold: 'f'.repeat(64) }, store.log.id);
+      await append(store, HEADS, heads.length - 1, { ...chained('head'), type: 'HeadSigned', data: JSON.stringify(forged) });
+      await history.write(EVERY);
+      const row = await eventually(async () => {
+        const found = await database.kysely.selectFrom('keep.reactors').select(['stopped', 'paused']).executeTakeFirst();
+        return found?.stopped === null ? undefined : found;
+      });
+      expect(row).toEqual({ stopped: expect.stringContaining(`the first ${count} events`), paused: true });
+      expect(await headsOf(store)).toHaveLength(heads.length + 1);
     } finally {
       ending.abort();
-      await running;
-      await signing.stop();
+      await Promise.all(running);
       await store.close();
       await database.close();
       await created.drop();

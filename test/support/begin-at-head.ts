@@ -1,5 +1,7 @@
 import { coreProjections } from '../../projections/live.js';
 import { makeLiveGeneration } from '../../projections/runtime/generations.js';
+import { installReactor } from '../../projections/runtime/reactor.js';
+import { snoozeTimer } from '../../projections/snooze-timer.reactor.js';
 import type { Backend } from '../../src/backend.js';
 import type { Position } from '../../src/event-store/event-store.js';
 import { CORE_GROUP } from '../../src/queries/read-model.js';
@@ -18,6 +20,7 @@ export async function beginReadModelsAtHead({ database, databaseUrl, store }: Ba
   if (head === 'start') return head;
   await makeLiveGeneration(database, { name: CORE_GROUP, projections: coreProjections(), logId: store.log.id });
   await database.updateTable('read.checkpoints').set({ position: head }).where('position', '=', '').execute();
+  await installReactor(database, store, { ...snoozeTimer, begins: 'head' });
   return head;
 }
 

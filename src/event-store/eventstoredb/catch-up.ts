@@ -1,7 +1,7 @@
 import type { Position, StoredEvent } from '../event-store.js';
+import { sizeOf } from '../event-window.js';
 import { AllSubscription } from './all-subscription.js';
 import type { GuardedClient } from './guarded-client.js';
-import { sizeOf } from './shared-subscription.js';
 import { untilAborted } from './until-aborted.js';
 
 const AHEAD_BYTES = 8_000_000;

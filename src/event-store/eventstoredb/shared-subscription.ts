@@ -1,11 +1,10 @@
 import type { Position, StoredEvent } from '../event-store.js';
+import { EventWindow } from '../event-window.js';
 import { acknowledged } from './acknowledged.js';
 import { AllSubscription } from './all-subscription.js';
 import type { GuardedClient } from './guarded-client.js';
 import { untilAborted } from './until-aborted.js';
 
-/** What the window keeps for readers that are behind, at most. */
-const WINDOW = { events: 8_192, bytes: 16_000_000 } as const;
 /** How long events wait for one that is known to follow them. */
 const FOLLOWING_MS = 20;
 
@@ -25,10 +24,7 @@ export class SharedSubscription {
   readonly #onStuck: (times: number, error: unknown) => void;
   #subscription: AllSubscription | undefined;
   #readers = 0;
-  /** Every event after #floor that came is in the window, in order. */
-  #floor: Position | undefined;
-  #window: StoredEvent[] = [];
-  #bytes = 0;
+  #window: EventWindow | undefined;
   #caughtUp = false;
   readonly #waiting = new Set<() => void>();
 
@@ -40,7 +36,7 @@ export class SharedSubscription {
 
   /** Whether a reader that has everything up to `position` would miss nothing here. */
   covers(position: Position): boolean {
-    return this.#floor !== undefined && this.#floor <= position;
+    return this.#window?.covers(position) === true;
   }
 
   /** A place for a reader that has everything up to `position`; undefined when it must catch up first. It must leave again. */
@@ -66,9 +62,8 @@ export class SharedSubscription {
   async next(position: Position, maxEvents: number, tellCaughtUp: boolean, signal: AbortSignal): Promise<News | 'lagging' | undefined> {
     for (let waited = false; !signal.aborted && !this.#client.closed;) {
       if (!this.covers(position)) return 'lagging';
-      const first = this.#indexAfter(position);
-      const events = this.#window.slice(first, first + maxEvents);
-      const all = this.#caughtUp && first + events.length === this.#window.length;
+      const { events, all: isAll } = this.#window?.after(position, maxEvents) ?? { events: [], all: true };
+      const all = this.#caughtUp && isAll;
       const caughtUp = all && acknowledged.within(this.#logId, events.at(-1)?.position ?? position);
       if (events.length > 0 ? caughtUp || !all || waited : caughtUp && tellCaughtUp) return { events, caughtUp };
       // A consumer paces itself by caughtUp, so a moment is waited for what completes the batch rather than giving it in pieces.
@@ -83,12 +78,11 @@ export class SharedSubscription {
   }
 
   #start(position: Position): void {
-    this.#floor = position;
+    const window = new EventWindow(position);
+    this.#window = window;
     this.#subscription = new AllSubscription(this.#client, position, {
       event: (event) => {
-        this.#window.push(event);
-        this.#bytes += sizeOf(event);
-        if (this.#window.length > WINDOW.events || this.#bytes > WINDOW.bytes) this.#forgetOldest();
+        window.push(event);
         this.#wake();
       },
       passed: () => undefined,
@@ -103,33 +97,8 @@ export class SharedSubscription {
   #stop(): void {
     this.#subscription?.end();
     this.#subscription = undefined;
-    this.#floor = undefined;
-    this.#window = [];
-    this.#bytes = 0;
+    this.#window = undefined;
     this.#caughtUp = false;
-  }
-
-  /** A quarter at once, since taking single events off the front of an array costs its length each time. */
-  #forgetOldest(): void {
-    let count = 0;
-    while (count < this.#window.length - 1 && (count < WINDOW.events / 4 || this.#bytes > WINDOW.bytes * 0.75)) {
-      const event = this.#window[count++];
-      if (event) this.#bytes -= sizeOf(event);
-    }
-    this.#floor = this.#window[count - 1]?.position ?? this.#floor;
-    this.#window.splice(0, count);
-  }
-
-  #indexAfter(position: Position): number {
-    let low = 0;
-    let high = this.#window.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      const event = this.#window[middle];
-      if (event && event.position <= position) low = middle + 1;
-      else high = middle;
-    }
-    return low;
   }
 
   #wake(): void {
@@ -157,10 +126,4 @@ export class SharedSubscription {
     this.#waiting.delete(wake);
     return changed;
   }
-}
-
-const OVERHEAD_BYTES = 400;
-
-export function sizeOf(event: StoredEvent): number {
-  return event.data.length + event.metadata.length + OVERHEAD_BYTES;
 }

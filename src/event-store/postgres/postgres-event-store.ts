@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { pause } from '../../platform/pause.js';
 import { assertAppendable, LIMITS, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended, EventStore, Expected, FeedBatch, NewEvent, Position, StoredEvent, StreamName } from '../event-store.js';
 import { AppendBatcher } from './append-batcher.js';
@@ -6,8 +7,11 @@ import { LogSignal } from './log-signal.js';
 import { OrderedAppends } from './ordered-appends.js';
 import { BEFORE_ALL, positionOf } from './position.js';
 import { isConnectionLost, messageOf } from './postgres-errors.js';
+import { SharedTail, type TailRead, type TailReader } from './shared-tail.js';
 
 const READ_BATCH = 500;
+/** Events that are read at once for all feeds at the log's end. */
+const TAIL_BATCH = 1_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const QUERY_TIMEOUT_MS = 5_000;
 /** A batch of appends without an answer for so long is given up with its connection, and settled on a new one. */
@@ -116,6 +120,10 @@ class PostgresEventStore implements EventStore {
   readonly #ordered: OrderedAppends;
   readonly #warn: (warning: string) => void;
   readonly #closing = new AbortController();
+  readonly #tail = new SharedTail(
+    (after) => this.#readAfter(after, TAIL_BATCH),
+    () => this.#signal.version,
+  );
 
   constructor(options: Required<PostgresEventStoreOptions> & { id: string; version: number }) {
     const { url, poolSize, applicationName, onWarning, id, version } = options;
@@ -189,29 +197,44 @@ class PostgresEventStore implements EventStore {
     let through = after === 'start' ? BEFORE_ALL : after;
     let saidCaughtUp = false;
     let failures = 0;
-    while (!signal.aborted) {
-      const version = this.#signal.version;
-      let rows: Row[] | undefined;
-      try {
-        rows = await unlessAborted(this.#query<Row>({ name: 'feed', text: FEED }, [through, options.maxEvents]), signal);
-        failures = 0;
-      } catch (error) {
-        if (failures === 5) this.#warn(`a feed of the log cannot read on: ${messageOf(error)}`);
-        await pause(Math.min(FEED_RETRY_MS.first * 2 ** failures, FEED_RETRY_MS.most), signal);
-        failures += 1;
-        continue;
+    let reader: TailReader | undefined;
+    try {
+      while (!signal.aborted) {
+        const version = this.#signal.version;
+        let read: TailRead | undefined;
+        try {
+          if (reader !== undefined) {
+            read = await unlessAborted(this.#tail.next(reader, version, options.maxEvents), signal);
+            if (read === undefined) {
+              this.#tail.leave(reader);
+              reader = undefined;
+              continue;
+            }
+          } else read = await unlessAborted(this.#readAfter(through, options.maxEvents), signal);
+          failures = 0;
+        } catch (error) {
+          if (failures === 5) this.#warn(`a feed of the log cannot read on: ${messageOf(error)}`);
+          await pause(Math.min(FEED_RETRY_MS.first * 2 ** failures, FEED_RETRY_MS.most), signal);
+          failures += 1;
+          continue;
+        }
+        if (read === undefined) return;
+        const { events, all: caughtUp } = read;
+        through = events.at(-1)?.position ?? through;
+        if (caughtUp) reader ??= this.#tail.join(through);
+        if (events.length > 0 || (caughtUp && !saidCaughtUp)) {
+          saidCaughtUp = caughtUp;
+          yield { events, through, caughtUp };
+        } else if (caughtUp) await this.#signal.changed(version, signal);
       }
-      if (rows === undefined) return;
-      const events = rows.map(eventOf);
-      through = events.at(-1)?.position ?? through;
-      const caughtUp = isLastBatch(rows, options.maxEvents);
-      if (events.length > 0 || !saidCaughtUp) {
-        saidCaughtUp = caughtUp;
-        yield { events, through, caughtUp };
-      } else {
-        await this.#signal.changed(version, signal);
-      }
+    } finally {
+      if (reader !== undefined) this.#tail.leave(reader);
     }
+  }
+
+  async #readAfter(after: Position, most: number): Promise<TailRead> {
+    const rows = await this.#query({ name: 'feed', text: FEED }, [after, most]);
+    return { events: rows.map(eventOf), all: isLastBatch(rows, most) };
   }
 
   async close(): Promise<void> {
@@ -271,17 +294,5 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
       .then(resolve, reject)
       .finally(() => signal.removeEventListener('abort', aborted))
       .catch(reject);
-  });
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
   });
 }

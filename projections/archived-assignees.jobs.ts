@@ -1,0 +1,98 @@
+import type { CommandBus } from '@nestjs/cqrs';
+import { z } from 'zod';
+import type { ConversationChanged } from '../src/conversations/conversation.commands.js';
+import { TakeOffArchived } from '../src/conversations/conversation.commands.js';
+import type { Status } from '../src/conversations/conversation.js';
+import type { Position } from '../src/event-store/event-store.js';
+import type { Transactor } from '../src/event-store/transact.js';
+import { derivedId } from '../src/platform/ids.js';
+import type { Checkpoints } from '../src/queries/checkpoints.js';
+import { FindConversationIds, type FindConversationIdsHandler } from '../src/queries/conversation-list.js';
+import { CORE_GROUP } from '../src/queries/read-model.js';
+import { assigneeAggregate } from '../src/team/assignee.js';
+import { isRefused } from './command-of-job.js';
+import type { JobKind, Outcome } from './runtime/job-runner.js';
+
+export const TAKE_OFF_ARCHIVED = 'take-off-archived';
+
+const payloadSchema = z.strictObject({
+  assigneeId: z.string(),
+  /** Of the archiving, and where it stands in the log. */
+  eventId: z.string(),
+  position: z.string(),
+});
+export type TakeOffArchivedPayload = z.infer<typeof payloadSchema>;
+
+const NOT_ENDED: readonly Status[] = ['open', 'pending', 'snoozed'];
+const PAGE = 500;
+const AT_ONCE = 8;
+/** How long the list is waited for within one attempt (ms). */
+const LIST_MS = 5_000;
+const BEHIND: Outcome = { againInMs: 1_000, because: 'the list of conversations is behind' };
+
+/**
+ * Takes an archived agent or team off every conversation that has not ended, by the list, until the list names none. What was taken off stays
+ * so when the job comes again: a decision on its own result changes nothing.
+ */
+export function takeOffArchivedJobs(parts: {
+  readonly commands: CommandBus;
+  readonly transactor: Transactor;
+  readonly checkpoints: Checkpoints;
+  readonly find: FindConversationIdsHandler;
+}): JobKind {
+  const { commands, transactor, checkpoints, find } = parts;
+  const reached = async (position: Position) => (await checkpoints.waitFor(CORE_GROUP, position, LIST_MS)) === 'reached';
+  return {
+    kind: TAKE_OFF_ARCHIVED,
+    backoff: { first: 1_000, longest: 60_000 },
+    async handle({ organizationId, key, payload }, signal) {
+      const { assigneeId, eventId, position } = payloadSchema.parse(payload);
+      const unchanged = new Set<string>();
+      const refused = new Set<string>();
+      let after = position as Position;
+      for (let round = 0; ; round++) {
+        if (!(await reached(after))) return BEHIND;
+        const assignee = (await transactor.load(assigneeAggregate, organizationId, assigneeId, 0))?.state;
+        if (assignee?.archived !== true) return 'done';
+        const filters =
+          assignee.type === 'team' ? [{ teamId: [assigneeId] }, { assigneeId: [assigneeId] }] : [{ assigneeId: [assigneeId] }];
+        const found = await Promise.all(
+          filters.map((filter) =>
+            find.execute(new FindConversationIds(organizationId, { ...filter, status: NOT_ENDED }, PAGE + refused.size)),
+          ),
+        );
+        const left = [...new Set(found.flat())].filter((id) => !refused.has(id));
+        if (left.length === 0) return 'done';
+        const ids = left.values();
+        await Promise.all(
+          Array.from({ length: AT_ONCE }, async () => {
+            for (const id of ids) {
+              if (signal.aborted) return;
+              const context = {
+                organizationId,
+                actor: { type: 'system', id: 'archived-assignees' } as const,
+                // Another for each round: what was assigned again meanwhile is taken off again.
+                commandId: derivedId('take-off-archived', key, String(round), id),
+                requestHash: '',
+                correlationId: eventId,
+                causationId: eventId,
+                causationDepth: 1,
+              };
+              try {
+                const changed: ConversationChanged = await commands.execute(new TakeOffArchived(context, id, assigneeId));
+                if (changed.position > after) after = changed.position;
+                // It was another's doing, and the list will show it; of a stream that is parked it never will.
+                if (changed.outcome === 'unchanged' && unchanged.has(id)) refused.add(id);
+                if (changed.outcome === 'unchanged') unchanged.add(id);
+              } catch (error) {
+                if (!isRefused(error)) throw error;
+                refused.add(id);
+              }
+            }
+          }),
+        );
+        if (signal.aborted) return { againInMs: 0, because: 'the process ended' };
+      }
+    },
+  };
+}

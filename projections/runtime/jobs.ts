@@ -1,0 +1,142 @@
+import { type Kysely, sql } from 'kysely';
+import type { Database } from '../../src/platform/database.js';
+
+/** How long a worker that says nothing keeps its jobs (ms). */
+export const JOB_LEASE_MS = 15_000;
+
+/** Something that is to be done outside, once a transaction of a reactor has committed it. */
+export interface NewJob {
+  readonly kind: string;
+  /** Unique within its kind: adding the same again does nothing. */
+  readonly key: string;
+  /** Jobs of a lane are done one after the other, in the order in which they were added. */
+  readonly lane?: string;
+  readonly organizationId: string;
+  /** Small, without personal content: ids and numbers. */
+  readonly payload: object;
+  /** An instant by the clock that timers go by (ms), or a time from now (ms); at once when absent. */
+  readonly due?: { readonly at: number } | { readonly inMs: number };
+}
+
+export interface JobKey {
+  readonly kind: string;
+  readonly key: string;
+}
+
+/** A job that was taken. */
+export interface Job extends JobKey {
+  readonly id: number;
+  readonly organizationId: string;
+  readonly lane: string | null;
+  readonly payload: unknown;
+  /** 1 for the first. */
+  readonly attempt: number;
+  /** ms */
+  readonly dueAt: number;
+}
+
+/** The clock by which jobs are due (ms); the database's when absent. */
+export type TimersClock = (() => number) | undefined;
+
+/** The table of jobs. Whoever takes a job proves by its id and attempt that it is still the one who has it. */
+export class Jobs {
+  constructor(
+    private readonly database: Kysely<Database>,
+    private readonly clock: TimersClock,
+  ) {}
+
+  /** Adds jobs in a transaction of the caller's, or by itself. Answers how many of them were not there. */
+  async add(jobs: readonly NewJob[], tx: Kysely<Database> = this.database): Promise<number> {
+    if (jobs.length === 0) return 0;
+    const rows = jobs.map(({ kind, key, lane, organizationId, payload, due }) => ({
+      kind,
+      key,
+      lane: lane ?? null,
+      organization_id: organizationId,
+      payload,
+      due_ms: due !== undefined && 'at' in due ? due.at : null,
+      delay_ms: due !== undefined && 'inMs' in due ? due.inMs : null,
+    }));
+    const result = await sql<{ added: number }>`
+      select keep.add_jobs(${JSON.stringify(rows)}::jsonb, ${this.now}) as added`.execute(tx);
+    return result.rows[0]?.added ?? 0;
+  }
+
+  /** Removes jobs that need not be done any more. One that is just being done is not stopped by it. */
+  async remove(keys: readonly JobKey[], tx: Kysely<Database> = this.database): Promise<void> {
+    if (keys.length === 0) return;
+    await sql`
+      select keep.remove_jobs(${keys.map(({ kind }) => kind)}::text[], ${keys.map(({ key }) => key)}::text[])`.execute(tx);
+  }
+
+  /** Takes jobs that are due, the oldest first, for JOB_LEASE_MS. Others that take at the same time get others. */
+  async take(kinds: readonly string[], most: number, owner: string): Promise<Job[]> {
+    const { rows } = await sql<{
+      id: number;
+      kind: string;
+      key: string;
+      lane: string | null;
+      organization_id: string;
+      payload: unknown;
+      attempt: number;
+      due_at: Date;
+    }>`
+      select id, kind, key, lane, organization_id, payload, attempt, due_at
+      from keep.take_jobs(${kinds}::text[], ${most}, ${owner}, ${sql.lit(`${JOB_LEASE_MS} ms`)}::interval, ${this.now})`.execute(
+      this.database,
+    );
+    return rows
+      .map((row) => ({
+        id: row.id,
+        kind: row.kind,
+        key: row.key,
+        lane: row.lane,
+        organizationId: row.organization_id,
+        payload: row.payload,
+        attempt: row.attempt,
+        dueAt: row.due_at.getTime(),
+      }))
+      .sort((a, b) => a.dueAt - b.dueAt || a.id - b.id);
+  }
+
+  /** Keeps the leases of jobs in hand. Answers the ids of those that are still the caller's. */
+  async renew(jobs: readonly Job[]): Promise<ReadonlySet<number>> {
+    const { rows } = await sql<{ id: number }>`
+      update keep.jobs j set leased_until = clock_timestamp() + ${sql.lit(`${JOB_LEASE_MS} ms`)}::interval
+      from ${held(jobs)} where j.id = held.id and j.attempt = held.attempt returning j.id`.execute(this.database);
+    return new Set(rows.map(({ id }) => id));
+  }
+
+  /** Ends jobs; the next of their lanes may then be done. Those that another has taken meanwhile stay. */
+  async finish(jobs: readonly Job[]): Promise<void> {
+    await sql`
+      select keep.finish_jobs(${jobs.map(({ id }) => id)}::bigint[], ${jobs.map(({ attempt }) => attempt)}::integer[])`.execute(
+      this.database,
+    );
+  }
+
+  /** Gives a job up until a time from now, by the clock of timers. Its lane waits for it. */
+  async again({ id, attempt }: Job, inMs: number, error: string): Promise<void> {
+    await sql`
+      update keep.jobs
+      set owner = null, leased_until = null, error = ${error},
+        due_at = coalesce(${this.now}, clock_timestamp()) + ${inMs}::float8 * interval '1 ms'
+      where id = ${id} and attempt = ${attempt}`.execute(this.database);
+  }
+
+  /** Gives jobs back that nobody began with. */
+  async release(jobs: readonly Job[]): Promise<void> {
+    if (jobs.length === 0) return;
+    await sql`
+      update keep.jobs j set owner = null, leased_until = null, attempt = j.attempt - 1
+      from ${held(jobs)} where j.id = held.id and j.attempt = held.attempt`.execute(this.database);
+  }
+
+  private get now() {
+    return this.clock === undefined ? sql`null::timestamptz` : sql`to_timestamp(${this.clock()}::float8 / 1000)`;
+  }
+}
+
+function held(jobs: readonly Job[]) {
+  return sql`unnest(${jobs.map(({ id }) => id)}::bigint[], ${jobs.map(({ attempt }) => attempt)}::integer[]) held(id, attempt)`;
+}

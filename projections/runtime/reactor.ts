@@ -1,0 +1,408 @@
+import { type ControlledTransaction, type Kysely, sql } from 'kysely';
+import {
+  type EventStore,
+  parseStreamName,
+  type Position,
+  type StoredEvent,
+  type StreamKind,
+  type StreamName,
+} from '../../src/event-store/event-store.js';
+import type { Database } from '../../src/platform/database.js';
+import type { FeedPart, Skipped } from './batches.js';
+import { describeError, GroupPaused, GroupStopped, CheckpointRefused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
+import { type BatchHandler, Follower, type FollowerSurroundings } from './follower.js';
+import { applyIsolated } from './isolation.js';
+import type { JobKey, Jobs, NewJob } from './jobs.js';
+import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './lease.js';
+import { NO_GENERATION, park, readParked, readSkipped } from './parking.js';
+import type { ProjectedEvent } from './projection.js';
+
+/** How far a checkpoint may be behind what was handled without consequences (ms). */
+const LAZY_MS = 500;
+
+/** Where a reactor begins when it is first installed. */
+export interface Beginning {
+  readonly position: Position | 'start';
+  readonly state?: unknown;
+}
+
+/** What a batch leads to. All of it is committed with the checkpoint, or none of it. */
+export interface Consequences {
+  /** Adds a job when none of its kind has its key. */
+  add(job: NewJob): void;
+  /** Takes back a job that was added by this batch or an earlier one. */
+  remove(job: JobKey): void;
+  /** Replaces the reactor's state. */
+  keep(state: unknown): void;
+  /** For rows of the reactor's own, in the schema keep: the transaction, which has moved the checkpoint already. */
+  transaction(): Promise<Kysely<Database>>;
+}
+
+/** What a reactor wants of the feed, and how it takes it. */
+export type Reaction =
+  | {
+      readonly reads: 'decoded';
+      /** The types of events that it wants, by kind of stream. Others are not decoded for it. */
+      readonly events: Readonly<Partial<Record<StreamKind, readonly string[]>>>;
+      /**
+       * 'within streams': an event that it cannot handle parks its stream, and those of others go on. 'of the log': it stops, since what
+       * comes after may hang on it.
+       */
+      readonly order: 'within streams' | 'of the log';
+      /**
+       * Says what events lead to, in log order. Personal fields are sealed. Nothing but the reactor's own rows may be read or written: what
+       * must happen outside is a job. Imported events (`metadata.imported`) change what it knows and cause nothing. Events may come again
+       * when their batch was not committed, and must then lead to the same.
+       */
+      handle(events: readonly ProjectedEvent[], consequences: Consequences, state: unknown): void | Promise<void>;
+    }
+  | {
+      /** Every event as it is stored, of whatever stream; one that it cannot handle stops it. */
+      readonly reads: 'stored';
+      /** As above. */
+      handle(events: readonly StoredEvent[], consequences: Consequences, state: unknown): void | Promise<void>;
+    };
+
+/** Turns events into jobs and into a small state of its own. It is never made again or set back, and calls nobody. */
+export interface Reactor {
+  /** Unique among all followers of the feed; names its checkpoint for ever. */
+  readonly name: string;
+  /** 'head': what comes after its installation. 'start': the whole log. Otherwise where it says itself. */
+  readonly begins: 'head' | 'start' | (() => Promise<Beginning>);
+  /** The kinds of jobs that it adds: a process that does not know how to do one of them does not start. */
+  readonly jobs: readonly string[];
+  readonly reaction: Reaction;
+}
+
+/**
+ * Writes down where a reactor begins, unless it was installed before. Awaited before a process takes its first command, so that nothing
+ * which is done through it is missed.
+ */
+export async function installReactor(database: Kysely<Database>, store: EventStore, { name, begins }: Reactor): Promise<void> {
+  const there = await database.selectFrom('keep.reactors').select('name').where('name', '=', name).executeTakeFirst();
+  if (there !== undefined) return;
+  const beginning: Beginning =
+    begins === 'start' ? { position: 'start' } : begins === 'head' ? { position: await store.head() } : await begins();
+  const { position, state = null } = beginning;
+  await database
+    .insertInto('keep.reactors')
+    .values({
+      name,
+      log_id: store.log.id,
+      position: position === 'start' ? '' : position,
+      state: state === null ? null : JSON.stringify(state),
+    })
+    .onConflict((conflict) => conflict.column('name').doNothing())
+    .execute();
+}
+
+export interface ReactorOptions extends Omit<FollowerSurroundings, 'checkpoints'> {
+  readonly reactor: Reactor;
+  readonly jobs: Jobs;
+  /** Jobs were added. */
+  readonly onJobs?: () => void;
+}
+
+/** Follows the feed for one reactor. */
+export function followFor(options: ReactorOptions): Follower<ReactorLease> {
+  const { reactor, database, store, decode } = options;
+  const { name, reaction } = reactor;
+  return new Follower<ReactorLease>({
+    ...options,
+    name,
+    noun: 'reactor',
+    key: { reactor: name },
+    kinds: reaction.reads === 'stored' ? 'all' : new Set(Object.keys(reaction.events)),
+    ...(reaction.reads === 'stored' ? {} : { types: new Set(Object.values(reaction.events).flat()) }),
+    decode: reaction.reads === 'stored' ? () => Promise.resolve({ decoded: [], failed: [] }) : decode,
+    prepare: () => installReactor(database, store, reactor),
+    see: (owner) => seeReactor(database, name, owner),
+    take: (owner) => takeReactor(database, name, owner, store.log.id),
+    assertOwn: (seen) => assertOwnReactorLog(name, seen, store.log),
+    beyondHead: (position, head) =>
+      `the reactor ${name} is at position ${position}, but the log ends at ${head}. The log has lost events, or was restored from an older backup than the schema keep: docs/operating.md says how to go on.`,
+    begin: async (lease) => {
+      const handler = new ReactorHandler(options, lease);
+      await handler.begin();
+      return handler;
+    },
+  });
+}
+
+/** @throws CheckpointRefused when it followed another log */
+export function assertOwnReactorLog(
+  name: string,
+  seen: { readonly position: Position | 'start'; readonly logId: string },
+  log: EventStore['log'],
+): void {
+  if (seen.position !== 'start' && seen.logId !== log.id)
+    throw new CheckpointRefused(
+      `the reactor ${name} has followed the log ${seen.logId}, but the open ${log.adapter} log is ${log.id}. Open the log that it followed; docs/operating.md says how to go on with another.`,
+    );
+}
+
+/** What a part of a batch leads to, until it is written. */
+export class Gathered implements Consequences {
+  readonly added = new Map<string, NewJob>();
+  readonly removed = new Map<string, JobKey>();
+  state: { readonly now: unknown } | undefined;
+
+  constructor(private readonly begin: () => Promise<Kysely<Database>>) {}
+
+  add(job: NewJob): void {
+    const id = JSON.stringify([job.kind, job.key]);
+    if (!this.added.has(id)) this.added.set(id, job);
+  }
+
+  remove({ kind, key }: JobKey): void {
+    const id = JSON.stringify([kind, key]);
+    this.added.delete(id);
+    this.removed.set(id, { kind, key });
+  }
+
+  keep(state: unknown): void {
+    this.state = { now: state };
+  }
+
+  transaction(): Promise<Kysely<Database>> {
+    return this.begin();
+  }
+
+  /** Takes over what a part that comes after leads to. */
+  take(part: Gathered): void {
+    for (const key of part.removed.values()) this.remove(key);
+    for (const job of part.added.values()) this.add(job);
+    if (part.state !== undefined) this.state = part.state;
+  }
+
+  get hasJobs(): boolean {
+    return this.added.size > 0 || this.removed.size > 0;
+  }
+}
+
+/** Handles the batches of one lease. */
+class ReactorHandler implements BatchHandler {
+  readonly #options: ReactorOptions;
+  readonly #lease: ReactorLease;
+  readonly #parked = new Set<StreamName>();
+  #skipped: Skipped = new Map();
+  /** As the last batch left it, written or not. */
+  #state: unknown;
+  /** Where the checkpoint is. */
+  #at: Position | 'start';
+  #writtenAt = 0;
+  /** What was handled since, and led to no job. */
+  #behind: { readonly through: Position; readonly events: number; readonly state: boolean } | undefined;
+  #turn: Promise<void> = Promise.resolve();
+
+  constructor(options: ReactorOptions, lease: ReactorLease) {
+    this.#options = options;
+    this.#lease = lease;
+    this.#state = lease.state;
+    this.#at = lease.position;
+  }
+
+  get skipped(): Skipped {
+    return this.#skipped;
+  }
+
+  get goesWithout(): boolean {
+    return this.#parked.size > 0;
+  }
+
+  async begin(): Promise<void> {
+    const { database, reactor } = this.#options;
+    for (const stream of await readParked(database, reactor.name, NO_GENERATION)) this.#parked.add(stream);
+    this.#skipped = await readSkipped(database, reactor.name);
+  }
+
+  async write(batch: FeedPart): Promise<void> {
+    await this.#inTurn(() => this.#write(batch));
+  }
+
+  async flush(): Promise<void> {
+    if (this.#behind !== undefined && performance.now() - this.#writtenAt >= LAZY_MS) await this.#inTurn(() => this.#flush());
+  }
+
+  /** A checkpoint that is moved from two places at once would look like another's. */
+  async #inTurn(work: () => Promise<void>): Promise<void> {
+    const turn = this.#turn.then(work);
+    this.#turn = turn.catch(() => undefined);
+    await turn;
+  }
+
+  async #write(batch: FeedPart): Promise<void> {
+    const { reactor, database } = this.#options;
+    const failed = batch.failed.filter(({ event }) => !this.#parked.has(event.stream));
+    const events = batch.decoded.filter((one) => one.skipped !== true && !this.#parked.has(one.event.stream));
+    const begun: { tx?: ControlledTransaction<Database> } = {};
+    const begin = async () => {
+      if (begun.tx !== undefined) return begun.tx;
+      const tx = await database.startTransaction().execute();
+      begun.tx = tx;
+      await this.#move(tx, batch);
+      return tx;
+    };
+    const all = new Gathered(begin);
+    let poison: Poison[] = [];
+    try {
+      if (failed.length > 0) poison = await this.#isolated(await begin(), all, events, failed);
+      else {
+        try {
+          await this.#handle(events, batch.stored, all, this.#state);
+        } catch (error) {
+          if (error instanceof LeaseLost || error instanceof GroupPaused || isOfTheSurroundings(error)) throw error;
+          if (reactor.reaction.reads === 'stored') throw stopped(reactor.name, error);
+          await rollBack(begun.tx);
+          delete begun.tx;
+          all.added.clear();
+          all.removed.clear();
+          all.state = undefined;
+          poison = await this.#isolated(await begin(), all, events, []);
+        }
+      }
+      const state = all.state ?? { now: this.#state };
+      if (begun.tx === undefined && !all.hasJobs) {
+        await this.#putOff(batch, state.now, all.state !== undefined);
+        return;
+      }
+      const tx = await begin();
+      if (this.#behind?.state === true) all.state ??= state;
+      await writeGathered(tx, reactor.name, this.#options.jobs, all);
+      await begun.tx?.commit().execute();
+      this.#at = batch.through;
+      this.#state = state.now;
+      this.#behind = undefined;
+      this.#writtenAt = performance.now();
+      if (all.added.size > 0) this.#options.onJobs?.();
+    } catch (error) {
+      await rollBack(begun.tx);
+      throw error;
+    }
+    for (const { event, error } of poison) {
+      this.#parked.add(event.stream);
+      const { stream, revision, position, id: eventId, type } = event;
+      this.#options.log.error(
+        { reactor: reactor.name, stream, revision, position, eventId, type, error: describeError(error) },
+        'stream parked',
+      );
+    }
+  }
+
+  /** Nothing but the checkpoint is to be written: it may come with one of the next batches. */
+  async #putOff(batch: FeedPart, state: unknown, changed: boolean): Promise<void> {
+    const before = { behind: this.#behind, state: this.#state };
+    this.#behind = {
+      through: batch.through,
+      events: (before.behind?.events ?? 0) + batch.events,
+      state: changed || before.behind?.state === true,
+    };
+    this.#state = state;
+    try {
+      if (performance.now() - this.#writtenAt >= LAZY_MS) await this.#flush();
+    } catch (error) {
+      // The batch is handled again, for one when a pause is over.
+      this.#behind = before.behind;
+      this.#state = before.state;
+      throw error;
+    }
+  }
+
+  async #move(tx: Kysely<Database>, batch: FeedPart): Promise<void> {
+    const events = (this.#behind?.events ?? 0) + batch.events;
+    await moveCheckpoint(tx, this.#lease, { from: this.#at, to: batch.through, events });
+  }
+
+  async #flush(): Promise<void> {
+    const behind = this.#behind;
+    if (behind === undefined) return;
+    const { through: to, events, state } = behind;
+    await moveCheckpoint(this.#options.database, this.#lease, {
+      from: this.#at,
+      to,
+      events,
+      ...(state ? { state: this.#state } : {}),
+    });
+    this.#at = to;
+    this.#behind = undefined;
+    this.#writtenAt = performance.now();
+  }
+
+  async #handle(
+    events: readonly ProjectedEvent[],
+    stored: readonly StoredEvent[],
+    consequences: Consequences,
+    state: unknown,
+  ): Promise<void> {
+    const { reaction } = this.#options.reactor;
+    if (reaction.reads === 'stored') await reaction.handle(stored, consequences, state);
+    else if (events.length > 0) await reaction.handle(events, consequences, state);
+  }
+
+  /** Gathers what can be handled of each stream, and parks the others' streams. */
+  async #isolated(tx: Kysely<Database>, all: Gathered, events: readonly ProjectedEvent[], failed: FeedPart['failed']): Promise<Poison[]> {
+    const { reactor } = this.#options;
+    const poison = await handleIsolated(reactor, tx, all, events, failed, this.#state);
+    if (poison.length > 0) await park(tx, reactor.name, NO_GENERATION, poison);
+    return poison;
+  }
+}
+
+/** Writes what was gathered, in the transaction that moves the checkpoint. */
+export async function writeGathered(tx: Kysely<Database>, name: string, jobs: Jobs, { added, removed, state }: Gathered): Promise<void> {
+  await jobs.remove([...removed.values()], tx);
+  await jobs.add([...added.values()], tx);
+  if (state !== undefined) await sql`update keep.reactors set state = ${JSON.stringify(state.now)}::jsonb where name = ${name}`.execute(tx);
+}
+
+/** Whether a reactor that reads decoded events wants this one. */
+export function isWantedBy({ reaction }: Reactor, { stream, type }: Pick<StoredEvent, 'stream' | 'type'>): boolean {
+  const kind = parseStreamName(stream)?.kind;
+  return reaction.reads === 'decoded' && kind !== undefined && reaction.events[kind]?.includes(type) === true;
+}
+
+/**
+ * What events lead to, up to the first of each stream that cannot be handled.
+ * @throws GroupStopped when the reactor does not go on without an event
+ */
+export async function handleIsolated(
+  { name, reaction }: Reactor,
+  tx: Kysely<Database>,
+  all: Gathered,
+  events: readonly ProjectedEvent[],
+  failed: FeedPart['failed'],
+  state: unknown,
+): Promise<Poison[]> {
+  if (reaction.reads === 'stored') throw new Error(`the reactor ${name} handles events as they are stored`);
+  const poison = new Map<StreamName, Poison>();
+  const note = (one: Poison) => {
+    const earlier = poison.get(one.event.stream);
+    if (earlier === undefined || earlier.event.revision > one.event.revision) poison.set(one.event.stream, one);
+  };
+  for (const one of failed) note(one);
+  const readable = events.filter(({ event }) => event.revision < (poison.get(event.stream)?.event.revision ?? Infinity));
+  const apply = async (part: readonly ProjectedEvent[]) => {
+    const gathered = new Gathered(() => Promise.resolve(tx));
+    await reaction.handle(part, gathered, all.state?.now ?? state);
+    all.take(gathered);
+  };
+  for (const one of await applyIsolated(tx, readable, apply, () => undefined)) note(one);
+  const [first] = poison.values();
+  if (first !== undefined && reaction.order === 'of the log') throw stopped(name, first.error);
+  return [...poison.values()];
+}
+
+function stopped(name: string, error: unknown): GroupStopped {
+  return new GroupStopped(`the reactor ${name} cannot handle an event, and does not go on without it: ${describeError(error)}`, {
+    cause: error,
+  });
+}
+
+/** It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells. */
+async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
+  if (tx === undefined || tx.isCommitted || tx.isRolledBack) return;
+  await tx
+    .rollback()
+    .execute()
+    .catch(() => undefined);
+}

@@ -1,0 +1,96 @@
+import { randomBytes } from 'node:crypto';
+import { sql } from 'kysely';
+import { pauseWork } from '../../projections/runtime/lease.js';
+import { startApi, type TestApi } from '../support/api.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
+
+const MANY = 10_000;
+const environment = { EVENTSTORE_URL: '', MASTER_KEY: randomBytes(32).toString('base64') };
+
+let created: TestDatabase;
+let api: TestApi;
+
+beforeAll(async () => {
+  created = await createDatabase();
+  api = await startApi({ environment, database: created });
+});
+afterAll(async () => {
+  await api.stop();
+  await created.drop();
+});
+
+async function open(assigneeId: string): Promise<string> {
+  const { body } = await api.expect(201, 'POST', '/conversations', { body: { visitor: { name: 'V' }, message: 'm' } });
+  const { id } = body.data as { id: string };
+  await api.expect(200, 'POST', `/conversations/${id}/assign`, { body: { assigneeId } });
+  return id;
+}
+
+const get = async (id: string) => (await api.expect(200, 'GET', `/conversations/${id}`)).body.data as Record<string, unknown>;
+
+/** How often each conversation lost somebody for being archived. */
+async function takenOff(): Promise<ReadonlyMap<string, number>> {
+  const { rows } = await sql<{ id: string; times: number }>`
+    select split_part(stream, '.', 2) as id, count(*)::int as times from log.events
+    where type in ('ConversationUnassigned', 'ConversationTeamChanged') and data like '%"archived"%' group by 1`.execute(
+    api.backend.database,
+  );
+  return new Map(rows.map(({ id, times }) => [id, times]));
+}
+
+/** More conversations of the same assignee, with nothing personal in them. */
+async function copy(id: string, count: number): Promise<void> {
+  await sql`
+    insert into log.events (position, stream, revision, id, type, data, metadata)
+    select (select max(position) from log.events) + 2 * n + e.at - 1, split_part(e.stream, '.', 1) || '.copy-' || n, e.at - 1, gen_random_uuid(),
+      e.type, e.data, e.metadata
+    from generate_series(1, ${count}::int) n, (
+      select *, (row_number() over (order by revision))::int as at from log.events
+      where split_part(stream, '.', 2) = ${id} and type in ('ConversationOpened', 'ConversationAssigned')
+    ) e`.execute(api.backend.database);
+}
+
+it('takes an archived agent off each of 10,000 conversations that have not ended, once, also when ended in between, and off what came late', async () => {
+  await api.expect(201, 'POST', '/agents', { body: { id: 'leaves', name: 'Leaves' } });
+  const [mine, ended] = [await open('leaves'), await open('leaves')];
+  await api.expect(200, 'PUT', `/conversations/${ended}`, { body: { status: 'resolved' } });
+  await copy(mine, MANY);
+  await api.expect(204, 'DELETE', '/agents/leaves');
+  await eventually(async () => (await takenOff()).size > 500, 60_000);
+  const { adminKey: key } = api;
+  await api.stop();
+  expect((await takenOff()).size).toBeLessThan(MANY);
+  api = await startApi({ environment, database: created });
+  await eventually(async () => (await takenOff()).size > MANY, 120_000);
+
+  // A process that still took the agent for active assigned one more.
+  await sql`
+    insert into log.events (position, stream, revision, id, type, data, metadata)
+    select (select max(position) from log.events) + 1, stream, 3, gen_random_uuid(), type, data, metadata
+    from log.events where split_part(stream, '.', 2) = 'copy-1' and type = 'ConversationAssigned'`.execute(api.backend.database);
+  api.clock.advance(15_000);
+  await eventually(async () => (await takenOff()).get('copy-1') === 2, 30_000);
+  const times = [...(await takenOff())].filter(([id]) => id !== 'copy-1');
+  expect(times).toHaveLength(MANY);
+  expect(times.filter(([, n]) => n !== 1)).toEqual([]);
+  expect((await api.expect(200, 'GET', `/conversations/${mine}`, { key })).body.data).toMatchObject({ assignee: null, status: 'open' });
+  expect((await api.expect(200, 'GET', `/conversations/${ended}`, { key })).body.data).toMatchObject({ assignee: { id: 'leaves' } });
+}, 300_000);
+
+it('leaves what is back from the archive by then, and takes a team out of the queue too', async () => {
+  const { database } = api.backend;
+  const before = (await takenOff()).size;
+  for (const id of ['back', 'gone']) await api.expect(201, 'POST', '/teams', { body: { id, name: id } });
+  const [kept, left] = [await open('back'), await open('gone')];
+  expect(await pauseWork(database, { reactor: 'archived-assignees' }, true)).toBe(true);
+  for (const id of ['back', 'gone']) await api.expect(204, 'DELETE', `/teams/${id}`);
+  await api.expect(200, 'POST', '/teams/back/unarchive');
+  await pauseWork(database, { reactor: 'archived-assignees' }, false);
+  api.clock.advance(15_000);
+  await eventually(async () => (await takenOff()).has(left));
+  await eventually(async () => (await database.selectFrom('keep.jobs').select('id').execute()).length === 0, 30_000);
+  expect(await get(left)).toMatchObject({ assignee: null, team: null });
+  expect(await get(kept)).toMatchObject({ assignee: { id: 'back' } });
+  expect((await takenOff()).size).toBe(before + 1);
+});

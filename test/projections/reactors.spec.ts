@@ -1,0 +1,232 @@
+import { type Kysely, type KyselyPlugin, sql } from 'kysely';
+import { GroupStopped } from '../../projections/runtime/failures.js';
+import { Jobs } from '../../projections/runtime/jobs.js';
+import { pauseWork } from '../../projections/runtime/lease.js';
+import { followFor, installReactor, type Reactor } from '../../projections/runtime/reactor.js';
+import { replayParkedOfReactor } from '../../projections/runtime/unparking.js';
+import { assertReactors } from '../../projections/registry.js';
+import { type EventStore, streamName } from '../../src/event-store/event-store.js';
+import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
+import { type Database, openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import { WORKER_SESSION } from '../../projections/runtime/lease.js';
+import { createDatabase, type TestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
+import { conversation, openWorkerDatabase, tinyDecode, Writer } from './tiny-group.js';
+
+let created: TestDatabase;
+let database: OpenDatabase;
+let store: EventStore;
+let writer: Writer;
+let number = 0;
+const ends: (() => Promise<unknown>)[] = [];
+
+beforeAll(async () => {
+  created = await createDatabase();
+  database = openWorkerDatabase(created.url);
+  store = await openPostgresEventStore({ url: created.url });
+  writer = new Writer(store);
+});
+afterEach(async () => {
+  await Promise.all(ends.splice(0).map((end) => end()));
+});
+afterAll(async () => {
+  await store.close();
+  await database.close();
+  await created.drop();
+});
+
+/** A job for each event, and a count of them as its state. An event with `poison` in its data fails while `bad` is true. */
+function tinyReactor(begins: Reactor['begins'] = 'head', order: 'within streams' | 'of the log' = 'within streams') {
+  const name = `reactor-${++number}`;
+  const control = { bad: true };
+  const reactor: Reactor = {
+    name,
+    begins,
+    jobs: [name],
+    reaction: {
+      reads: 'decoded',
+      events: { conversation: ['Happened'] },
+      order,
+      handle(events, consequences, state) {
+        for (const { event } of events) {
+          const data = event.data as { poison?: boolean; quiet?: boolean };
+          if (data.poison && control.bad) throw new Error('cannot take it');
+          if (!data.quiet)
+            consequences.add({
+              kind: name,
+              key: event.id,
+              organizationId: 'org',
+              payload: { stream: event.stream, revision: event.revision },
+            });
+        }
+        consequences.keep(((state as number | null) ?? 0) + events.length);
+      },
+    },
+  };
+  return { reactor, control };
+}
+
+function follow(reactor: Reactor, kysely: Kysely<Database> = database.kysely) {
+  const ending = new AbortController();
+  const lines: string[] = [];
+  const note = (_: object, message: string) => void lines.push(message);
+  const jobs = new Jobs(kysely, undefined);
+  const follower = followFor({
+    reactor,
+    jobs,
+    store,
+    database: kysely,
+    decode: tinyDecode(),
+    log: { info: note, warn: note, error: note },
+  });
+  const ended = follower.run(ending.signal).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  const stop = () => {
+    ending.abort();
+    return ended;
+  };
+  ends.push(stop);
+  return { lines, ended, stop };
+}
+
+const rowOf = async ({ name }: Reactor) =>
+  await database.kysely
+    .selectFrom('keep.reactors')
+    .select(['position', 'events', 'epoch', 'owner', 'state', 'stopped'])
+    .where('name', '=', name)
+    .executeTakeFirst();
+const jobsOf = async ({ name }: Reactor) =>
+  (await database.kysely.selectFrom('keep.jobs').select('payload').where('kind', '=', name).orderBy('id').execute()).map(({ payload }) => {
+    const { stream, revision } = payload as { stream: string; revision: number };
+    return `${stream.split('.')[1]}@${revision}`;
+  });
+const reached = (reactor: Reactor, position: string) => eventually(async () => ((await rowOf(reactor))?.position ?? '') >= position);
+
+it('begins where it says, sees everything from there once, and goes on after a restart, whoever works', async () => {
+  await writer.write({ stream: conversation('before') });
+  const [atHead, atStart] = [tinyReactor('head').reactor, tinyReactor('start').reactor];
+  for (const one of [atHead, atStart]) await installReactor(database.kysely, store, one);
+  await writer.write({ stream: conversation('a') });
+  const workers = [follow(atHead), follow(atHead), follow(atStart)];
+  // Nobody wants it; the checkpoint passes it all the same.
+  await reached(atHead, await writer.write({ stream: streamName('visitor', 'org', 'v') }));
+  expect(workers.slice(0, 2).filter(({ lines }) => lines.includes('reactor working'))).toHaveLength(1);
+  for (const { stop } of workers) expect(await stop()).toBeUndefined();
+  await writer.write({ stream: conversation('a') });
+  follow(atHead);
+  follow(atStart);
+  const end = await writer.write({ stream: conversation('quiet'), data: { quiet: true } });
+  for (const one of [atHead, atStart]) await reached(one, end);
+  expect(await jobsOf(atHead)).toEqual(['a@0', 'a@1']);
+  expect(await jobsOf(atStart)).toEqual(['before@0', 'a@0', 'a@1']);
+  expect(await rowOf(atHead)).toMatchObject({ state: 3, events: 3 });
+  // A second installation changes nothing.
+  await installReactor(database.kysely, store, atStart);
+  expect((await rowOf(atStart))?.position).toBe(end);
+});
+
+it('loses and repeats nothing when its sessions are ended after any statement', async () => {
+  const { reactor } = tinyReactor();
+  await installReactor(database.kysely, store, reactor);
+  const name = 'doomed-worker';
+  const doomed = openDatabase({ url: created.url, poolSize: 4, name, settings: WORKER_SESSION, onError: () => undefined });
+  let left = Infinity;
+  let killed = 0;
+  const killing: KyselyPlugin = {
+    transformQuery: ({ node }) => node,
+    transformResult: async ({ result }) => {
+      if (--left === 0) {
+        killed++;
+        await sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = ${name}`.execute(database.kysely);
+      }
+      return result;
+    },
+  };
+  const written: string[] = [];
+  try {
+    const { lines } = follow(reactor, doomed.kysely.withPlugin(killing));
+    await eventually(() => lines.includes('reactor working'));
+    for (let statement = 1; statement <= 8; statement++) {
+      const at = killed;
+      left = statement;
+      written.push(`k${statement}@0`);
+      const position = await writer.write({ stream: conversation(`k${statement}`) });
+      await reached(reactor, position);
+      // Later statements are those of standing for the lease again, and of renewing it.
+      await eventually(() => killed > at, 20_000);
+    }
+    await eventually(async () => (await jobsOf(reactor)).length >= written.length);
+  } finally {
+    await Promise.all(ends.splice(0).map((end) => end()));
+    await doomed.close();
+  }
+  expect(await jobsOf(reactor)).toEqual(written);
+  expect((await rowOf(reactor))?.state).toBe(written.length);
+}, 60_000);
+
+it('parks the stream of an event that it cannot handle, and takes it up again in order when that is retried', async () => {
+  const { reactor, control } = tinyReactor();
+  await installReactor(database.kysely, store, reactor);
+  const { lines } = follow(reactor);
+  const [bad, good] = [conversation('bad'), conversation('good')];
+  await writer.write({ stream: bad }, { stream: bad, data: { poison: true } }, { stream: good }, { stream: bad });
+  await reached(reactor, await writer.write({ stream: good }));
+  expect((await jobsOf(reactor)).toSorted()).toEqual(['bad@0', 'good@0', 'good@1']);
+  expect(lines).toContain('stream parked');
+  const replay = (options?: { skip: boolean }) =>
+    replayParkedOfReactor(
+      { reactor, jobs: new Jobs(database.kysely, undefined), decode: tinyDecode(), store, database: database.kysely },
+      bad,
+      options,
+    );
+  expect(await replay()).toMatchObject({ handled: 0, parked: { revision: 1 } });
+  control.bad = false;
+  expect(await replay()).toMatchObject({ handled: 2, parked: null });
+  await reached(reactor, await writer.write({ stream: bad }));
+  expect((await jobsOf(reactor)).filter((job) => job.startsWith('bad'))).toEqual(['bad@0', 'bad@1', 'bad@2', 'bad@3']);
+});
+
+it('stops at an event that it cannot handle where the order of the log matters, and says why', async () => {
+  const { reactor } = tinyReactor('head', 'of the log');
+  await installReactor(database.kysely, store, reactor);
+  const { ended } = follow(reactor);
+  await writer.write({ stream: conversation('fine') }, { stream: conversation('stops'), data: { poison: true } });
+  expect(await ended).toBeInstanceOf(GroupStopped);
+  expect(await rowOf(reactor)).toMatchObject({ owner: null, stopped: expect.stringContaining('cannot take it') });
+  expect((await jobsOf(reactor)).filter((job) => job !== 'fine@0')).toEqual([]);
+});
+
+it('handles nothing while it is paused, not even what leads to nothing, and then all of it once', async () => {
+  const { reactor } = tinyReactor();
+  await installReactor(database.kysely, store, reactor);
+  const { lines } = follow(reactor);
+  await reached(reactor, await writer.write({ stream: conversation('p') }));
+  expect(await pauseWork(database.kysely, { reactor: reactor.name }, true)).toBe(true);
+  await writer.write({ stream: conversation('p'), data: { quiet: true } });
+  const end = await writer.write({ stream: conversation('p') });
+  await eventually(() => lines.includes('reactor paused'));
+  expect(await jobsOf(reactor)).toEqual(['p@0']);
+  expect(await pauseWork(database.kysely, { reactor: reactor.name }, false)).toBe(true);
+  await reached(reactor, end);
+  expect(await jobsOf(reactor)).toEqual(['p@0', 'p@2']);
+  expect((await rowOf(reactor))?.state).toBe(3);
+});
+
+it('does not go on with another log, or beyond the end of its own', async () => {
+  for (const change of [{ log_id: 'another' }, { position: '9'.repeat(19) }]) {
+    const { reactor } = tinyReactor();
+    await installReactor(database.kysely, store, reactor);
+    await database.kysely.updateTable('keep.reactors').set(change).where('name', '=', reactor.name).execute();
+    expect(await follow(reactor).ended).toBeInstanceOf(GroupStopped);
+  }
+});
+
+it('is refused at start when two share a name, or when nobody does what it asks for', () => {
+  const { reactor } = tinyReactor();
+  const kind = { kind: reactor.name, backoff: { first: 1, longest: 1 }, handle: () => Promise.resolve('done' as const) };
+  expect(() => assertReactors(['core'], [reactor], [kind])).not.toThrow();
+  expect(() => assertReactors([reactor.name], [reactor], [kind])).toThrow(`two groups or reactors are named ${reactor.name}`);
+  expect(() => assertReactors(['core'], [reactor], [])).toThrow(`these kinds of jobs have no handler: ${reactor.name}`);
+});
