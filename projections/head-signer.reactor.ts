@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { EventStore, FeedBatch, Position } from '../src/event-store/event-store.js';
 import {
   addHead,
@@ -12,6 +11,7 @@ import {
 } from '../src/event-store/log-head.js';
 import type { Transactor } from '../src/event-store/transact.js';
 import { derivedId } from '../src/platform/ids.js';
+import { pause } from '../src/platform/pause.js';
 import type { MasterKey } from '../src/platform/sealing.js';
 import { describeError } from './runtime/failures.js';
 import type { LogFollower } from './runtime/batches.js';
@@ -85,7 +85,7 @@ export class HeadSigner implements LogFollower {
           break;
         }
         log.warn({ error: describeError(error), againInMs: againMs }, 'a head of the log could not be signed, trying again');
-        await sleep(againMs, undefined, { signal }).catch(() => undefined);
+        await pause(againMs, signal);
         againMs = Math.min(againMs * 2, AGAIN_MS.longest);
         this.#asked = true;
       }

@@ -4,6 +4,7 @@ import { WakeConversation } from '../src/conversations/conversation.commands.js'
 import type { Database } from '../src/platform/database.js';
 import { ThreadlogError } from '../src/platform/errors.js';
 import { derivedId } from '../src/platform/ids.js';
+import { pause } from '../src/platform/pause.js';
 import type { RuntimeLog } from './runtime/runtime-log.js';
 
 /** How often due snoozes are looked for (ms). */
@@ -76,17 +77,4 @@ export class SnoozeTimer {
       this.options.log.warn({ conversationId: id, code, error: String(error) }, 'a snoozed conversation could not be woken, trying again');
     }
   }
-}
-
-function pause(forMs: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, forMs);
-    signal.addEventListener('abort', done, { once: true });
-    if (signal.aborted) done();
-  });
 }

@@ -19,9 +19,14 @@ export interface Batch {
   readonly decoded: readonly ProjectedEvent[];
   readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
   readonly through: Position;
-  /** Events that the group's projections want. */
+  /** Events of the wanted kinds. */
   readonly events: number;
   readonly caughtUp: boolean;
+}
+
+/** A batch with the events as they are stored. */
+export interface FeedPart extends Batch {
+  readonly stored: readonly StoredEvent[];
 }
 
 /** Revisions that an operator has passed over, by stream. */
@@ -41,23 +46,23 @@ export async function* batchesOf(
   store: EventStore,
   after: Position | 'start',
   options: {
-    readonly kinds: ReadonlySet<string>;
+    readonly kinds: ReadonlySet<string> | 'all';
     readonly decode: DecodeBatch;
     readonly skipped: Skipped;
     readonly signal: AbortSignal;
     readonly maxEvents?: number | undefined;
     readonly follower?: LogFollower | undefined;
   },
-): AsyncGenerator<Batch, void, undefined> {
+): AsyncGenerator<FeedPart, void, undefined> {
   const { kinds, follower, signal, maxEvents = MOST_EVENTS } = options;
   let read = after;
   for await (const part of store.feed(after, { maxEvents, signal })) {
     follower?.follow(read, part);
     read = part.through;
     for (const { events, last } of inTransactions(part.events, maxEvents)) {
-      const wanted = events.filter((event) => kinds.has(parseStreamName(event.stream)?.kind ?? ''));
+      const wanted = kinds === 'all' ? events : events.filter((event) => kinds.has(parseStreamName(event.stream)?.kind ?? ''));
       const through = last ? part.through : (events.at(-1)?.position ?? part.through);
-      yield { ...(await readBatch(options.decode, wanted, options.skipped)), through, caughtUp: last && part.caughtUp };
+      yield { ...(await readBatch(options.decode, wanted, options.skipped)), stored: wanted, through, caughtUp: last && part.caughtUp };
     }
   }
 }

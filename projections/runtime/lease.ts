@@ -3,7 +3,7 @@ import type { EventStore, Position } from '../../src/event-store/event-store.js'
 import { READ_MODEL_VERSION, type Database } from '../../src/platform/database.js';
 import { CheckpointRefused, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
 
-/** How long a worker that says nothing keeps its group (ms). With the standby's wait this is the time to takeover after a kill -9. */
+/** How long a worker that says nothing keeps its group or reactor (ms). With the standby's wait this is the time to takeover after a kill -9. */
 export const LEASE_MS = 8_000;
 /** How often an idle worker renews its lease (ms). */
 export const RENEW_MS = 2_000;
@@ -11,26 +11,34 @@ export const RENEW_MS = 2_000;
 export const STANDBY_MS = 250;
 
 /**
- * Settings of every session that a group writes with. A worker that was frozen in its transaction holds the checkpoint's row until the
+ * Settings of every session that batches are written in. A worker that was frozen in its transaction holds the checkpoint's row until the
  * server ends the session; a standby that waits for that row gives up and looks again.
  */
 export const WORKER_SESSION = { idle_in_transaction_session_timeout: 5_000, lock_timeout: 2_000 } as const;
 
-/** The right to write one generation, proved by the epoch in every statement that moves its checkpoint. */
-export interface Lease {
-  readonly generation: number;
-  readonly epoch: number;
+/** Names the row of a checkpoint: a group's live generation, a generation whoever shows it, or a reactor. */
+export type CheckpointKey = { readonly group: string } | { readonly generation: number } | { readonly reactor: string };
+
+/** What a worker proves in every statement that moves a checkpoint. */
+export type Held = ({ readonly generation: number } | { readonly reactor: string }) & { readonly epoch: number };
+
+/** Where a checkpoint stood when its lease was taken. */
+interface Stood {
   readonly position: Position | 'start';
   readonly logId: string;
-  readonly shape: string;
 }
 
-/** What anyone may see of a group's live generation. */
+/** The right to write one generation. `shape` is that of its tables. */
+export type Lease = Stood & { readonly generation: number; readonly epoch: number; readonly shape: string };
+
+/** The right to go on with a reactor. `state` is what it keeps for itself; null before its first batch. */
+export type ReactorLease = Stood & { readonly reactor: string; readonly epoch: number; readonly state: unknown };
+
+/** What anyone may see of a checkpoint. */
 export interface Seen {
   readonly free: boolean;
   readonly logId: string;
   readonly position: Position | 'start';
-  readonly shape: string;
   /** Of this session, in ms; 0 when it has none. */
   readonly idleTimeout: string;
 }
@@ -44,25 +52,74 @@ export const leaseEnd = sql<Date>`clock_timestamp() + ${sql.lit(`${LEASE_MS} ms`
 export const leaseIsOver = sql<boolean>`
   (lease_until < clock_timestamp() or lease_until > clock_timestamp() + ${sql.lit(`${2 * LEASE_MS} ms`)}::interval)`;
 
-/** Undefined when the group has no live generation yet. Takes no lock. */
-export async function seeLease(database: Kysely<Database>, group: string, owner: string): Promise<Seen | undefined> {
-  const row = await database
-    .selectFrom('read.checkpoints')
-    .select(['log_id', 'position', 'shape'])
-    .select(sql<boolean>`owner = ${owner} or ${leaseIsOver}`.as('free'))
-    .select(sql<string>`current_setting('idle_in_transaction_session_timeout')`.as('idleTimeout'))
-    .where('group_name', '=', group)
-    .where('version', '=', READ_MODEL_VERSION)
-    .where('live', '=', true)
-    .executeTakeFirst();
-  if (row === undefined) return undefined;
+/** Where the row of a checkpoint is. All statements of this file go through it. */
+function rowOf(key: CheckpointKey): { readonly table: RawBuilder<unknown>; readonly row: RawBuilder<boolean> } {
+  if ('reactor' in key) return { table: sql.table('keep.reactors'), row: sql`name = ${key.reactor}` };
+  const table = sql.table('read.checkpoints');
+  if ('generation' in key) return { table, row: sql`generation = ${key.generation}` };
+  return { table, row: sql`group_name = ${key.group} and version = ${sql.lit(READ_MODEL_VERSION)} and live` };
+}
+
+interface SeenRow {
+  log_id: string;
+  position: string;
+  free: boolean | null;
+  idle_timeout: string;
+}
+
+async function see<R>(database: Kysely<Database>, key: CheckpointKey, owner: string, more: RawBuilder<unknown>) {
+  const { table, row } = rowOf(key);
+  const { rows } = await sql<SeenRow & R>`
+    select log_id, position, (owner = ${owner} or ${leaseIsOver}) as free,
+      current_setting('idle_in_transaction_session_timeout') as idle_timeout${more}
+    from ${table} where ${row}`.execute(database);
+  const [found] = rows;
+  if (found === undefined) return undefined;
   return {
-    free: row.free === true,
-    logId: row.log_id,
-    position: positionFrom(row.position),
-    shape: row.shape,
-    idleTimeout: row.idleTimeout,
+    found,
+    seen: {
+      free: found.free === true,
+      logId: found.log_id,
+      position: positionFrom(found.position),
+      idleTimeout: found.idle_timeout,
+    } satisfies Seen,
   };
+}
+
+/** Undefined when the group has no live generation yet. Takes no lock. */
+export async function seeLease(
+  database: Kysely<Database>,
+  group: string,
+  owner: string,
+): Promise<(Seen & { readonly shape: string }) | undefined> {
+  const row = await see<{ shape: string }>(database, { group }, owner, sql`, shape`);
+  return row && { ...row.seen, shape: row.found.shape };
+}
+
+/** Undefined when the reactor was never installed. Takes no lock. */
+export async function seeReactor(database: Kysely<Database>, reactor: string, owner: string): Promise<Seen | undefined> {
+  return (await see(database, { reactor }, owner, sql``))?.seen;
+}
+
+interface TakenRow {
+  epoch: number;
+  position: string;
+  log_id: string;
+}
+
+async function take<R>(database: Kysely<Database>, key: CheckpointKey, owner: string, logId: string, more: RawBuilder<unknown>) {
+  const { table, row } = rowOf(key);
+  const { rows } = await sql<TakenRow & R>`
+    update ${table} set
+      owner = ${owner},
+      epoch = epoch + 1,
+      lease_until = ${leaseEnd},
+      stopped = null,
+      -- what was never written to belongs to no log yet
+      log_id = case when position = '' then ${logId} else log_id end
+    where ${row} and (owner = ${owner} or ${leaseIsOver})
+    returning epoch, position, log_id${more}`.execute(database);
+  return rows[0];
 }
 
 /**
@@ -70,24 +127,21 @@ export async function seeLease(database: Kysely<Database>, group: string, owner:
  * that a crash of the server took back would be given twice.
  */
 export async function takeLease(database: Kysely<Database>, group: string, owner: string, logId: string): Promise<Lease | undefined> {
-  const row = await database
-    .updateTable('read.checkpoints')
-    .set((eb) => ({
-      owner,
-      epoch: eb('epoch', '+', 1),
-      lease_until: leaseEnd,
-      stopped: null,
-      // A generation that was never written to belongs to no log yet.
-      log_id: sql<string>`case when position = '' then ${logId} else log_id end`,
-    }))
-    .where('group_name', '=', group)
-    .where('version', '=', READ_MODEL_VERSION)
-    .where('live', '=', true)
-    .where(sql<boolean>`(owner = ${owner} or ${leaseIsOver})`)
-    .returning(['generation', 'epoch', 'position', 'log_id', 'shape'])
-    .executeTakeFirst();
+  const row = await take<{ generation: number; shape: string }>(database, { group }, owner, logId, sql`, generation, shape`);
   if (row === undefined) return undefined;
-  return { generation: row.generation, epoch: row.epoch, position: positionFrom(row.position), logId: row.log_id, shape: row.shape };
+  const { generation, epoch, shape } = row;
+  return { generation, epoch, position: positionFrom(row.position), logId: row.log_id, shape };
+}
+
+/** As takeLease(). */
+export async function takeReactor(
+  database: Kysely<Database>,
+  reactor: string,
+  owner: string,
+  logId: string,
+): Promise<ReactorLease | undefined> {
+  const row = await take<{ state: unknown }>(database, { reactor }, owner, logId, sql`, state`);
+  return row && { reactor, epoch: row.epoch, position: positionFrom(row.position), logId: row.log_id, state: row.state };
 }
 
 /** The rows that a batch's own statement writes, as `insert` that does nothing where `moved` is empty. */
@@ -101,52 +155,45 @@ export type WithMoved = (moved: RawBuilder<unknown>) => RawBuilder<unknown>;
  */
 export async function moveCheckpoint(
   session: Kysely<Database>,
-  lease: Pick<Lease, 'generation' | 'epoch'>,
+  held: Held,
   move: { from: Position | 'start'; to: Position; events: number },
   rows: readonly WithMoved[] = [],
 ): Promise<void> {
   const moved = sql.ref('moved');
+  const { table, row } = rowOf(held);
   const written = rows.map((insert, i) => sql`, ${sql.ref(`written_${i}`)} as (${insert(sql`exists (select from ${moved})`)})`);
   const result = await sql<{ moved: boolean }>`
     with ${moved} as (
-      update read.checkpoints
+      update ${table}
       set position = ${move.to}, events = events + ${move.events}, lease_until = ${leaseEnd}, progress_at = clock_timestamp()
-      where generation = ${lease.generation} and epoch = ${lease.epoch} and position = ${move.from === 'start' ? '' : move.from} and not paused
+      where ${row} and epoch = ${held.epoch} and position = ${move.from === 'start' ? '' : move.from} and not paused
       returning set_config('synchronous_commit', 'off', true)
     )${sql.join(written, sql``)}
     select exists (select from ${moved}) as moved`.execute(session);
   if (result.rows[0]?.moved === true) return;
-  if (await isPaused(session, lease)) throw new GroupPaused(`generation ${lease.generation} is paused`);
-  throw new LeaseLost(`generation ${lease.generation} is no longer at ${move.from} under epoch ${lease.epoch}`);
+  if (await isPaused(session, held)) throw new GroupPaused(`${nameOf(held)} is paused`);
+  throw new LeaseLost(`${nameOf(held)} is no longer at ${move.from} under epoch ${held.epoch}`);
 }
 
 /** False also when the lease is another's. */
-export async function isPaused(database: Kysely<Database>, lease: Pick<Lease, 'generation' | 'epoch'>): Promise<boolean> {
-  const row = await database
-    .selectFrom('read.checkpoints')
-    .select('paused')
-    .where('generation', '=', lease.generation)
-    .where('epoch', '=', lease.epoch)
-    .executeTakeFirst();
-  return row?.paused === true;
+export async function isPaused(database: Kysely<Database>, held: Held): Promise<boolean> {
+  const { table, row } = rowOf(held);
+  const { rows } = await sql<{ paused: boolean }>`select paused from ${table} where ${row} and epoch = ${held.epoch}`.execute(database);
+  return rows[0]?.paused === true;
 }
 
 /**
- * Tells a group's workers, in whatever process and also those that start later, to handle nothing, or to go on. No batch commits after a
- * pause was answered. Answers false when the group has no live generation, or is as was asked.
+ * Tells the workers of a group or reactor, in whatever process and also those that start later, to handle nothing, or to go on. No batch
+ * commits after a pause was answered. Answers false when there is no such row, or when it is as was asked.
  */
-export async function pauseGroup(database: Kysely<Database>, group: string, paused: boolean): Promise<boolean> {
-  const changed = await database
-    .updateTable('read.checkpoints')
-    // What stood still on purpose is no stall when it may go on.
-    .set({ paused, progress_at: sql<Date>`clock_timestamp()` })
-    .where('group_name', '=', group)
-    .where('version', '=', READ_MODEL_VERSION)
-    .where('live', '=', true)
-    .where('paused', '<>', paused)
-    .returning('generation')
-    .execute();
-  return changed.length > 0;
+export async function pauseWork(database: Kysely<Database>, key: CheckpointKey, paused: boolean): Promise<boolean> {
+  const { table, row } = rowOf(key);
+  // What stood still on purpose is no stall when it may go on.
+  const { rows } = await sql`
+    update ${table} set paused = ${paused}, progress_at = clock_timestamp() where ${row} and paused <> ${paused} returning 1`.execute(
+    database,
+  );
+  return rows.length > 0;
 }
 
 /** @throws GroupStopped when rows of this generation are not for this build to write */
@@ -158,7 +205,7 @@ export function assertOwnTables(group: string, seen: Pick<Lease, 'shape'>, shape
 }
 
 /** @throws CheckpointRefused when the rows were folded from another log */
-export function assertOwnLog(group: string, seen: Pick<Lease, 'logId' | 'position'>, log: EventStore['log']): void {
+export function assertOwnLog(group: string, seen: Stood, log: EventStore['log']): void {
   if (seen.position !== 'start' && seen.logId !== log.id)
     throw new CheckpointRefused(
       `the read models of the group ${group} were made from the log ${seen.logId}, but the open ${log.adapter} log is ${log.id}. Open the log that they were made from, or make them again with threadlog projections rebuild ${group}.`,
@@ -169,49 +216,39 @@ export function assertOwnLog(group: string, seen: Pick<Lease, 'logId' | 'positio
  * Keeps the lease of a worker that has nothing to write.
  * @throws LeaseLost
  */
-export async function renewLease(database: Kysely<Database>, lease: Pick<Lease, 'generation' | 'epoch'>): Promise<void> {
-  const renewed = await database
-    .updateTable('read.checkpoints')
-    .set({ lease_until: leaseEnd })
-    .where('generation', '=', lease.generation)
-    .where('epoch', '=', lease.epoch)
-    // A renewal that was under way when the lease was given up must not bring it back.
-    .where('owner', 'is not', null)
-    .returning('generation')
-    .execute();
-  if (renewed.length === 0) throw new LeaseLost(`generation ${lease.generation} has another epoch than ${lease.epoch}`);
+export async function renewLease(database: Kysely<Database>, held: Held): Promise<void> {
+  const { table, row } = rowOf(held);
+  // A renewal that was under way when the lease was given up must not bring it back.
+  const { rows } = await sql`
+    update ${table} set lease_until = ${leaseEnd} where ${row} and epoch = ${held.epoch} and owner is not null returning 1`.execute(
+    database,
+  );
+  if (rows.length === 0) throw new LeaseLost(`${nameOf(held)} has another epoch than ${held.epoch}`);
 }
 
-/** Says that the group stands still because everything is handled, so that nobody takes it for a stall. */
-export async function noteNothingToDo(database: Kysely<Database>, lease: Lease): Promise<void> {
-  await database
-    .updateTable('read.checkpoints')
-    .set({ progress_at: sql<Date>`clock_timestamp()` })
-    .where('generation', '=', lease.generation)
-    .where('epoch', '=', lease.epoch)
-    .execute();
+/** Says that a worker stands still because everything is handled, so that nobody takes it for a stall. */
+export async function noteNothingToDo(database: Kysely<Database>, held: Held): Promise<void> {
+  const { table, row } = rowOf(held);
+  await sql`update ${table} set progress_at = clock_timestamp() where ${row} and epoch = ${held.epoch}`.execute(database);
 }
 
-/** Gives the group up, so that a standby takes it at once. Does nothing when it is another's already. */
-export async function releaseLease(database: Kysely<Database>, lease: Lease, stopped: string | null): Promise<void> {
-  await database
-    .updateTable('read.checkpoints')
-    .set({ owner: null, lease_until: sql<Date>`'-infinity'`, stopped })
-    .where('generation', '=', lease.generation)
-    .where('epoch', '=', lease.epoch)
-    .execute();
+/** Gives a lease up, so that a standby takes it at once. Does nothing when it is another's already. */
+export async function releaseLease(database: Kysely<Database>, held: Held, stopped: string | null): Promise<void> {
+  const { table, row } = rowOf(held);
+  await sql`
+    update ${table} set owner = null, lease_until = '-infinity', stopped = ${stopped} where ${row} and epoch = ${held.epoch}`.execute(
+    database,
+  );
 }
 
-/** Says why nobody can work on a group, beside the lease: whoever is refused before taking it. A worker that has it is let be. */
-export async function noteRefused(database: Kysely<Database>, group: string, reason: string): Promise<void> {
-  await database
-    .updateTable('read.checkpoints')
-    .set({ stopped: reason })
-    .where('group_name', '=', group)
-    .where('version', '=', READ_MODEL_VERSION)
-    .where('live', '=', true)
-    .where(leaseIsOver)
-    .execute();
+/** Says why nobody can go on, beside the lease: whoever is refused before taking it. A worker that has it is let be. */
+export async function noteRefused(database: Kysely<Database>, key: CheckpointKey, reason: string): Promise<void> {
+  const { table, row } = rowOf(key);
+  await sql`update ${table} set stopped = ${reason} where ${row} and ${leaseIsOver}`.execute(database);
+}
+
+function nameOf(held: Held): string {
+  return 'reactor' in held ? `the reactor ${held.reactor}` : `generation ${held.generation}`;
 }
 
 export function positionFrom(text: string): Position | 'start' {

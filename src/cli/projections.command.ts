@@ -176,9 +176,9 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
 async function pause(given: readonly string[], terminal: Terminal, paused: boolean) {
   const { values, positionals } = parseCommandLine(given, COMMON, ['GROUP']);
   const group = oneOf('GROUP', positionals[0] ?? '', Object.keys(await groupsOfThisBuild()));
-  const { pauseGroup } = await import('../../projections/runtime/lease.js');
+  const { pauseWork } = await import('../../projections/runtime/lease.js');
   return withSession(async ({ backend: { database, checkpoints } }) => {
-    const changed = await pauseGroup(database, group, paused);
+    const changed = await pauseWork(database, { group }, paused);
     if (!changed && !(await checkpoints.health()).some((one) => one.group === group))
       throw new CommandFailed(`there are no read models of ${group} yet: start Threadlog once`);
     if (values.json === true) terminal.json({ group, paused });

@@ -1,9 +1,9 @@
 import type { ReadResp } from '@eventstore/db-client/generated/streams_pb.js';
+import { pause } from '../../platform/pause.js';
 import type { Position, StoredEvent } from '../event-store.js';
 import { connectionIsDoubtful } from './guarded-client.js';
 import type { GuardedClient } from './guarded-client.js';
 import { readPage } from './stream-reads.js';
-import { pauseUnlessAborted } from './until-aborted.js';
 import { lastEventsRequest, subscriptionRequest, toPosition, toStoredEvent } from './wire-format.js';
 import type { ReadCall } from './wire-format.js';
 
@@ -75,7 +75,7 @@ export class AllSubscription {
       if (signal.aborted) return;
       this.#listener.caughtUp(false);
       if (this.#dropsInARow > 0) this.#listener.stuck(this.#dropsInARow, error);
-      await pauseUnlessAborted(Math.min(this.#dropsInARow * FIRST_PAUSE_MS, LONGEST_PAUSE_MS), signal);
+      await pause(Math.min(this.#dropsInARow * FIRST_PAUSE_MS, LONGEST_PAUSE_MS), signal);
       this.#dropsInARow++;
     }
   }

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { pause } from '../../platform/pause.js';
 import { appendEach, assertAppendable, OutcomeUnknown, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended, EventStore, Expected, FeedBatch, NewEvent, Position, StoredEvent, StreamName } from '../event-store.js';
 import { acknowledged } from './acknowledged.js';
@@ -7,7 +8,7 @@ import { CatchUp } from './catch-up.js';
 import { GuardedClient } from './guarded-client.js';
 import { SharedSubscription } from './shared-subscription.js';
 import { readPage } from './stream-reads.js';
-import { pauseUnlessAborted, untilAborted } from './until-aborted.js';
+import { untilAborted } from './until-aborted.js';
 import {
   assertPosition,
   IDENTITY_STREAM,
@@ -205,7 +206,7 @@ class EventStoreDbEventStore implements EventStore {
     let sent = false;
     let reason = 'the deadline passed';
     for (let pauseMs = 0; !deadline.aborted && !this.#client.closed; pauseMs = longer(pauseMs)) {
-      if (pauseMs > 0) await pauseUnlessAborted(pauseMs, deadline);
+      if (pauseMs > 0) await pause(pauseMs, deadline);
       const resent = sent;
       try {
         if (resent) {

@@ -1,9 +1,10 @@
 import type { ReadReq, ReadResp } from '@eventstore/db-client/generated/streams_pb.js';
+import { pause } from '../../platform/pause.js';
 import { StoreUnavailable } from '../event-store.js';
 import type { StoredEvent } from '../event-store.js';
 import { connectionIsDoubtful } from './guarded-client.js';
 import type { GuardedClient } from './guarded-client.js';
-import { onAbort, pauseUnlessAborted, untilAborted } from './until-aborted.js';
+import { onAbort, untilAborted } from './until-aborted.js';
 import { toStoredEvent } from './wire-format.js';
 import type { ReadCall } from './wire-format.js';
 
@@ -44,7 +45,7 @@ export async function readPage(client: GuardedClient, request: ReadReq, signal?:
         if (doubtful) client.giveUp(connection);
         // Giving up connections for a read that breaks each of them would take every other call with it.
         if (!doubtful || attempt === ATTEMPTS) throw new StoreUnavailable('EventStoreDB failed a read', { cause: error });
-        await pauseUnlessAborted((attempt - 1) * RETRY_PAUSE_MS, limit.signal);
+        await pause((attempt - 1) * RETRY_PAUSE_MS, limit.signal);
         continue;
       } finally {
         call.cancel();

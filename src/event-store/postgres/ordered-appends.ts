@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
+import { pause } from '../../platform/pause.js';
 import { OutcomeUnknown, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended } from '../event-store.js';
 import { answersOf, APPEND, type Appending, BACKOFF_MS, bytesOf, parametersOf, refusal } from './append-batcher.js';
@@ -50,8 +50,7 @@ export class OrderedAppends {
     let maybeWritten = false;
     let why = 'the deadline passed';
     for (let failures = 0; !end.aborted; failures++) {
-      if (failures > 0)
-        await sleep(Math.min(BACKOFF_MS.first * 2 ** (failures - 1), BACKOFF_MS.most), undefined, { signal: end }).catch(() => undefined);
+      if (failures > 0) await pause(Math.min(BACKOFF_MS.first * 2 ** (failures - 1), BACKOFF_MS.most), end);
       let client: pg.Client;
       try {
         client = this.#client ??= await this.#open();

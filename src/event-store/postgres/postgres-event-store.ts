@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { pause } from '../../platform/pause.js';
 import { assertAppendable, LIMITS, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended, EventStore, Expected, FeedBatch, NewEvent, Position, StoredEvent, StreamName } from '../event-store.js';
 import { AppendBatcher } from './append-batcher.js';
@@ -271,17 +272,5 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
       .then(resolve, reject)
       .finally(() => signal.removeEventListener('abort', aborted))
       .catch(reject);
-  });
-}
-
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener('abort', done);
   });
 }
