@@ -3,7 +3,7 @@ import type { CommandBus } from '@nestjs/cqrs';
 import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/platform/database.js';
-import { CORE_GROUP } from '../src/queries/read-model.js';
+import { CORE_GROUP } from '../src/read-models/groups.js';
 import { ConversationListProjection } from './conversation-list.projection.js';
 import { batchDecoder } from './decode.js';
 import { HeadSigner } from './head-signer.reactor.js';

@@ -4,6 +4,7 @@ import type { Position } from '../../src/event-store/event-store.js';
 import { READ_MODEL_VERSION, READ_SCHEMA, type Database } from '../../src/platform/database.js';
 import { LeaseLost } from './failures.js';
 import { type Lease, leaseEnd, leaseIsOver, positionFrom } from './lease.js';
+import { ddlOf, type ReadTable } from '../../src/read-models/table.js';
 import type { Projection } from './projection.js';
 
 const LOCK = '7305806211930123';
@@ -21,7 +22,7 @@ export function tableOf(generation: number): (name: string) => string {
  * written by it, with another meaning.
  */
 export function shapeOf(projections: readonly Projection[]): string {
-  const statements = tablesOf(projections).map(({ name, ddl }) => [name, ddl(name)]);
+  const statements = tablesOf(projections).map((table) => [table.name, table.version, table.guard, ddlOf(table, table.name)]);
   return createHash('sha256').update(JSON.stringify(statements)).digest('hex');
 }
 
@@ -70,8 +71,8 @@ async function makeTables(
   const generation = rows[0]?.generation;
   if (generation === undefined) throw new Error('the sequence of generations gave no number');
   const table = tableOf(generation);
-  for (const { name, ddl } of tablesOf(group.projections)) {
-    const statements = ddl(table(name));
+  for (const one of tablesOf(group.projections)) {
+    const statements = ddlOf(one, table(one.name));
     for (const statement of indexes === 'with indexes' ? statements : statements.slice(0, 1)) await sql.raw(statement).execute(tx);
   }
   // A database whose read models were dropped counts from 1 again, and must not find the parked streams of a generation that is gone.
@@ -141,9 +142,9 @@ export async function finishTables(
   // One core is left to the requests that go on meanwhile.
   await sql`set max_parallel_maintenance_workers = 0`.execute(session);
   await sql`set maintenance_work_mem = '128MB'`.execute(session);
-  for (const { name, ddl } of tablesOf(projections)) {
-    const table = tableOf(generation)(name);
-    for (const statement of ddl(table).slice(1)) {
+  for (const one of tablesOf(projections)) {
+    const table = tableOf(generation)(one.name);
+    for (const statement of ddlOf(one, table).slice(1)) {
       signal.throwIfAborted();
       await sql.raw(statement).execute(session);
     }
@@ -257,6 +258,4 @@ export async function dropGeneration(database: Kysely<Database>, group: string, 
   });
 }
 
-function tablesOf(projections: readonly Projection[]): { name: string; ddl: (table: string) => readonly string[] }[] {
-  return projections.flatMap((projection) => Object.entries(projection.tables).map(([name, ddl]) => ({ name, ddl })));
-}
+const tablesOf = (projections: readonly Projection[]): readonly ReadTable[] => projections.flatMap(({ tables }) => tables);

@@ -19,7 +19,7 @@ export class ProjectionGroup {
 
   constructor(options: ProjectionGroupOptions) {
     const { name, projections, database, log, store } = options;
-    const names = [projections.map((p) => p.name), projections.flatMap((p) => Object.keys(p.tables))];
+    const names = [projections.map((p) => p.name), projections.flatMap((p) => p.tables.map((table) => table.name))];
     for (const list of names) {
       const twice = list.find((other, i) => list.indexOf(other) !== i);
       if (twice !== undefined) throw new Error(`the group ${name} has two projections or tables named ${twice}`);

@@ -2,6 +2,7 @@ import type { Kysely } from 'kysely';
 import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import type { StoredEvent, StreamKind } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
+import type { ReadTable } from '../../src/read-models/table.js';
 
 /** An event as every projection of a group sees it: decoded once, personal fields opened (or ERASED), `kind` and `streamId` taken from its stream. */
 export interface ProjectedEvent {
@@ -19,11 +20,11 @@ export type DecodeBatch = (events: readonly StoredEvent[]) => Promise<{
   readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
 }>;
 
-/** A row that is the fold of one stream, with `organization_id` and `id` as its key; its other fields are columns, each row of a table the same. */
-export interface StreamRow {
-  readonly organization_id: string;
-  readonly id: string;
-  readonly revision: number;
+/** Rows of one table in one batch, none with a key that another of them has. */
+export interface RowsToWrite<R extends object> {
+  /** New ones: no earlier batch wrote a row with such a key. */
+  readonly made: readonly R[];
+  readonly changed: readonly R[];
 }
 
 /** Where one batch is written. */
@@ -38,12 +39,10 @@ export interface ProjectionTarget {
   /** The name of a table of this projection in the generation that is being written, schema included: table('conversations'). */
   readonly table: (name: string) => string;
   /**
-   * Writes rows into a table of this projection, none of them twice, now or with the batch's checkpoint; an older revision never replaces a
-   * newer one.
-   * @param rows.made of streams whose first event is in this batch
-   * @param rows.changed of all others
+   * Writes rows into a table of this projection, now or with the batch's checkpoint, and at most once in a batch for each table. The table's
+   * guard decides between a row and the one that is there.
    */
-  readonly write: (name: string, rows: { readonly made: readonly StreamRow[]; readonly changed: readonly StreamRow[] }) => Promise<void>;
+  readonly write: <R extends object>(table: ReadTable<R>, rows: RowsToWrite<R>) => Promise<void>;
 }
 
 /** Writes rows and nothing else; may be rebuilt at any time. */
@@ -52,11 +51,8 @@ export interface Projection {
   readonly name: string;
   /** The streams whose events it wants. */
   readonly kinds: readonly StreamKind[];
-  /**
-   * Its tables: unqualified name → DDL statements under the qualified name. The first makes the table with its primary key, the others its
-   * indexes, which a rebuild makes when the rows are there.
-   */
-  readonly tables: Readonly<Record<string, (table: string) => readonly string[]>>;
+  /** Its tables: nobody else writes them. */
+  readonly tables: readonly ReadTable[];
   /**
    * Writes a batch: events of its kinds in log order. It reads its own rows and gives its target new ones, once for each table, and must do
    * no other I/O. Given the same events in other batch sizes it must leave the same rows.

@@ -1,15 +1,13 @@
 import { Kysely, PostgresDialect, type ColumnType, type Generated, type PostgresPool, type PostgresPoolClient } from 'kysely';
 import pg from 'pg';
-import type { ConversationRow } from '../queries/conversation-row.js';
-import type {
-  ApiKeyRow,
-  AssigneeRow,
-  CannedResponseRow,
-  CompanyRow,
-  InboxRow,
-  OrganizationRow,
-  VisitorRow,
-} from '../queries/people-rows.js';
+import type { ConversationRow } from '../conversations/conversation.table.js';
+import type { ApiKeyRow } from '../api-keys/api-key.table.js';
+import type { AssigneeRow } from '../team/assignee.table.js';
+import type { CannedResponseRow } from '../canned-responses/canned-response.table.js';
+import type { CompanyRow } from '../companies/company.table.js';
+import type { InboxRow } from '../inboxes/inbox.table.js';
+import type { OrganizationRow } from '../organizations/organization.table.js';
+import type { VisitorRow } from '../visitors/visitor.table.js';
 import type { Role } from './roles.js';
 
 /** Number of the read models that this build reads and writes: a build with another number has another schema beside this one. */

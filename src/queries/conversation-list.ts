@@ -12,7 +12,7 @@ import {
 import { type ConversationSummary, messageAnswer, visitorBrief } from '../conversations/conversation.answer.js';
 import { PRIORITIES, type Priority, type Status } from '../conversations/conversation.js';
 import { DATABASE, type Database } from '../platform/database.js';
-import { attributeLabel, type ConversationRow, tagLabel } from './conversation-row.js';
+import { attributeLabel, type ConversationRow, tagLabel } from '../conversations/conversation.table.js';
 import { Cursors, type PageMeta, type Paging, readPaging, TOTAL_LIMIT } from './paging.js';
 
 export const SORTS = ['updatedAt', 'createdAt', 'waitingSince', 'priority'] as const;

@@ -11,7 +11,12 @@ import { type FieldError, ThreadlogError } from '../platform/errors.js';
 import { type AgentAnswer, agentAnswer, type TeamAnswer, teamAnswer } from '../team/assignee.answer.js';
 import { type VisitorAnswer, visitorAnswer } from '../visitors/visitor.answer.js';
 import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
-import type { ApiKeyRow, AssigneeRow, CannedResponseRow, CompanyRow, InboxRow, VisitorRow } from './people-rows.js';
+import type { ApiKeyRow } from '../api-keys/api-key.table.js';
+import type { AssigneeRow } from '../team/assignee.table.js';
+import type { CannedResponseRow } from '../canned-responses/canned-response.table.js';
+import type { CompanyRow } from '../companies/company.table.js';
+import type { InboxRow } from '../inboxes/inbox.table.js';
+import type { VisitorRow } from '../visitors/visitor.table.js';
 
 export interface PeoplePage<A> {
   readonly data: A[];

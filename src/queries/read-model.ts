@@ -1,10 +1,8 @@
 import type { FastifyRequest } from 'fastify';
 import type { Position } from '../event-store/event-store.js';
 import { ThreadlogError } from '../platform/errors.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import type { Checkpoints } from './checkpoints.js';
-
-/** The group of projections that lists, people and settings are read from. */
-export const CORE_GROUP = 'core';
 
 /** How long a read waits for its read model (ms). */
 const WAIT_MS = 5_000;

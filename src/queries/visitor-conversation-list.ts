@@ -4,7 +4,7 @@ import { type Kysely, sql, type SqlBool } from 'kysely';
 import { type ShownStatus, shownStatus, STATUSES } from '../conversations/conversation.js';
 import { type VisitorConversationSummary, visitorConversationSummary } from '../conversations/visitor-conversation.answer.js';
 import { DATABASE, type Database } from '../platform/database.js';
-import { type ConversationRow, shownLastMessage } from './conversation-row.js';
+import { type ConversationRow, shownLastMessage } from '../conversations/conversation.table.js';
 import { Cursors, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
 
 export const OWN_SORTS = ['updatedAt', 'createdAt'] as const;

@@ -22,7 +22,7 @@ import { Transactor } from '../../src/event-store/transact.js';
 import { openDatabase } from '../../src/platform/database.js';
 import { createHttpApp } from '../../src/platform/http.js';
 import { createLogger } from '../../src/platform/log.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase } from '../support/database.js';
 import { startEventStoreDb } from '../support/eventstoredb-server.js';

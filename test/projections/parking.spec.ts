@@ -9,7 +9,7 @@ import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import { streamName, type Position, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
 import { VisitorKeys } from '../../src/platform/visitor-keys.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';

@@ -14,7 +14,7 @@ import { streamName, type EventStore, type Position } from '../../src/event-stor
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import type { OpenDatabase } from '../../src/platform/database.js';
 import { Checkpoints } from '../../src/queries/checkpoints.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
@@ -93,9 +93,9 @@ describe('all read models of an installation', () => {
 
   /** Every table of the live generation as bytes, of this test's organization. */
   async function shown(): Promise<Record<string, string[]>> {
-    const tables = Object.assign({}, ...coreProjections().map((one) => one.tables)) as object;
+    const tables = coreProjections().flatMap((one) => one.tables);
     const dump: Record<string, string[]> = {};
-    for (const table of Object.keys(tables)) {
+    for (const { name: table } of tables) {
       const { rows } = await sql<{ row: string }>`
         select t::text as row from read_v1.${sql.table(table)} t where organization_id = ${api.organizationId} order by id`.execute(
         api.backend.database,

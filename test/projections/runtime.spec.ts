@@ -307,7 +307,7 @@ describe('a checkpoint', () => {
     await eventually('it works', async () => (group.lines.some(({ message }) => message.includes('working')) ? true : undefined));
     await group.stop();
     const [seen, revisions] = tinyProjections(group.suffix);
-    const other = { ...seen!, tables: { [`seen${group.suffix}`]: (table: string) => [`create table ${table} (stream text)`] } };
+    const other = { ...seen!, tables: seen!.tables.map((table) => ({ ...table, version: 2 })) };
     const refused = await group.again({ projections: [other, revisions!] }).ended;
     expect(String(refused)).toContain('READ_MODEL_VERSION');
   });

@@ -12,6 +12,7 @@ import {
   type StreamName,
 } from '../../src/event-store/event-store.js';
 import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import { readTable } from '../../src/read-models/table.js';
 
 /** Where a worker process stops itself, or dies: the places of a batch that matter. */
 export type Moment = 'decoding' | 'applying' | 'between projections' | 'before commit';
@@ -21,15 +22,45 @@ export interface Hooks {
   readonly at?: (moment: Moment, events: number) => void | Promise<void>;
 }
 
+const seenTable = (suffix: string) =>
+  readTable<{ stream: string; revision: number; position: string; delivery: string }>({
+    name: `seen${suffix}`,
+    group: `group${suffix}`,
+    version: 1,
+    columns: {
+      stream: 'text not null',
+      revision: 'integer not null',
+      position: 'text not null',
+      delivery: 'uuid not null default gen_random_uuid()',
+    },
+    key: ['delivery'],
+    guard: 'none',
+    indexes: {},
+  });
+
+const revisionsTable = (suffix: string) =>
+  readTable<{ stream: string; revision: number; events: number; total: number }>({
+    name: `revisions${suffix}`,
+    group: `group${suffix}`,
+    version: 1,
+    columns: {
+      stream: 'text',
+      revision: 'integer not null',
+      events: 'integer not null',
+      total: 'integer not null check (total >= 0)',
+    },
+    key: ['stream'],
+    guard: 'revision',
+    indexes: { revision: '(revision)' },
+  });
+
 /** Two projections that show everything a runtime can do wrong: `seen` has one row per delivery, `revisions` a guarded row per stream. */
 export function tinyProjections(suffix: string, hooks: Hooks = {}): Projection[] {
   return [
     {
       name: `seen${suffix}`,
       kinds: ['conversation', 'visitor', 'inbox'],
-      tables: {
-        [`seen${suffix}`]: (table) => [`create table ${table} (stream text not null, revision integer not null, position text not null)`],
-      },
+      tables: [seenTable(suffix)],
       async apply(events, target) {
         await hooks.at?.('applying', events.length);
         await insertSeen(events, target, `seen${suffix}`);
@@ -39,12 +70,7 @@ export function tinyProjections(suffix: string, hooks: Hooks = {}): Projection[]
     {
       name: `revisions${suffix}`,
       kinds: ['conversation'],
-      tables: {
-        [`revisions${suffix}`]: (table) => [
-          `create table ${table} (stream text primary key, revision integer not null, events integer not null, total integer not null check (total >= 0))`,
-          `create index on ${table} (revision)`,
-        ],
-      },
+      tables: [revisionsTable(suffix)],
       async apply(events, target) {
         await upsertRevisions(events, target, `revisions${suffix}`);
         await hooks.at?.('before commit', events.length);

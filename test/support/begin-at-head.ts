@@ -2,7 +2,7 @@ import { coreProjections } from '../../projections/live.js';
 import { makeLiveGeneration } from '../../projections/runtime/generations.js';
 import type { Backend } from '../../src/backend.js';
 import type { Position } from '../../src/event-store/event-store.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 
 const beganAfter = new Map<string, Position | 'start'>();
 

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { attributeLabel, tagLabel } from '../../src/queries/conversation-row.js';
+import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
 
 /*
  * Rows of the read models as a desk has them after a year, made by the database itself: what lists cost depends on how the values are
