@@ -3,21 +3,13 @@ import type { CommandBus } from '@nestjs/cqrs';
 import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/platform/database.js';
-import { CORE_GROUP } from '../src/read-models/groups.js';
-import { ConversationListProjection } from './conversation-list.projection.js';
+import { READ_TABLES } from '../src/read-tables.js';
 import { batchDecoder } from './decode.js';
 import { HeadSigner } from './head-signer.reactor.js';
-import { PeopleProjection } from './people.projection.js';
+import { assertEveryTableWritten, GROUPS } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';
-import type { Projection } from './runtime/projection.js';
 import { openWorkerSessions } from './runtime/sessions.js';
 import { SnoozeTimer } from './snooze-timer.reactor.js';
-
-/** The groups of this build by name, each with a maker of its projections. */
-export const GROUPS: Readonly<Record<string, () => Projection[]>> = { [CORE_GROUP]: () => coreProjections() };
-
-/** Every projection of the group that lists, people and settings are read from. */
-export const coreProjections = (): Projection[] => [new ConversationListProjection(), new PeopleProjection()];
 
 /**
  * How long a worker waits for one answer of the database (ms): far longer than a batch takes. Without it a worker whose connection is
@@ -47,35 +39,46 @@ export async function startLiveProjections(
   },
 ): Promise<LiveProjections> {
   const { logger, store, keys, checkpoints } = backend;
+  assertEveryTableWritten(READ_TABLES);
   const { reactors = true } = options;
   const sessions = openWorkerSessions(backend.databaseUrl, {
     name: 'threadlog-projections',
-    poolSize: 3,
+    poolSize: 1 + 2 * Object.keys(GROUPS).length,
     queryTimeoutMs: QUERY_MS,
     onError: (error) => logger.warn({ error: error.message }, 'a database connection of the projections broke'),
   });
   const database: Kysely<Database> = sessions.kysely;
   const stopping = new AbortController();
   const signer = new HeadSigner({ store, transactor: backend.transactor, masterKey: backend.masterKey, log: logger });
-  const core = new ProjectionGroup({
-    name: CORE_GROUP,
-    projections: coreProjections(),
-    decode: batchDecoder(keys),
-    store,
-    database,
-    log: logger,
-    checkpoints,
-    ...(reactors ? { follower: signer } : {}),
-    ...(options.inFlight === undefined ? {} : { inFlight: options.inFlight }),
-    measure: (group, events, ms) => options.metrics?.batch(group, events, ms),
-  });
+  const groups = Object.entries(GROUPS).map(
+    ([name, make], i) =>
+      new ProjectionGroup({
+        name,
+        projections: make(),
+        decode: batchDecoder(keys),
+        store,
+        database,
+        log: logger,
+        checkpoints,
+        // One group is enough to show it the whole log.
+        ...(reactors && i === 0 ? { follower: signer } : {}),
+        ...(options.inFlight === undefined ? {} : { inFlight: options.inFlight }),
+        measure: (group, events, ms) => options.metrics?.batch(group, events, ms),
+      }),
+  );
   try {
-    await core.prepare();
+    for (const group of groups) await group.prepare();
   } catch (error) {
     await sessions.close();
     throw error;
   }
-  const timer = new SnoozeTimer({ database: backend.database, commands: options.commands, now: backend.timersNow, log: logger });
+  const timer = new SnoozeTimer({
+    database: backend.database,
+    readModels: backend.readModels,
+    commands: options.commands,
+    now: backend.timersNow,
+    log: logger,
+  });
   const sweep = setInterval(() => {
     backend.unchangedAnswers
       .sweep()
@@ -83,7 +86,7 @@ export async function startLiveProjections(
   }, 10 * 60_000);
   sweep.unref();
   const reacting = reactors ? [timer, signer] : [];
-  const running = [core, ...reacting].map((one) => one.run(stopping.signal));
+  const running = [...groups, ...reacting].map((one) => one.run(stopping.signal));
   const failed = new Promise<never>((_, reject) => {
     for (const one of running) one.catch(reject);
   });

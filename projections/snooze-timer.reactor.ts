@@ -1,10 +1,12 @@
 import type { CommandBus } from '@nestjs/cqrs';
 import type { Kysely } from 'kysely';
 import { WakeConversation } from '../src/conversations/conversation.commands.js';
+import { conversationsTable } from '../src/conversations/conversation.table.js';
 import type { Database } from '../src/platform/database.js';
 import { ThreadlogError } from '../src/platform/errors.js';
 import { derivedId } from '../src/platform/ids.js';
 import { pause } from '../src/platform/pause.js';
+import type { ReadModels } from '../src/read-models/read-models.js';
 import type { RuntimeLog } from './runtime/runtime-log.js';
 
 /** How often due snoozes are looked for (ms). */
@@ -22,6 +24,7 @@ export class SnoozeTimer {
   constructor(
     private readonly options: {
       readonly database: Kysely<Database>;
+      readonly readModels: ReadModels;
       readonly commands: CommandBus;
       /** The clock that all processes share (ms): one whose own is wrong wakes nobody early, or late. */
       readonly now: () => Promise<number>;
@@ -46,7 +49,7 @@ export class SnoozeTimer {
     const now = await this.options.now();
     for (const [id, until] of this.#resting) if (until <= now) this.#resting.delete(id);
     const due = await this.options.database
-      .selectFrom('read_v1.conversations')
+      .selectFrom(this.options.readModels.view(conversationsTable).as('c'))
       .select(['organization_id', 'id', 'snooze_revision'])
       .where('snooze_due_at', '<=', now)
       .orderBy('snooze_due_at')

@@ -55,6 +55,7 @@ import { HistoryReader } from './queries/history.js';
 import { Cursors } from './queries/paging.js';
 import { PeopleQueries } from './queries/people.js';
 import { ReadModel } from './queries/read-model.js';
+import { ReadModels } from './read-models/read-models.js';
 import { StreamAgentDirectory } from './team/agent-directory.js';
 import { AgentController } from './team/agents.controller.js';
 import { TeamController } from './team/teams.controller.js';
@@ -108,7 +109,7 @@ export class AppModule {
   ];
 
   static over(backend: Backend): DynamicModule {
-    const { store, transactor, keys, database, checkpoints, cursors, masterKey, unchangedAnswers } = backend;
+    const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, unchangedAnswers } = backend;
     const apiKeys = new ApiKeys(database);
     const assignees = new StreamAgentDirectory(transactor);
     const apiKeyService = new ApiKeyService(transactor, database, apiKeys, masterKey, assignees);
@@ -146,6 +147,7 @@ export class AppModule {
         { provide: Transactor, useValue: transactor },
         { provide: VisitorKeys, useValue: keys },
         { provide: MasterKey, useValue: masterKey },
+        { provide: ReadModels, useValue: readModels },
         { provide: Checkpoints, useValue: checkpoints },
         { provide: Cursors, useValue: cursors },
         { provide: ApiKeys, useValue: apiKeys },
@@ -163,7 +165,7 @@ export class AppModule {
         { provide: CannedResponseRenderer, useValue: new CannedResponseRenderer(transactor, keys) },
         { provide: ConversationReader, useValue: new ConversationReader(store, transactor, keys) },
         { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
-        { provide: PeopleQueries, useValue: new PeopleQueries(database, cursors) },
+        { provide: PeopleQueries, useValue: new PeopleQueries(database, readModels, cursors) },
         { provide: StreamAgentDirectory, useValue: assignees },
         { provide: AGENT_DIRECTORY, useValue: assignees },
         VisitorConversations,

@@ -2,6 +2,7 @@ import type { Kysely } from 'kysely';
 import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import type { StoredEvent, StreamKind } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
+import { readGroup, type ReadGroup } from '../../src/read-models/groups.js';
 import type { ReadTable } from '../../src/read-models/table.js';
 
 /** An event as every projection of a group sees it: decoded once, personal fields opened (or ERASED), `kind` and `streamId` taken from its stream. */
@@ -44,6 +45,13 @@ export interface ProjectionTarget {
    */
   readonly write: <R extends object>(table: ReadTable<R>, rows: RowsToWrite<R>) => Promise<void>;
 }
+
+/** A group of these projections, with the shape that their tables give it. */
+export const groupOf = (name: string, projections: readonly Projection[]): ReadGroup =>
+  readGroup(
+    name,
+    projections.flatMap(({ tables }) => tables),
+  );
 
 /** Writes rows and nothing else; may be rebuilt at any time. */
 export interface Projection {

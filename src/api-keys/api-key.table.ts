@@ -8,12 +8,6 @@ export interface ApiKeyRow extends FoldRow<ApiKey> {
   agent_id: string | null;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    api_keys: ApiKeyRow;
-  }
-}
-
 export const apiKeysTable = foldTable<ApiKey, ApiKeyRow>({
   name: 'api_keys',
   group: CORE_GROUP,

@@ -9,12 +9,6 @@ export interface CannedResponseRow extends FoldRow<CannedResponse> {
   shortcut: string | null;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    canned_responses: CannedResponseRow;
-  }
-}
-
 export const cannedResponsesTable = foldTable<CannedResponse, CannedResponseRow>({
   name: 'canned_responses',
   group: CORE_GROUP,

@@ -1,6 +1,5 @@
 import { sql } from 'kysely';
 import { parseStreamName, type StreamName } from '../event-store/event-store.js';
-import { READ_MODEL_VERSION } from '../platform/database.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
 import { type Session, withSession } from './session.js';
 import { counted, type Terminal } from './terminal.js';
@@ -39,13 +38,14 @@ says; threadlog projections rebuild --with-skipped takes up again what was skipp
 const COMMON = { json: { type: 'boolean' } } as const;
 
 /** Of the generations that this build shows, the oldest first. */
-async function parkedStreams({ backend: { database } }: Session) {
+async function parkedStreams({ backend: { database, readModels } }: Session) {
   return await database
     .selectFrom('keep.parked as p')
     .innerJoin('read.checkpoints as c', 'c.generation', 'p.generation')
     .select(['p.group_name', 'p.stream', 'p.revision', 'p.position', 'p.event_id', 'p.type', 'p.error', 'p.at'])
     .where('c.live', '=', true)
-    .where('c.version', '=', READ_MODEL_VERSION)
+    .where('c.version', '=', 0)
+    .where('c.shape', 'in', [...readModels.shapes.values()])
     .orderBy('p.at')
     .orderBy('p.stream')
     .execute();
@@ -104,7 +104,7 @@ async function replay(name: string | undefined, skips: boolean, json: boolean, t
   if (name !== undefined && parseStreamName(name) === undefined)
     throw new WrongUsage(`"${name}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
   const [{ GROUPS }, { batchDecoder }, { replayParked }, { openWorkerSessions }] = await Promise.all([
-    import('../../projections/live.js'),
+    import('../../projections/registry.js'),
     import('../../projections/decode.js'),
     import('../../projections/runtime/unparking.js'),
     import('../../projections/runtime/sessions.js'),

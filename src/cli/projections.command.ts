@@ -1,6 +1,6 @@
 import { constants, setPriority } from 'node:os';
 import { MOST_COUNTED, projectionLag } from '../metrics/projection-lag.js';
-import { READ_MODEL_VERSION } from '../platform/database.js';
+import { shortShape } from '../read-models/groups.js';
 import type { GenerationHealth } from '../queries/checkpoints.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { withSession } from './session.js';
@@ -9,17 +9,19 @@ import { count, counted, type Terminal } from './terminal.js';
 export const projectionsCommand: Command = {
   help: `Usage: threadlog projections list [--json]
        threadlog projections rebuild [GROUP] [--with-skipped] [--json]
-       threadlog projections pause GROUP [--json]
-       threadlog projections resume GROUP [--json]
+       threadlog projections pause [GROUP] [--json]
+       threadlog projections resume [GROUP] [--json]
 
-list shows how far each group of read models is, who works on it, and what is being rebuilt.
+list shows how far each group of read models is, who works on it, and what is being made. SHAPE tells the tables of one build from
+those of another: a new build fills its own while an older one goes on, and what nobody has worked on for a day is dropped.
 rebuild makes a group's read models again from the log's beginning, beside the live ones, and then shows the new ones instead. Requests
-and the live group go on meanwhile. Ended before that, it has changed nothing. Without GROUP it rebuilds every group.
+and the live group go on meanwhile. Ended before that, it has changed nothing.
 pause lets a group's workers handle nothing, in every process and after restarts, until resume.
+Without GROUP each of them takes every group.
 
   --with-skipped    take up again the events that threadlog parked skip has passed over
   --json            print one JSON document: {groups: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
-                    seconds, eventsPerSecond}]} or {group, paused}`,
+                    seconds, eventsPerSecond}]} or {groups: [{group, paused}]}`,
 
   async run([action, ...given], terminal, signal) {
     switch (action) {
@@ -41,7 +43,7 @@ pause lets a group's workers handle nothing, in every process and after restarts
 
 const COMMON = { json: { type: 'boolean' } } as const;
 
-const groupsOfThisBuild = async () => (await import('../../projections/live.js')).GROUPS;
+const groupsOfThisBuild = async () => (await import('../../projections/registry.js')).GROUPS;
 
 async function list(given: readonly string[], terminal: Terminal) {
   const { values } = parseCommandLine(given, COMMON, []);
@@ -52,13 +54,15 @@ async function list(given: readonly string[], terminal: Terminal) {
     const lags = comparable ? await projectionLag(store, checkpoints, clock.now()) : [];
     const rows = [];
     for (const one of known) {
-      const { group, generation, version, live, position, events, owner, idleMs, parked, stopped } = one;
+      const { group, generation, live, position, events, owner, idleMs, parked, stopped, ofThisBuild } = one;
       const lag = lags.find((other) => other.generation === generation)?.events ?? null;
-      const shown = known.find((other) => other.group === group && other.version === version && other.live);
+      const shown = known.find((other) => other.group === group && other.shape === one.shape && other.live && other.phase === null);
+      const other = known.find((older) => older.group === group && older.live && older.phase === null);
       rows.push({
         group,
         generation,
-        version,
+        shape: shapeSaid(one),
+        ofThisBuild,
         live,
         status: statusOf(one),
         position,
@@ -69,20 +73,24 @@ async function list(given: readonly string[], terminal: Terminal) {
         idleSeconds: Math.round(idleMs / 1_000),
         parked,
         stopped,
-        rebuild: one.phase === null ? null : { phase: one.phase, percent: percentOf(events, shown?.events ?? 0) },
+        rebuild: one.phase === null ? null : { phase: one.phase, percent: percentOf(events, shown?.events ?? other?.events ?? 0) },
       });
     }
     if (values.json === true) terminal.json({ groups: rows });
     else {
       terminal.table(
-        ['GROUP', 'GENERATION', 'VERSION', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
+        ['GROUP', 'GENERATION', 'SHAPE', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
         rows.map((row) => [
           row.group,
           String(row.generation),
-          String(row.version),
+          row.shape,
           row.rebuild === null
             ? row.status
-            : `${row.status} ${row.rebuild.percent === null ? '' : `${row.rebuild.percent}%`}, ${row.rebuild.phase}`,
+            : [
+                row.status,
+                ...(row.rebuild.percent === null ? [] : [`${row.rebuild.percent}%`]),
+                ...(row.live ? [] : [row.rebuild.phase]),
+              ].join(' '),
           row.position,
           count(row.events),
           row.lag === null ? '' : `${count(row.lag)}${row.lagIsExact ? '' : '+'}`,
@@ -98,13 +106,17 @@ async function list(given: readonly string[], terminal: Terminal) {
   });
 }
 
-type Status = 'working' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
+/** Builds of before counted their read models instead. */
+const shapeSaid = ({ version, shape }: GenerationHealth) => (version === 0 ? shortShape(shape) : `v${version}`);
+
+type Status = 'working' | 'filling' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
 
 function statusOf({ live, phase, owner, stopped, paused }: GenerationHealth): Status {
   if (!live) return phase === null ? 'replaced' : owner === null ? 'abandoned' : 'rebuilding';
   if (stopped !== null) return 'stopped';
   if (paused) return 'paused';
-  return owner === null ? 'nobody works on it' : 'working';
+  if (owner === null) return 'nobody works on it';
+  return phase === null ? 'working' : 'filling';
 }
 
 /** By the events that the live generation has handled: about as many as the new one will have to. Null when nobody knows. */
@@ -164,7 +176,7 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
     for (const { group, generation, events, seconds, eventsPerSecond, parked, oldDropped } of rebuilt) {
       if (values.json !== true)
         terminal.answer(
-          `${group}: generation ${generation} of version ${READ_MODEL_VERSION} is live; ${counted(events, 'event')} in ${seconds} s, ${count(eventsPerSecond)} a second`,
+          `${group}: generation ${generation} is live; ${counted(events, 'event')} in ${seconds} s, ${count(eventsPerSecond)} a second`,
         );
       if (parked > 0) terminal.note(`${group}: ${counted(parked, 'stream')} parked; threadlog parked list names them`);
       if (!oldDropped) terminal.note(`${group}: somebody still reads the old tables; the next rebuild drops them`);
@@ -174,17 +186,28 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
 }
 
 async function pause(given: readonly string[], terminal: Terminal, paused: boolean) {
-  const { values, positionals } = parseCommandLine(given, COMMON, ['GROUP']);
-  const group = oneOf('GROUP', positionals[0] ?? '', Object.keys(await groupsOfThisBuild()));
+  const named = given.some((word) => !word.startsWith('-'));
+  const {
+    values,
+    positionals: [name],
+  } = parseCommandLine(given, COMMON, named ? ['GROUP'] : []);
+  const known = Object.keys(await groupsOfThisBuild());
+  const names = name === undefined ? known : [oneOf('GROUP', name, known)];
   const { pauseWork } = await import('../../projections/runtime/lease.js');
-  return withSession(async ({ backend: { database, checkpoints } }) => {
-    const changed = await pauseWork(database, { group }, paused);
-    if (!changed && !(await checkpoints.health()).some((one) => one.group === group))
-      throw new CommandFailed(`there are no read models of ${group} yet: start Threadlog once`);
-    if (values.json === true) terminal.json({ group, paused });
-    else if (!changed) terminal.answer(`${group} is ${paused ? 'paused' : 'not paused'} already`);
-    else
-      terminal.answer(paused ? `${group} is paused: nothing is handled until threadlog projections resume ${group}` : `${group} goes on`);
+  return withSession(async ({ backend: { database, checkpoints, readModels } }) => {
+    const there = await checkpoints.health();
+    for (const group of readModels.groups.filter((one) => names.includes(one.name))) {
+      const changed = await pauseWork(database, { group }, paused);
+      if (!there.some((one) => one.group === group.name))
+        throw new CommandFailed(`there are no read models of ${group.name} yet: start Threadlog once`);
+      if (values.json === true) continue;
+      if (!changed) terminal.answer(`${group.name} is ${paused ? 'paused' : 'not paused'} already`);
+      else
+        terminal.answer(
+          paused ? `${group.name} is paused: nothing is handled until threadlog projections resume ${group.name}` : `${group.name} goes on`,
+        );
+    }
+    if (values.json === true) terminal.json({ groups: names.map((group) => ({ group, paused })) });
     return 0;
   });
 }

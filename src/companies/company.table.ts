@@ -7,12 +7,6 @@ export interface CompanyRow extends FoldRow<Company> {
   name: string;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    companies: CompanyRow;
-  }
-}
-
 export const companiesTable = foldTable<Company, CompanyRow>({
   name: 'companies',
   group: CORE_GROUP,

@@ -50,12 +50,6 @@ export interface ConversationRow {
   shown_updated_at: number;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    conversations: ConversationRow;
-  }
-}
-
 export const conversationsTable = readTable<ConversationRow>({
   name: 'conversations',
   group: CORE_GROUP,

@@ -7,12 +7,6 @@ export interface InboxRow extends FoldRow<Inbox> {
   name: string;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    inboxes: InboxRow;
-  }
-}
-
 export const inboxesTable = foldTable<Inbox, InboxRow>({
   name: 'inboxes',
   group: CORE_GROUP,

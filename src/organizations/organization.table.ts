@@ -8,12 +8,6 @@ export interface OrganizationRow extends FoldRow<Organization> {
   default_inbox_id: string | null;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    organizations: OrganizationRow;
-  }
-}
-
 export const organizationsTable = foldTable<Organization, OrganizationRow>({
   name: 'organizations',
   group: CORE_GROUP,

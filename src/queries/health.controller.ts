@@ -20,7 +20,7 @@ const readySchema = z.strictObject({
   log: z.enum(['ok', 'unreachable']),
   database: z.enum(['ok', 'unreachable']),
   projections: z.array(
-    z.strictObject({ group: z.string(), status: z.enum(['ok', 'paused', 'stalled', 'stopped']), parked: z.number().int() }),
+    z.strictObject({ group: z.string(), status: z.enum(['ok', 'filling', 'paused', 'stalled', 'stopped']), parked: z.number().int() }),
   ),
 });
 
@@ -42,13 +42,19 @@ export class HealthController {
     return { status: 'ok' };
   }
 
-  /** Both stores answer, no projection stands still, and the process is not about to end. A paused one is named, and counts as standing still like any other. */
+  /**
+   * Both stores answer, the read models are filled, no projection stands still, and the process is not about to end. A paused one is named, and
+   * counts as standing still like any other.
+   */
   @Get('ready')
   @Public()
-  @Answers('Tells whether both stores answer, no projection stands still, and the process is not about to end.', {
-    200: readySchema,
-    503: readySchema,
-  })
+  @Answers(
+    'Tells whether both stores answer, the read models are filled, no projection stands still, and the process is not about to end.',
+    {
+      200: readySchema,
+      503: readySchema,
+    },
+  )
   async ready(@Res({ passthrough: true }) reply: FastifyReply): Promise<z.infer<typeof readySchema>> {
     const [log, database, projections] = await Promise.all([
       within(this.store.head()),
@@ -61,17 +67,35 @@ export class HealthController {
       ({ position, idleMs, stopped }) =>
         stopped !== null || (head !== undefined && head !== 'start' && (position === 'start' || position < head) && idleMs > STALLED_MS),
     );
-    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && stalled.length === 0;
+    // A new build's read models are made from the log's beginning before it may be asked for them; an older one answers meanwhile.
+    const missing = projections.ok ? this.checkpoints.groups.filter((name) => !groups.some(({ group }) => group === name)) : [];
+    const filled = missing.length === 0 && groups.every(({ filling }) => !filling);
+    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && filled && stalled.length === 0;
     if (!ok) void reply.status(503).header('retry-after', '1');
     return {
       status: ok ? 'ok' : 'unavailable',
       log: log.ok ? 'ok' : 'unreachable',
       database: database.ok ? 'ok' : 'unreachable',
-      projections: groups.map(({ group, parked, stopped, paused }) => ({
-        group,
-        status: stopped !== null ? 'stopped' : paused ? 'paused' : stalled.some((one) => one.group === group) ? 'stalled' : 'ok',
-        parked,
-      })),
+      projections: [
+        ...groups.map(
+          ({ group, parked, stopped, paused, filling }) =>
+            ({
+              group,
+              status:
+                stopped !== null
+                  ? 'stopped'
+                  : paused
+                    ? 'paused'
+                    : stalled.some((one) => one.group === group)
+                      ? 'stalled'
+                      : filling
+                        ? 'filling'
+                        : 'ok',
+              parked,
+            }) as const,
+        ),
+        ...missing.map((group) => ({ group, status: 'filling', parked: 0 }) as const),
+      ],
     };
   }
 }

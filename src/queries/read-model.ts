@@ -1,7 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { Position } from '../event-store/event-store.js';
 import { ThreadlogError } from '../platform/errors.js';
-import { CORE_GROUP } from '../read-models/groups.js';
 import type { Checkpoints } from './checkpoints.js';
 
 /** How long a read waits for its read model (ms). */
@@ -15,15 +14,16 @@ export class ReadModel {
   constructor(private readonly checkpoints: Checkpoints) {}
 
   /**
-   * Waits until the read model has reached the request's X-Min-Position, if it has one.
+   * Waits until a group has reached the request's X-Min-Position, if it has one.
+   * @param group that the answer is read from
    * @throws ThreadlogError malformed_request, read_model_behind
    */
-  async reached(request: FastifyRequest): Promise<void> {
+  async reached(request: FastifyRequest, group: string): Promise<void> {
     const header = request.headers['x-min-position'];
     if (header === undefined) return;
     if (typeof header !== 'string' || !POSITION.test(header))
       throw new ThreadlogError('malformed_request', 'X-Min-Position is the X-Position of an earlier answer');
-    const waited = await this.checkpoints.waitFor(CORE_GROUP, header as Position, WAIT_MS);
+    const waited = await this.checkpoints.waitFor(group, header as Position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
   }
 }

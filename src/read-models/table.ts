@@ -1,7 +1,3 @@
-/** The row types of all read models by the name of their table. Each `x.table.ts` adds its own, so that queries know every column. */
-// oxlint-disable-next-line typescript/no-empty-object-type, typescript/no-empty-interface -- filled by `declare module` in the features
-export interface ReadTables {}
-
 /**
  * Which of two rows with the same key is the newer one. `revision`: a row per stream, the greater revision wins. `position`: a row that events
  * of several revisions write, such as a fact per episode; the greater position wins. `none`: a row per event or message; the first one stays.
@@ -25,7 +21,7 @@ export interface ReadTable<R extends object = object> {
   readonly indexes: Readonly<Record<string, string>>;
   /** Storage parameters of the table: `fillfactor = 80`. */
   readonly storage?: string;
-  /** Never there: it ties the declaration to the type of its rows. */
+  /** Never there: it ties the declaration to the type of its rows, by which queries know every column. */
   readonly row?: R;
 }
 

@@ -8,12 +8,6 @@ export interface AssigneeRow extends FoldRow<AssigneeState> {
   name: string;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    assignees: AssigneeRow;
-  }
-}
-
 export const assigneesTable = foldTable<AssigneeState, AssigneeRow>({
   name: 'assignees',
   group: CORE_GROUP,

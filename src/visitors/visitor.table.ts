@@ -17,12 +17,6 @@ export interface VisitorRow extends FoldRow<Visitor<unknown>> {
   company_id: string | null;
 }
 
-declare module '../read-models/table.js' {
-  interface ReadTables {
-    visitors: VisitorRow;
-  }
-}
-
 const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);
 
 export const visitorsTable = foldTable<Visitor<unknown>, VisitorRow>({

@@ -4,7 +4,7 @@ import { BatchWriter } from '../../projections/runtime/batch-writer.js';
 import { GroupPaused, LeaseLost } from '../../projections/runtime/failures.js';
 import { makeLiveGeneration, tableOf } from '../../projections/runtime/generations.js';
 import { type Lease, takeLease } from '../../projections/runtime/lease.js';
-import type { Projection, ProjectionTarget } from '../../projections/runtime/projection.js';
+import { groupOf, type Projection, type ProjectionTarget } from '../../projections/runtime/projection.js';
 import type { Metadata } from '../../src/event-store/aggregate.js';
 import type { Position } from '../../src/event-store/event-store.js';
 import type { Database, OpenDatabase } from '../../src/platform/database.js';
@@ -77,8 +77,9 @@ async function world(second?: (target: ProjectionTarget, name: string) => Promis
     forget: () => void forgotten++,
   });
   const projections = [projection(`${group}_a`), projection(`${group}_b`, second)];
-  await makeLiveGeneration(open.kysely, { name: group, projections, logId: 'log' });
-  const lease = await takeLease(open.kysely, group, 'worker', 'log');
+  const own = groupOf(group, projections);
+  await makeLiveGeneration(open.kysely, own, { id: 'log', empty: true });
+  const lease = await takeLease(open.kysely, own, 'worker', 'log');
   if (lease === undefined) throw new Error('the lease is free');
   const nothing = () => undefined;
   const writer = new BatchWriter({ group, projections, database, log: { info: nothing, warn: nothing, error: nothing } }, lease);

@@ -1,7 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { WORKER_SESSION } from '../../projections/runtime/lease.js';
-import type { DecodeBatch, ProjectedEvent, Projection, ProjectionTarget } from '../../projections/runtime/projection.js';
+import {
+  type DecodeBatch,
+  groupOf,
+  type ProjectedEvent,
+  type Projection,
+  type ProjectionTarget,
+} from '../../projections/runtime/projection.js';
 import type { Metadata } from '../../src/event-store/aggregate.js';
 import {
   parseStreamName,
@@ -12,6 +18,7 @@ import {
   type StreamName,
 } from '../../src/event-store/event-store.js';
 import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import type { ReadGroup } from '../../src/read-models/groups.js';
 import { readTable } from '../../src/read-models/table.js';
 
 /** Where a worker process stops itself, or dies: the places of a batch that matter. */
@@ -117,6 +124,10 @@ async function upsertRevisions(events: readonly ProjectedEvent[], { transaction,
     on conflict (stream) do update set revision = excluded.revision, events = excluded.events, total = excluded.total`.execute(tx);
 }
 
+/** What this build says of the group of that suffix. */
+export const tinyGroup = (suffix: string): ReadGroup => groupOf(`group${suffix}`, tinyProjections(suffix));
+export const tinyShapes = (suffix: string): ReadonlyMap<string, string> => new Map([[`group${suffix}`, tinyGroup(suffix).shape]]);
+
 export function tinyDecode(hooks: Hooks = {}): DecodeBatch {
   return async (events) => {
     await hooks.at?.('decoding', events.length);
@@ -189,13 +200,16 @@ export function expectedRows(written: readonly { stream: StreamName; revision: n
 
 /** What they do hold, read through the views. */
 export async function actualRows({ kysely }: OpenDatabase, suffix: string) {
-  const seen = await sql<{ at: string }>`select stream || '@' || revision as at from ${sql.table(`read_v1.seen${suffix}`)}`.execute(kysely);
+  const { schema } = tinyGroup(suffix);
+  const seen = await sql<{ at: string }>`select stream || '@' || revision as at from ${sql.table(`${schema}.seen${suffix}`)}`.execute(
+    kysely,
+  );
   const revisions = await sql<{
     stream: string;
     revision: number;
     events: number;
     total: number;
-  }>`select * from ${sql.table(`read_v1.revisions${suffix}`)} order by stream collate "C"`.execute(kysely);
+  }>`select * from ${sql.table(`${schema}.revisions${suffix}`)} order by stream collate "C"`.execute(kysely);
   return { seen: seen.rows.map((row) => row.at).sort(), revisions: revisions.rows };
 }
 

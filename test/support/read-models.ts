@@ -24,6 +24,7 @@ import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '.
 import { openVisitorEvent } from '../../src/visitors/visitor.opening.js';
 import type { TestApi } from './api.js';
 import { eventsAfter } from './events-after.js';
+import { CORE_SCHEMA } from './read-schema.js';
 
 type Row = Readonly<Record<string, unknown>>;
 
@@ -188,7 +189,7 @@ export async function expectReadModelsEqualFold(
   }
   for (const [table, folds] of expected) {
     const { rows } = await sql<Row & { id: string }>`
-      select * from read_v1.${sql.table(table)} where organization_id = ${organizationId}`.execute(database);
+      select * from ${sql.table(`${CORE_SCHEMA}.${table}`)} where organization_id = ${organizationId}`.execute(database);
     const actual = new Map(rows.map((row) => [row.id, row]));
     for (const id of folds.keys()) if (!actual.has(id)) faults.push(`${table} ${id}: no row, though the log has the stream`);
     for (const [id, row] of actual) {

@@ -1,0 +1,41 @@
+import { CORE_GROUP } from '../src/read-models/groups.js';
+import type { ReadTable } from '../src/read-models/table.js';
+import { ConversationListProjection } from './conversation-list.projection.js';
+import { PeopleProjection } from './people.projection.js';
+import type { Projection } from './runtime/projection.js';
+
+/** The groups of this build, each with a maker of its projections: whoever runs or rebuilds a group has projections of its own. */
+export const GROUPS: Readonly<Record<string, () => readonly Projection[]>> = {
+  [CORE_GROUP]: () => [new ConversationListProjection(), new PeopleProjection()],
+};
+
+/** @throws Error when this build has no such group */
+export function projectionsOf(group: string): readonly Projection[] {
+  const make = GROUPS[group];
+  if (make === undefined) throw new Error(`there is no group of projections named ${group}`);
+  return make();
+}
+
+/**
+ * @param tables that queries read
+ * @throws Error unless each of them is written by exactly one projection, of the group that it names, and no projection has another's name
+ */
+export function assertEveryTableWritten(
+  tables: readonly ReadTable[],
+  groups: Readonly<Record<string, () => readonly Projection[]>> = GROUPS,
+): void {
+  const written = Object.entries(groups).flatMap(([group, make]) => make().map((projection) => ({ group, projection })));
+  const names = written.map(({ projection: { name } }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new Error(`two projections are named ${twice}`);
+  for (const table of tables) {
+    const writers = written.filter(({ projection }) => projection.tables.includes(table));
+    const said = writers.map(({ group, projection: { name } }) => `${name} of the group ${group}`).join(' and ');
+    if (writers.length !== 1) throw new Error(`the table ${table.name} is written by ${said === '' ? 'no projection' : said}`);
+    if (writers[0]?.group !== table.group)
+      throw new Error(`the table ${table.name} names the group ${table.group}, but is written by ${said}`);
+  }
+  for (const { projection } of written)
+    for (const table of projection.tables)
+      if (!tables.includes(table)) throw new Error(`${projection.name} writes the table ${table.name}, which no query can find`);
+}
