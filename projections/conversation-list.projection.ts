@@ -4,7 +4,7 @@ import type { Opened } from '../src/conversations/conversation.opening.js';
 import { type ConversationRow, conversationsTable, rowOfConversation, stateOfRow } from '../src/conversations/conversation.table.js';
 import type { Recorded } from '../src/event-store/aggregate.js';
 import type { Position } from '../src/event-store/event-store.js';
-import type { ProjectedEvent, Projection, ProjectionTarget } from './runtime/projection.js';
+import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
 
 /** What is remembered of a conversation between batches: what its row holds, unfolded. */
@@ -27,7 +27,7 @@ function weightOf({ state }: Known): number {
  * One row per conversation: the fold of its stream with personal fields opened, as columns that lists filter and sort by. A batch is
  * folded in memory and written in one statement, however many events each conversation has in it.
  */
-export class ConversationListProjection implements Projection {
+export class ConversationListProjection implements FoldingProjection {
   readonly name = 'conversation-list';
   readonly kinds = ['conversation'] as const;
   readonly tables = [conversationsTable];

@@ -4,7 +4,7 @@ import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/platform/database.js';
 import { READ_TABLES } from '../src/read-tables.js';
-import { batchDecoder } from './decode.js';
+import { batchDecoder } from '../src/event-decoding.js';
 import { HeadSigner } from './head-signer.reactor.js';
 import { assertEveryTableWritten, GROUPS } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';

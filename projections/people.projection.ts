@@ -1,14 +1,14 @@
 import type { StreamKind } from '../src/event-store/event-store.js';
 import { type FoldRow, type FoldTable, isFoldTable } from '../src/read-models/fold-table.js';
 import { READ_TABLES } from '../src/read-tables.js';
-import type { ProjectedEvent, Projection, ProjectionTarget } from './runtime/projection.js';
+import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
 
 /**
  * One row per visitor, company, inbox, agent, team, API key, canned response and organization: the fold of its stream by the write side's own
  * functions, kept whole in the row (`foldTable`), which is one mapping to keep right and not two.
  */
-export class PeopleProjection implements Projection {
+export class PeopleProjection implements FoldingProjection {
   readonly name = 'people';
   readonly tables: readonly FoldTable[] = READ_TABLES.filter(isFoldTable);
   readonly kinds: readonly StreamKind[] = this.tables.map(({ fold }) => fold.kind);

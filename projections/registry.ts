@@ -2,11 +2,12 @@ import { CORE_GROUP } from '../src/read-models/groups.js';
 import type { ReadTable } from '../src/read-models/table.js';
 import { ConversationListProjection } from './conversation-list.projection.js';
 import { PeopleProjection } from './people.projection.js';
+import { EventFeedProjection } from './event-feed.projection.js';
 import type { Projection } from './runtime/projection.js';
 
 /** The groups of this build, each with a maker of its projections: whoever runs or rebuilds a group has projections of its own. */
 export const GROUPS: Readonly<Record<string, () => readonly Projection[]>> = {
-  [CORE_GROUP]: () => [new ConversationListProjection(), new PeopleProjection()],
+  [CORE_GROUP]: () => [new ConversationListProjection(), new PeopleProjection(), new EventFeedProjection()],
 };
 
 /** @throws Error when this build has no such group */

@@ -5,6 +5,8 @@ import { apiKeyCommandHandlers } from './api-keys/api-key.commands.js';
 import * as apiKeyCommands from './api-keys/api-key.commands.js';
 import { ApiKeyController } from './api-keys/api-key.controller.js';
 import { ApiKeyService } from './api-keys/api-key.service.js';
+import { EventsController } from './audit/events.controller.js';
+import { EventsFeed } from './audit/events-feed.js';
 import type { Backend } from './backend.js';
 import { cannedResponseCommandHandlers, CannedResponseWriter } from './canned-responses/canned-response.commands.js';
 import * as cannedResponseCommands from './canned-responses/canned-response.commands.js';
@@ -103,6 +105,7 @@ export class AppModule {
     TeamController,
     CannedResponseController,
     ApiKeyController,
+    EventsController,
     HealthController,
     DocsController,
     MetricsController,
@@ -164,6 +167,7 @@ export class AppModule {
         { provide: CannedResponseWriter, useValue: new CannedResponseWriter(transactor, keys) },
         { provide: CannedResponseRenderer, useValue: new CannedResponseRenderer(transactor, keys) },
         { provide: ConversationReader, useValue: new ConversationReader(store, transactor, keys) },
+        { provide: EventsFeed, useValue: new EventsFeed(database, readModels, keys) },
         { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
         { provide: PeopleQueries, useValue: new PeopleQueries(database, readModels, cursors) },
         { provide: StreamAgentDirectory, useValue: assignees },

@@ -1,4 +1,5 @@
 import { apiKeysTable } from './api-keys/api-key.table.js';
+import { eventsTable } from './audit/events.table.js';
 import { cannedResponsesTable } from './canned-responses/canned-response.table.js';
 import { companiesTable } from './companies/company.table.js';
 import { conversationsTable } from './conversations/conversation.table.js';
@@ -18,4 +19,5 @@ export const READ_TABLES: readonly ReadTable[] = [
   apiKeysTable,
   cannedResponsesTable,
   organizationsTable,
+  eventsTable,
 ];

@@ -1,12 +1,12 @@
 import type { Position } from '../../src/event-store/event-store.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
-import { type Batch, type LogFollower } from './batches.js';
+import type { FeedPart, LogFollower } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
 import { type BatchHandler, Follower, type FollowerSurroundings } from './follower.js';
 import { makeLiveGeneration, markFilled } from './generations.js';
 import { Housekeeping } from './housekeeping.js';
 import { assertOwnLog, type Lease, seeLease, takeLease } from './lease.js';
-import { groupOf, type Projection } from './projection.js';
+import { decodeFor, groupOf, type Projection } from './projection.js';
 
 export interface ProjectionGroupOptions extends FollowerSurroundings {
   /** Unique among all followers; names the checkpoint. */
@@ -32,6 +32,7 @@ export class ProjectionGroup {
     this.#group = groupOf(name, projections);
     this.#follower = new Follower<Lease>({
       ...options,
+      decode: decodeFor(projections, options.decode),
       noun: 'projection group',
       key: { group: this.#group },
       kinds: new Set(projections.flatMap(({ kinds }) => kinds)),
@@ -77,7 +78,7 @@ export class ProjectionGroup {
     if (filling && holds(lease.position)) await filled();
     return {
       skipped: writer.skipped,
-      async write(batch: Batch, from) {
+      async write(batch: FeedPart, from) {
         await writer.write(batch, from);
         if (filling && (batch.caughtUp || holds(batch.through))) await filled();
       },

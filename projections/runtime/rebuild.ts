@@ -6,7 +6,7 @@ import type pg from 'pg';
 import { type EventStore, type Position, parseStreamName, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
-import { type Batch, batchesOf, readBatch } from './batches.js';
+import { batchesOf, type FeedPart, readBatch } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
 import { describeError, LeaseLost } from './failures.js';
 import {
@@ -21,7 +21,7 @@ import {
 } from './generations.js';
 import { type Lease, RENEW_MS, renewLease } from './lease.js';
 import { readParked } from './parking.js';
-import { type DecodeBatch, groupOf, type Projection } from './projection.js';
+import { type DecodeBatch, decodeFor, groupOf, type Projection } from './projection.js';
 import { RebuildPace } from './rebuild-pace.js';
 import { RowCopier } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
@@ -113,6 +113,7 @@ class Rebuild {
   readonly #owner = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
   readonly #ending = new AbortController();
   readonly #group: ReadGroup;
+  readonly #decode: DecodeBatch;
   readonly #kinds: ReadonlySet<string>;
   #lost: unknown;
   #position: Position | 'start' = 'start';
@@ -126,6 +127,7 @@ class Rebuild {
     private readonly client: () => pg.ClientBase,
     private readonly keeping: Kysely<Database>,
   ) {
+    this.#decode = decodeFor(options.projections, options.decode);
     this.#group = groupOf(options.group, options.projections);
     this.#kinds = new Set(options.projections.flatMap(({ kinds }) => kinds));
   }
@@ -234,7 +236,8 @@ class Rebuild {
 
   /** Writes what the log holds beyond the last batch. The next batch is read and decoded while one is written. */
   async #catchUp(writer: BatchWriter): Promise<void> {
-    const { store, decode, maxEvents } = this.options;
+    const { store, maxEvents } = this.options;
+    const decode = this.#decode;
     const reading = new AbortController();
     const signal = AbortSignal.any([this.#ending.signal, reading.signal]);
     // A feed that has said that it caught up says nothing until there is more, so each time there is a new one.
@@ -305,8 +308,8 @@ class Rebuild {
   }
 
   /** What the live generation has and the new one has not: a few events, since it has just caught up. Undefined when there are none. */
-  async #rest(until: Position | 'start', writer: BatchWriter): Promise<Batch | undefined> {
-    const { store, decode, maxEvents } = this.options;
+  async #rest(until: Position | 'start', writer: BatchWriter): Promise<FeedPart | undefined> {
+    const { store, maxEvents } = this.options;
     if (until === 'start' || (this.#position !== 'start' && this.#position >= until)) return undefined;
     const events: StoredEvent[] = [];
     let through = this.#position;
@@ -323,7 +326,7 @@ class Rebuild {
       reading.abort();
     }
     if (through === this.#position || through === 'start') return undefined;
-    return { ...(await readBatch(decode, events, writer.skipped)), through, caughtUp: true };
+    return { ...(await readBatch(this.#decode, events, writer.skipped)), stored: events, through, caughtUp: true };
   }
 
   /** @returns false when somebody reads the tables for too long */

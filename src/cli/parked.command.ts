@@ -105,7 +105,7 @@ async function replay(name: string | undefined, skips: boolean, json: boolean, t
     throw new WrongUsage(`"${name}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
   const [{ GROUPS }, { batchDecoder }, { replayParked }, { openWorkerSessions }] = await Promise.all([
     import('../../projections/registry.js'),
-    import('../../projections/decode.js'),
+    import('../event-decoding.js'),
     import('../../projections/runtime/unparking.js'),
     import('../../projections/runtime/sessions.js'),
   ]);

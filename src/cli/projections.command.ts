@@ -136,7 +136,7 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const [{ rebuildGroup, RebuildRunning }, { batchDecoder }] = await Promise.all([
     import('../../projections/runtime/rebuild.js'),
-    import('../../projections/decode.js'),
+    import('../event-decoding.js'),
   ]);
   return withSession(async ({ backend: { store, keys, logger, databaseUrl } }) => {
     const rebuilt = [];

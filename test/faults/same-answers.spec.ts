@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { sql } from 'kysely';
-import { batchDecoder } from '../../projections/decode.js';
+import { batchDecoder } from '../../src/event-decoding.js';
 import { projectionsOf } from '../../projections/registry.js';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
 import { WORKER_SESSION } from '../../projections/runtime/lease.js';

@@ -1,5 +1,5 @@
 import { Kysely, type KyselyPlugin, sql } from 'kysely';
-import type { Batch } from '../../projections/runtime/batches.js';
+import type { FeedPart } from '../../projections/runtime/batches.js';
 import { BatchWriter } from '../../projections/runtime/batch-writer.js';
 import { GroupPaused, LeaseLost } from '../../projections/runtime/failures.js';
 import { makeLiveGeneration, tableOf } from '../../projections/runtime/generations.js';
@@ -104,7 +104,7 @@ async function world(second?: (target: ProjectionTarget, name: string) => Promis
   };
 }
 
-function batch(through: string, ...revisions: readonly (readonly [id: string, revision: number])[]): Batch {
+function batch(through: string, ...revisions: readonly (readonly [id: string, revision: number])[]): FeedPart {
   const decoded = revisions.map(([id, revision]) => ({
     kind: 'conversation' as const,
     organizationId: 'org',
@@ -119,7 +119,7 @@ function batch(through: string, ...revisions: readonly (readonly [id: string, re
       metadata: {} as Metadata,
     },
   }));
-  return { decoded, failed: [], through: through as Position, events: decoded.length, caughtUp: true };
+  return { decoded, failed: [], stored: [], through: through as Position, events: decoded.length, caughtUp: true };
 }
 
 it('is one statement, whatever the number of tables', async () => {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { batchDecoder } from '../../projections/decode.js';
+import { batchDecoder } from '../../src/event-decoding.js';
 import { projectionsOf } from '../../projections/registry.js';
 import { readBatch } from '../../projections/runtime/batches.js';
 import { rebuildGroup } from '../../projections/runtime/rebuild.js';

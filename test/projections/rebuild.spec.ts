@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import pg from 'pg';
-import { batchDecoder } from '../../projections/decode.js';
+import { batchDecoder } from '../../src/event-decoding.js';
 import { ConversationListProjection } from '../../projections/conversation-list.projection.js';
 import { startLiveProjections } from '../../projections/live.js';
 import { projectionsOf } from '../../projections/registry.js';
