@@ -165,7 +165,7 @@ test.each([1, 2, 3])(
     }
     ending.abort();
     const once = await bytes();
-    expect(once).toMatchObject({ shape_notes: expect.objectContaining({ length: 60 }) });
+    expect(once['shape_notes']).toHaveLength(60);
     for (const maxEvents of [1, 7, 5_000]) {
       await rebuildGroup({
         group: 'shapes',
