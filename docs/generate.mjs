@@ -60,9 +60,9 @@ async function routes() {
 }
 
 async function events() {
-  const { CODECS } = await import(new URL('../projections/decode.ts', import.meta.url).href);
-  const { coreProjections } = await import(new URL('../projections/live.ts', import.meta.url).href);
-  const projections = coreProjections();
+  const { CODECS } = await source('event-decoding.ts');
+  const { GROUPS } = await import(new URL('../projections/registry.ts', import.meta.url).href);
+  const projections = Object.values(GROUPS).flatMap((make) => make());
   const rows = Object.entries(CODECS).flatMap(([kind, codec]) =>
     Object.entries(codec.versions).map(([type, version]) => [
       kind,

@@ -4,6 +4,7 @@ import * as keep from './0002_keep.js';
 import * as projections from './0003_projections.js';
 import * as apiKeyRateLimit from './0004_api_key_rate_limit.js';
 import * as runtime from './0005_runtime.js';
+import * as shapes from './0006_shapes.js';
 import * as reactors from './0007_reactors.js';
 
 /** Every migration by name, in order. A name that once ran on a database stays for ever; there is no way down. */
@@ -13,5 +14,6 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0003_projections': projections,
   '0004_api_key_rate_limit': apiKeyRateLimit,
   '0005_runtime': runtime,
+  '0006_shapes': shapes,
   '0007_reactors': reactors,
 };

@@ -8,7 +8,7 @@ import type { Transactor } from '../src/event-store/transact.js';
 import { derivedId } from '../src/platform/ids.js';
 import type { Checkpoints } from '../src/queries/checkpoints.js';
 import { FindConversationIds, type FindConversationIdsHandler } from '../src/queries/conversation-list.js';
-import { CORE_GROUP } from '../src/queries/read-model.js';
+import { CORE_GROUP } from '../src/read-models/groups.js';
 import { assigneeAggregate } from '../src/team/assignee.js';
 import { isRefused } from './command-of-job.js';
 import type { JobKind, Outcome } from './runtime/job-runner.js';

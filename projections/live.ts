@@ -3,23 +3,14 @@ import type { CommandBus } from '@nestjs/cqrs';
 import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/platform/database.js';
-import { CORE_GROUP } from '../src/queries/read-model.js';
-import { ConversationListProjection } from './conversation-list.projection.js';
-import { batchDecoder, sealedDecoder } from './decode.js';
-import { PeopleProjection } from './people.projection.js';
-import { assertReactors, jobKindsOf, reactorsOf } from './registry.js';
+import { batchDecoder, sealedDecoder } from '../src/event-decoding.js';
+import { READ_TABLES } from '../src/read-tables.js';
+import { assertEveryTableWritten, assertReactors, GROUPS, jobKindsOf, reactorsOf } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';
 import { JobRunner } from './runtime/job-runner.js';
 import { Jobs } from './runtime/jobs.js';
-import type { Projection } from './runtime/projection.js';
 import { followFor, installReactor } from './runtime/reactor.js';
 import { openWorkerSessions } from './runtime/sessions.js';
-
-/** The groups of this build by name, each with a maker of its projections. */
-export const GROUPS: Readonly<Record<string, () => Projection[]>> = { [CORE_GROUP]: () => coreProjections() };
-
-/** Every projection of the group that lists, people and settings are read from. */
-export const coreProjections = (): Projection[] => [new ConversationListProjection(), new PeopleProjection()];
 
 /**
  * How long a worker waits for one answer of the database (ms): far longer than a batch takes. Without it a worker whose connection is
@@ -52,6 +43,7 @@ export async function startLiveProjections(
   },
 ): Promise<LiveProjections> {
   const { logger, store, keys, checkpoints } = backend;
+  assertEveryTableWritten(READ_TABLES);
   const sessions = openWorkerSessions(backend.databaseUrl, {
     name: 'threadlog-projections',
     poolSize: POOL_SIZE,
@@ -66,17 +58,20 @@ export async function startLiveProjections(
     log: logger,
     ...(options.inFlight === undefined ? {} : { inFlight: options.inFlight }),
   };
-  const core = new ProjectionGroup({
-    ...surroundings,
-    name: CORE_GROUP,
-    projections: coreProjections(),
-    decode: batchDecoder(keys),
-    checkpoints,
-    measure: (group, events, ms) => options.metrics?.batch(group, events, ms),
-  });
+  const groups = Object.entries(GROUPS).map(
+    ([name, make]) =>
+      new ProjectionGroup({
+        ...surroundings,
+        name,
+        projections: make(),
+        decode: batchDecoder(keys),
+        checkpoints,
+        measure: (group, events, ms) => options.metrics?.batch(group, events, ms),
+      }),
+  );
   const reacting: { run(signal: AbortSignal): Promise<void> }[] = [];
   try {
-    await core.prepare();
+    for (const group of groups) await group.prepare();
     if (options.reactors !== false) {
       const reactors = reactorsOf(backend);
       const kinds = jobKindsOf(backend, database, options.commands);
@@ -98,7 +93,7 @@ export async function startLiveProjections(
       .catch((error: unknown) => logger.warn({ error: String(error) }, 'old idempotency rows could not be removed'));
   }, 10 * 60_000);
   sweep.unref();
-  const running = [core, ...reacting].map((one) => one.run(stopping.signal));
+  const running = [...groups, ...reacting].map((one) => one.run(stopping.signal));
   const failed = new Promise<never>((_, reject) => {
     for (const one of running) one.catch(reject);
   });

@@ -3,14 +3,56 @@ import type { Kysely } from 'kysely';
 import type { Backend } from '../src/backend.js';
 import type { Database } from '../src/platform/database.js';
 import { FindConversationIdsHandler } from '../src/queries/conversation-list.js';
+import { CORE_GROUP } from '../src/read-models/groups.js';
+import type { ReadTable } from '../src/read-models/table.js';
 import { takeOffArchivedJobs } from './archived-assignees.jobs.js';
 import { archivedAssignees } from './archived-assignees.reactor.js';
+import { ConversationListProjection } from './conversation-list.projection.js';
+import { EventFeedProjection } from './event-feed.projection.js';
 import { signHeadJobs } from './head-signer.jobs.js';
 import { HEAD_SIGNER, headSigner } from './head-signer.reactor.js';
+import { PeopleProjection } from './people.projection.js';
 import type { JobKind } from './runtime/job-runner.js';
+import type { Projection } from './runtime/projection.js';
 import type { Reactor } from './runtime/reactor.js';
 import { wakeConversationJobs } from './snooze-timer.jobs.js';
 import { snoozeTimer } from './snooze-timer.reactor.js';
+
+/** The groups of this build, each with a maker of its projections: whoever runs or rebuilds a group has projections of its own. */
+export const GROUPS: Readonly<Record<string, () => readonly Projection[]>> = {
+  [CORE_GROUP]: () => [new ConversationListProjection(), new PeopleProjection(), new EventFeedProjection()],
+};
+
+/** @throws Error when this build has no such group */
+export function projectionsOf(group: string): readonly Projection[] {
+  const make = GROUPS[group];
+  if (make === undefined) throw new Error(`there is no group of projections named ${group}`);
+  return make();
+}
+
+/**
+ * @param tables that queries read
+ * @throws Error unless each of them is written by exactly one projection, of the group that it names, and no projection has another's name
+ */
+export function assertEveryTableWritten(
+  tables: readonly ReadTable[],
+  groups: Readonly<Record<string, () => readonly Projection[]>> = GROUPS,
+): void {
+  const written = Object.entries(groups).flatMap(([group, make]) => make().map((projection) => ({ group, projection })));
+  const names = written.map(({ projection: { name } }) => name);
+  const twice = names.find((name, i) => names.indexOf(name) !== i);
+  if (twice !== undefined) throw new Error(`two projections are named ${twice}`);
+  for (const table of tables) {
+    const writers = written.filter(({ projection }) => projection.tables.includes(table));
+    const said = writers.map(({ group, projection: { name } }) => `${name} of the group ${group}`).join(' and ');
+    if (writers.length !== 1) throw new Error(`the table ${table.name} is written by ${said === '' ? 'no projection' : said}`);
+    if (writers[0]?.group !== table.group)
+      throw new Error(`the table ${table.name} names the group ${table.group}, but is written by ${said}`);
+  }
+  for (const { projection } of written)
+    for (const table of projection.tables)
+      if (!tables.includes(table)) throw new Error(`${projection.name} writes the table ${table.name}, which no query can find`);
+}
 
 /** The reactors of this build. */
 export function reactorsOf(backend: Pick<Backend, 'store' | 'transactor' | 'masterKey'>): readonly Reactor[] {
@@ -19,10 +61,10 @@ export function reactorsOf(backend: Pick<Backend, 'store' | 'transactor' | 'mast
 
 /** How this build does each kind of job. */
 export function jobKindsOf(backend: Backend, database: Kysely<Database>, commands: CommandBus): readonly JobKind[] {
-  const { store, transactor, masterKey, checkpoints, logger } = backend;
+  const { store, transactor, masterKey, checkpoints, readModels, logger } = backend;
   return [
     wakeConversationJobs(commands),
-    takeOffArchivedJobs({ commands, transactor, checkpoints, find: new FindConversationIdsHandler(database) }),
+    takeOffArchivedJobs({ commands, transactor, checkpoints, find: new FindConversationIdsHandler(database, readModels) }),
     signHeadJobs({ store, transactor, masterKey, database, log: logger, reactor: HEAD_SIGNER }),
   ];
 }

@@ -5,6 +5,8 @@ import { apiKeyCommandHandlers } from './api-keys/api-key.commands.js';
 import * as apiKeyCommands from './api-keys/api-key.commands.js';
 import { ApiKeyController } from './api-keys/api-key.controller.js';
 import { ApiKeyService } from './api-keys/api-key.service.js';
+import { EventsController } from './audit/events.controller.js';
+import { EventsFeed } from './audit/events-feed.js';
 import type { Backend } from './backend.js';
 import { cannedResponseCommandHandlers, CannedResponseWriter } from './canned-responses/canned-response.commands.js';
 import * as cannedResponseCommands from './canned-responses/canned-response.commands.js';
@@ -55,6 +57,7 @@ import { HistoryReader } from './queries/history.js';
 import { Cursors } from './queries/paging.js';
 import { PeopleQueries } from './queries/people.js';
 import { ReadModel } from './queries/read-model.js';
+import { ReadModels } from './read-models/read-models.js';
 import { StreamAgentDirectory } from './team/agent-directory.js';
 import { AgentController } from './team/agents.controller.js';
 import { TeamController } from './team/teams.controller.js';
@@ -102,13 +105,14 @@ export class AppModule {
     TeamController,
     CannedResponseController,
     ApiKeyController,
+    EventsController,
     HealthController,
     DocsController,
     MetricsController,
   ];
 
   static over(backend: Backend): DynamicModule {
-    const { store, transactor, keys, database, checkpoints, cursors, masterKey, unchangedAnswers } = backend;
+    const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, unchangedAnswers } = backend;
     const apiKeys = new ApiKeys(database);
     const assignees = new StreamAgentDirectory(transactor);
     const apiKeyService = new ApiKeyService(transactor, database, apiKeys, masterKey, assignees);
@@ -146,6 +150,7 @@ export class AppModule {
         { provide: Transactor, useValue: transactor },
         { provide: VisitorKeys, useValue: keys },
         { provide: MasterKey, useValue: masterKey },
+        { provide: ReadModels, useValue: readModels },
         { provide: Checkpoints, useValue: checkpoints },
         { provide: Cursors, useValue: cursors },
         { provide: ApiKeys, useValue: apiKeys },
@@ -162,8 +167,9 @@ export class AppModule {
         { provide: CannedResponseWriter, useValue: new CannedResponseWriter(transactor, keys) },
         { provide: CannedResponseRenderer, useValue: new CannedResponseRenderer(transactor, keys, kept) },
         { provide: ConversationReader, useValue: new ConversationReader(store, transactor, keys) },
+        { provide: EventsFeed, useValue: new EventsFeed(database, readModels, keys) },
         { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
-        { provide: PeopleQueries, useValue: new PeopleQueries(database, cursors) },
+        { provide: PeopleQueries, useValue: new PeopleQueries(database, readModels, cursors) },
         { provide: StreamAgentDirectory, useValue: assignees },
         { provide: AGENT_DIRECTORY, useValue: assignees },
         VisitorConversations,

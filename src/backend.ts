@@ -14,6 +14,8 @@ import { migrateToLatest } from './platform/migrate.js';
 import type { MasterKey } from './platform/sealing.js';
 import { VisitorKeys } from './platform/visitor-keys.js';
 import { Checkpoints } from './queries/checkpoints.js';
+import { ReadModels } from './read-models/read-models.js';
+import { READ_TABLES } from './read-tables.js';
 import { Cursors } from './queries/paging.js';
 
 /** What every process of Threadlog stands on: the database, the log, the keys, and the command protocol over them. */
@@ -28,6 +30,7 @@ export interface Backend {
   readonly transactor: Transactor;
   readonly masterKey: MasterKey;
   readonly keys: VisitorKeys;
+  readonly readModels: ReadModels;
   readonly checkpoints: Checkpoints;
   readonly cursors: Cursors;
   readonly unchangedAnswers: UnchangedAnswerRows;
@@ -95,6 +98,7 @@ export async function openBackend(
     const clock = options.clock ?? systemClock;
     const ids = options.ids ?? randomIds;
     const unchangedAnswers = new UnchangedAnswerRows(database.kysely);
+    const readModels = new ReadModels(READ_TABLES);
     return {
       config,
       logger,
@@ -105,7 +109,8 @@ export async function openBackend(
       transactor: new Transactor(store, clock, ids, unchangedAnswers),
       masterKey,
       keys,
-      checkpoints: new Checkpoints(database.kysely),
+      readModels,
+      checkpoints: new Checkpoints(database.kysely, readModels.shapes),
       cursors: new Cursors(masterKey.derive('cursors')),
       unchangedAnswers,
       clock,

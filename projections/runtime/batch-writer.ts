@@ -1,7 +1,7 @@
 import type { ControlledTransaction, Kysely } from 'kysely';
-import type { Position, StreamName } from '../../src/event-store/event-store.js';
+import type { Position, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
-import type { Batch, Skipped } from './batches.js';
+import type { Batch, FeedPart, Skipped } from './batches.js';
 import { describeError, GroupPaused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
 import { tableOf } from './generations.js';
 import { applyIsolated } from './isolation.js';
@@ -51,7 +51,7 @@ export class BatchWriter {
    * One transaction, and for a live generation one statement while all of it can be handled. What cannot is parked with it.
    * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
    */
-  async write(batch: Batch, from: Position | 'start'): Promise<void> {
+  async write(batch: FeedPart, from: Position | 'start'): Promise<void> {
     const events = this.parked.size === 0 ? batch.decoded : batch.decoded.filter(({ event }) => !this.parked.has(event.stream));
     const failed = batch.failed.some(({ event }) => !this.parked.has(event.stream));
     if (failed || !(await this.#writeWhole(batch, from, events))) {
@@ -66,10 +66,11 @@ export class BatchWriter {
   /**
    * As write(), in a transaction of the caller's, who calls nowParked() with the answer once it is committed, or forget() when it is not.
    */
-  async writeIn(tx: Kysely<Database>, batch: Batch, from: Position | 'start'): Promise<Poison[]> {
+  async writeIn(tx: Kysely<Database>, batch: FeedPart, from: Position | 'start'): Promise<Poison[]> {
     const { group, expected } = this.options;
     const { generation } = this.lease;
     await moveCheckpoint(tx, this.lease, { from, to: batch.through, events: batch.events });
+    await this.#record(batch.stored, this.#target(tx));
     const poison = await this.applyReadable(
       tx,
       batch.decoded.filter(({ event }) => !this.parked.has(event.stream)),
@@ -111,17 +112,19 @@ export class BatchWriter {
 
   /** Memory of rows must go whenever a transaction that wrote them did not commit. */
   forget(): void {
-    for (const projection of this.options.projections) projection.forget?.();
+    for (const projection of this.options.projections) if ('apply' in projection) projection.forget?.();
   }
 
   /** False when something of the batch failed for a reason of its own. */
-  async #writeWhole(batch: Batch, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<boolean> {
+  async #writeWhole(batch: FeedPart, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<boolean> {
     try {
       if (this.options.copier === undefined) await this.#writeAtOnce(batch, from, events);
       else
         await this.#transaction(async (tx) => {
           await moveCheckpoint(tx, this.lease, { from, to: batch.through, events: batch.events });
-          await this.#apply(events, this.#target(tx));
+          const target = this.#target(tx);
+          await this.#record(batch.stored, target);
+          await this.#apply(events, target);
         });
       return true;
     } catch (error) {
@@ -134,7 +137,7 @@ export class BatchWriter {
    * Rows and checkpoint in one statement, unless a projection asks for a transaction. What was read before the statement is proved by the
    * epoch and the place in it.
    */
-  async #writeAtOnce(batch: Batch, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<void> {
+  async #writeAtOnce(batch: FeedPart, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<void> {
     const { database } = this.options;
     const move = { from, to: batch.through, events: batch.events };
     const begun: { tx?: ControlledTransaction<Database> } = {};
@@ -145,6 +148,7 @@ export class BatchWriter {
       return tx;
     });
     try {
+      await this.#record(batch.stored, target);
       await this.#apply(events, target);
       if (begun.tx === undefined) await moveCheckpoint(database, this.lease, move, target.statements);
       else await begun.tx.commit().execute();
@@ -172,8 +176,14 @@ export class BatchWriter {
     return targetOf(tx, tableOf(this.lease.generation), this.options.copier);
   }
 
+  async #record(stored: readonly StoredEvent[], target: ProjectionTarget): Promise<void> {
+    if (stored.length === 0) return;
+    for (const projection of this.options.projections) if ('record' in projection) await projection.record(stored, target);
+  }
+
   async #apply(events: readonly ProjectedEvent[], target: ProjectionTarget): Promise<void> {
     for (const projection of this.options.projections) {
+      if (!('apply' in projection)) continue;
       const wanted = events.filter(({ kind }) => projection.kinds.includes(kind));
       if (wanted.length > 0) await projection.apply(wanted, target);
     }

@@ -1,15 +1,16 @@
-import { createHash } from 'node:crypto';
 import { sql, type Kysely } from 'kysely';
 import type { Position } from '../../src/event-store/event-store.js';
-import { READ_MODEL_VERSION, READ_SCHEMA, type Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/platform/database.js';
+import type { ReadGroup } from '../../src/read-models/groups.js';
 import { LeaseLost } from './failures.js';
 import { type Lease, leaseEnd, leaseIsOver, positionFrom } from './lease.js';
-import type { Projection } from './projection.js';
+import { ddlOf } from '../../src/read-models/table.js';
+import { pointStableViews, type ViewGone } from './stable-views.js';
 
 const LOCK = '7305806211930123';
 
 /** Until the transaction ends, nobody else makes, begins or swaps a generation. */
-const lockGenerations = (tx: Kysely<Database>) => sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+export const lockGenerations = (tx: Kysely<Database>) => sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
 
 /** The name of a projection's table in a generation, schema included. */
 export function tableOf(generation: number): (name: string) => string {
@@ -17,61 +18,63 @@ export function tableOf(generation: number): (name: string) => string {
 }
 
 /**
- * A hash of the statements that make a group's tables. Rows that were written into other tables than this build's would be read by it, and
- * written by it, with another meaning.
- */
-export function shapeOf(projections: readonly Projection[]): string {
-  const statements = tablesOf(projections).map(({ name, ddl }) => [name, ddl(name)]);
-  return createHash('sha256').update(JSON.stringify(statements)).digest('hex');
-}
-
-/**
- * Makes a group's live generation and its views when the database has none for this build's version. Any number of processes may call it
- * at once; the second finds what the first made.
+ * Makes a group's live generation and its views when the database has none of its shape. Any number of processes may call it at once; the
+ * second finds what the first made.
+ * @param log.empty nothing is to be filled in before the rows may be read
  */
 export async function makeLiveGeneration(
   database: Kysely<Database>,
-  group: { name: string; projections: readonly Projection[]; logId: string },
+  group: ReadGroup,
+  log: { readonly id: string; readonly empty: boolean },
 ): Promise<void> {
   await database.transaction().execute(async (tx) => {
     await lockGenerations(tx);
     const live = await tx
       .selectFrom('read.checkpoints')
       .select('generation')
-      .where('group_name', '=', group.name)
-      .where('version', '=', READ_MODEL_VERSION)
+      .where((row) => row.and(ofGroup(group)))
       .where('live', '=', true)
       .executeTakeFirst();
     if (live !== undefined) return;
     const generation = await makeTables(tx, group, 'with indexes');
-    await showGeneration(tx, group.projections, generation, 'anew');
+    await showGeneration(tx, group, generation);
     await tx
       .insertInto('read.checkpoints')
       .values({
         generation,
         group_name: group.name,
-        version: READ_MODEL_VERSION,
         live: true,
-        shape: shapeOf(group.projections),
-        log_id: group.logId,
-        progress_at: sql<Date>`now()`,
+        shape: group.shape,
+        log_id: log.id,
+        progress_at: sql<Date>`clock_timestamp()`,
+        phase: log.empty ? null : 'filling',
       })
       .execute();
   });
 }
 
+/** The rows of read.checkpoints that are this build's. */
+export const ofGroup = ({ name, shape }: Pick<ReadGroup, 'name' | 'shape'>) => ({ group_name: name, shape, version: 0 });
+
+/** A new live generation has caught up for the first time: readiness need not wait for it any longer. */
+export async function markFilled(database: Kysely<Database>, { generation, epoch }: Pick<Lease, 'generation' | 'epoch'>): Promise<void> {
+  await database
+    .updateTable('read.checkpoints')
+    .set({ phase: null })
+    .where('generation', '=', generation)
+    .where('epoch', '=', epoch)
+    .where('live', '=', true)
+    .execute();
+}
+
 /** Makes the empty tables of a new generation and answers its number. */
-async function makeTables(
-  tx: Kysely<Database>,
-  group: { name: string; projections: readonly Projection[] },
-  indexes: 'with indexes' | 'without indexes',
-): Promise<number> {
+async function makeTables(tx: Kysely<Database>, group: ReadGroup, indexes: 'with indexes' | 'without indexes'): Promise<number> {
   const { rows } = await sql<{ generation: number }>`select nextval('read.generations')::integer as generation`.execute(tx);
   const generation = rows[0]?.generation;
   if (generation === undefined) throw new Error('the sequence of generations gave no number');
   const table = tableOf(generation);
-  for (const { name, ddl } of tablesOf(group.projections)) {
-    const statements = ddl(table(name));
+  for (const one of group.tables) {
+    const statements = ddlOf(one, table(one.name));
     for (const statement of indexes === 'with indexes' ? statements : statements.slice(0, 1)) await sql.raw(statement).execute(tx);
   }
   // A database whose read models were dropped counts from 1 again, and must not find the parked streams of a generation that is gone.
@@ -79,22 +82,12 @@ async function makeTables(
   return generation;
 }
 
-/**
- * Points the views of this build's version at a generation.
- * @param how 'anew' where the columns may be others; 'as they are' keeps what depends on the views
- */
-async function showGeneration(
-  tx: Kysely<Database>,
-  projections: readonly Projection[],
-  generation: number,
-  how: 'anew' | 'as they are',
-): Promise<void> {
-  await sql`create schema if not exists ${sql.id(READ_SCHEMA)}`.execute(tx);
-  for (const { name } of tablesOf(projections)) {
-    const view = sql.id(READ_SCHEMA, name);
-    if (how === 'anew') await sql`drop view if exists ${view}`.execute(tx);
-    await sql`create or replace view ${view} as select * from ${sql.table(tableOf(generation)(name))}`.execute(tx);
-  }
+/** Points the views that queries go through at a generation. Its columns are those of every other one of the shape, so whatever depends on the views stays. */
+async function showGeneration(tx: Kysely<Database>, group: ReadGroup, generation: number): Promise<void> {
+  await sql`create schema if not exists ${sql.id(group.schema)}`.execute(tx);
+  for (const { name } of group.tables)
+    await sql`
+      create or replace view ${sql.id(group.schema, name)} as select * from ${sql.table(tableOf(generation)(name))}`.execute(tx);
 }
 
 /**
@@ -103,12 +96,13 @@ async function showGeneration(
  */
 export async function beginGeneration(
   database: Kysely<Database>,
-  group: { name: string; projections: readonly Projection[]; logId: string },
+  group: ReadGroup,
+  logId: string,
   owner: string,
 ): Promise<Pick<Lease, 'generation' | 'epoch'> | undefined> {
   return await database.transaction().execute(async (tx) => {
     await lockGenerations(tx);
-    if ((await unshownGenerations(tx, group.name)).some(({ free }) => !free)) return undefined;
+    if ((await unshownGenerations(tx, group)).some(({ free }) => !free)) return undefined;
     const generation = await makeTables(tx, group, 'without indexes');
     const epoch = 1;
     await tx
@@ -116,11 +110,10 @@ export async function beginGeneration(
       .values({
         generation,
         group_name: group.name,
-        version: READ_MODEL_VERSION,
         live: false,
-        shape: shapeOf(group.projections),
-        log_id: group.logId,
-        progress_at: sql<Date>`now()`,
+        shape: group.shape,
+        log_id: logId,
+        progress_at: sql<Date>`clock_timestamp()`,
         epoch,
         owner,
         lease_until: leaseEnd,
@@ -132,18 +125,13 @@ export async function beginGeneration(
 }
 
 /** Makes what beginGeneration() left out, one index after the other, and gathers what the planner must know before it meets the tables. */
-export async function finishTables(
-  session: Kysely<Database>,
-  projections: readonly Projection[],
-  generation: number,
-  signal: AbortSignal,
-): Promise<void> {
+export async function finishTables(session: Kysely<Database>, group: ReadGroup, generation: number, signal: AbortSignal): Promise<void> {
   // One core is left to the requests that go on meanwhile.
   await sql`set max_parallel_maintenance_workers = 0`.execute(session);
   await sql`set maintenance_work_mem = '128MB'`.execute(session);
-  for (const { name, ddl } of tablesOf(projections)) {
-    const table = tableOf(generation)(name);
-    for (const statement of ddl(table).slice(1)) {
+  for (const one of group.tables) {
+    const table = tableOf(generation)(one.name);
+    for (const statement of ddlOf(one, table).slice(1)) {
       signal.throwIfAborted();
       await sql.raw(statement).execute(session);
     }
@@ -153,27 +141,25 @@ export async function finishTables(
 }
 
 /** The group's live generation, locked against its worker until the transaction ends; undefined when there is none. */
-export async function lockLive(tx: Kysely<Database>, group: string): Promise<LiveGeneration | undefined> {
+export async function lockLive(tx: Kysely<Database>, group: ReadGroup): Promise<LiveGeneration | undefined> {
   // A worker that starts makes a live generation when there is none, and must not do so beside a swap.
   await lockGenerations(tx);
   const row = await tx
     .selectFrom('read.checkpoints')
-    .select(['generation', 'position', 'log_id', 'shape', 'paused'])
-    .where('group_name', '=', group)
-    .where('version', '=', READ_MODEL_VERSION)
+    .select(['generation', 'position', 'log_id', 'paused'])
+    .where((one) => one.and(ofGroup(group)))
     .where('live', '=', true)
     .forUpdate()
     .executeTakeFirst();
   if (row === undefined) return undefined;
-  const { generation, shape, paused } = row;
-  return { generation, shape, paused, logId: row.log_id, position: positionFrom(row.position) };
+  const { generation, paused } = row;
+  return { generation, paused, logId: row.log_id, position: positionFrom(row.position) };
 }
 
 export interface LiveGeneration {
   readonly generation: number;
   readonly position: Position | 'start';
   readonly logId: string;
-  readonly shape: string;
   readonly paused: boolean;
 }
 
@@ -181,14 +167,15 @@ export interface LiveGeneration {
  * Shows a finished generation instead of the live one, whose worker is refused from then on and goes on with the new one. The views come
  * last: whoever reads waits for them until the commit.
  * @param old what lockLive() answered in this transaction
+ * @returns views of others that had to go, since they read the stable ones in a form that these have no more
  * @throws LeaseLost when the new generation is not the caller's any more
  */
 export async function swapGeneration(
   tx: Kysely<Database>,
-  projections: readonly Projection[],
+  group: ReadGroup,
   old: LiveGeneration | undefined,
   made: Pick<Lease, 'generation' | 'epoch'>,
-): Promise<void> {
+): Promise<ViewGone[]> {
   if (old !== undefined)
     await tx
       .updateTable('read.checkpoints')
@@ -211,22 +198,21 @@ export async function swapGeneration(
     .returning(sql`set_config('synchronous_commit', 'on', true)`.as('durable'))
     .execute();
   if (shown.length === 0) throw new LeaseLost(`generation ${made.generation} was taken for abandoned`);
-  const sameColumns = old === undefined || old.shape === shapeOf(projections);
-  await showGeneration(tx, projections, made.generation, old !== undefined && sameColumns ? 'as they are' : 'anew');
+  await showGeneration(tx, group, made.generation);
+  return await pointStableViews(tx, group.name);
 }
 
 /** Generations of a group that nobody shows: replaced ones, and those of rebuilds that ended before their swap. */
 export async function unshownGenerations(
   database: Kysely<Database>,
-  group: string,
+  group: ReadGroup,
 ): Promise<{ generation: number; owner: string | null; leaseUntil: string; free: boolean }[]> {
   const rows = await database
     .selectFrom('read.checkpoints')
     .select(['generation', 'owner'])
     .select(sql<string>`lease_until::text`.as('lease_until'))
     .select(leaseIsOver.as('free'))
-    .where('group_name', '=', group)
-    .where('version', '=', READ_MODEL_VERSION)
+    .where((one) => one.and(ofGroup(group)))
     .where('live', '=', false)
     .orderBy('generation')
     .execute();
@@ -248,15 +234,16 @@ export async function dropGeneration(database: Kysely<Database>, group: string, 
       .returning('generation')
       .execute();
     if (dropped.length === 0) return false;
-    // By their names, since another build may have made them. Without "cascade" a table that a view shows cannot go.
-    const { rows } = await sql<{ name: string }>`
-      select tablename as name from pg_tables where schemaname = 'read' and tablename ~ ${`_g${generation}$`}`.execute(tx);
-    for (const { name } of rows) await sql`drop table ${sql.id('read', name)}`.execute(tx);
+    // Without "cascade" a table that a view shows cannot go.
+    for (const name of await tablesOfGeneration(tx, generation)) await sql`drop table ${sql.id('read', name)}`.execute(tx);
     await tx.deleteFrom('keep.parked').where('group_name', '=', group).where('generation', '=', generation).execute();
     return true;
   });
 }
 
-function tablesOf(projections: readonly Projection[]): { name: string; ddl: (table: string) => readonly string[] }[] {
-  return projections.flatMap((projection) => Object.entries(projection.tables).map(([name, ddl]) => ({ name, ddl })));
+/** By their names, since another build may have made them. */
+export async function tablesOfGeneration(tx: Kysely<Database>, generation: number): Promise<string[]> {
+  const { rows } = await sql<{ name: string }>`
+    select tablename as name from pg_tables where schemaname = 'read' and tablename ~ ${`_g${generation}$`} order by 1`.execute(tx);
+  return rows.map(({ name }) => name);
 }

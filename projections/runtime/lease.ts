@@ -1,7 +1,8 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
-import { READ_MODEL_VERSION, type Database } from '../../src/platform/database.js';
-import { CheckpointRefused, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
+import type { Database } from '../../src/platform/database.js';
+import type { ReadGroup } from '../../src/read-models/groups.js';
+import { CheckpointRefused, GroupPaused, LeaseLost } from './failures.js';
 
 /** How long a worker that says nothing keeps its group or reactor (ms). With the standby's wait this is the time to takeover after a kill -9. */
 export const LEASE_MS = 8_000;
@@ -16,8 +17,9 @@ export const STANDBY_MS = 250;
  */
 export const WORKER_SESSION = { idle_in_transaction_session_timeout: 5_000, lock_timeout: 2_000 } as const;
 
-/** Names the row of a checkpoint: a group's live generation, a generation whoever shows it, or a reactor. */
-export type CheckpointKey = { readonly group: string } | { readonly generation: number } | { readonly reactor: string };
+/** Names the row of a checkpoint: the live generation of a group as this build has it, a generation whoever shows it, or a reactor. */
+export type CheckpointKey =
+  { readonly group: Pick<ReadGroup, 'name' | 'shape'> } | { readonly generation: number } | { readonly reactor: string };
 
 /** What a worker proves in every statement that moves a checkpoint. */
 export type Held = ({ readonly generation: number } | { readonly reactor: string }) & { readonly epoch: number };
@@ -28,8 +30,13 @@ interface Stood {
   readonly logId: string;
 }
 
-/** The right to write one generation. `shape` is that of its tables. */
-export type Lease = Stood & { readonly generation: number; readonly epoch: number; readonly shape: string };
+/** The right to write one generation. */
+export type Lease = Stood & {
+  readonly generation: number;
+  readonly epoch: number;
+  /** It is live, and has not yet caught up with the log for the first time. */
+  readonly filling: boolean;
+};
 
 /** The right to go on with a reactor. `state` is what it keeps for itself; null before its first batch. */
 export type ReactorLease = Stood & { readonly reactor: string; readonly epoch: number; readonly state: unknown };
@@ -57,7 +64,7 @@ function rowOf(key: CheckpointKey): { readonly table: RawBuilder<unknown>; reado
   if ('reactor' in key) return { table: sql.table('keep.reactors'), row: sql`name = ${key.reactor}` };
   const table = sql.table('read.checkpoints');
   if ('generation' in key) return { table, row: sql`generation = ${key.generation}` };
-  return { table, row: sql`group_name = ${key.group} and version = ${sql.lit(READ_MODEL_VERSION)} and live` };
+  return { table, row: sql`group_name = ${key.group.name} and shape = ${key.group.shape} and version = 0 and live` };
 }
 
 interface SeenRow {
@@ -87,13 +94,8 @@ async function see<R>(database: Kysely<Database>, key: CheckpointKey, owner: str
 }
 
 /** Undefined when the group has no live generation yet. Takes no lock. */
-export async function seeLease(
-  database: Kysely<Database>,
-  group: string,
-  owner: string,
-): Promise<(Seen & { readonly shape: string }) | undefined> {
-  const row = await see<{ shape: string }>(database, { group }, owner, sql`, shape`);
-  return row && { ...row.seen, shape: row.found.shape };
+export async function seeLease(database: Kysely<Database>, group: ReadGroup, owner: string): Promise<Seen | undefined> {
+  return (await see(database, { group }, owner, sql``))?.seen;
 }
 
 /** Undefined when the reactor was never installed. Takes no lock. */
@@ -126,11 +128,17 @@ async function take<R>(database: Kysely<Database>, key: CheckpointKey, owner: st
  * Takes the lease when it is free, expired or this owner's own, and raises the epoch. It is committed durably, unlike batches: an epoch
  * that a crash of the server took back would be given twice.
  */
-export async function takeLease(database: Kysely<Database>, group: string, owner: string, logId: string): Promise<Lease | undefined> {
-  const row = await take<{ generation: number; shape: string }>(database, { group }, owner, logId, sql`, generation, shape`);
+export async function takeLease(database: Kysely<Database>, group: ReadGroup, owner: string, logId: string): Promise<Lease | undefined> {
+  const row = await take<{ generation: number; filling: boolean }>(
+    database,
+    { group },
+    owner,
+    logId,
+    sql`, generation, phase is not null as filling`,
+  );
   if (row === undefined) return undefined;
-  const { generation, epoch, shape } = row;
-  return { generation, epoch, position: positionFrom(row.position), logId: row.log_id, shape };
+  const { generation, epoch, filling } = row;
+  return { generation, epoch, position: positionFrom(row.position), logId: row.log_id, filling };
 }
 
 /** As takeLease(). */
@@ -198,14 +206,6 @@ export async function pauseWork(database: Kysely<Database>, key: CheckpointKey, 
       stopped = case when not ${paused} and owner is not null then null else stopped end
     where ${row} and paused <> ${paused} returning 1`.execute(database);
   return rows.length > 0;
-}
-
-/** @throws GroupStopped when rows of this generation are not for this build to write */
-export function assertOwnTables(group: string, seen: Pick<Lease, 'shape'>, shape: string): void {
-  if (seen.shape !== shape)
-    throw new GroupStopped(
-      `the tables of the group ${group} were made by a build with other tables. Raise READ_MODEL_VERSION, so that this build makes its own beside them, or rebuild them with threadlog projections rebuild ${group}.`,
-    );
 }
 
 /** @throws CheckpointRefused when the rows were folded from another log */

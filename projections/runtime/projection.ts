@@ -1,29 +1,17 @@
 import type { Kysely } from 'kysely';
-import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
-import type { StoredEvent, StreamKind } from '../../src/event-store/event-store.js';
+import type { DecodeBatch, ProjectedEvent } from '../../src/event-store/decoding.js';
+import { parseStreamName, type StoredEvent, type StreamKind } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
+import { readGroup, type ReadGroup } from '../../src/read-models/groups.js';
+import type { ReadTable } from '../../src/read-models/table.js';
 
-/** An event as every projection of a group sees it: decoded once, personal fields opened (or ERASED), `kind` and `streamId` taken from its stream. */
-export interface ProjectedEvent {
-  readonly kind: StreamKind;
-  readonly organizationId: string;
-  readonly streamId: string;
-  readonly event: Recorded<DomainEvent>;
-  /** An operator passed over it: it counts in its stream's revisions and changes nothing else. Its data and metadata are empty. */
-  readonly skipped?: true;
-}
+export type { DecodeBatch, ProjectedEvent };
 
-/** Turns stored events into projected ones, in as few round trips as it can. Events that this build cannot read come back as failed. */
-export type DecodeBatch = (events: readonly StoredEvent[]) => Promise<{
-  readonly decoded: readonly ProjectedEvent[];
-  readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
-}>;
-
-/** A row that is the fold of one stream, with `organization_id` and `id` as its key; its other fields are columns, each row of a table the same. */
-export interface StreamRow {
-  readonly organization_id: string;
-  readonly id: string;
-  readonly revision: number;
+/** Rows of one table in one batch, none with a key that another of them has. */
+export interface RowsToWrite<R extends object> {
+  /** New ones: no earlier batch wrote a row with such a key. */
+  readonly made: readonly R[];
+  readonly changed: readonly R[];
 }
 
 /** Where one batch is written. */
@@ -38,30 +26,51 @@ export interface ProjectionTarget {
   /** The name of a table of this projection in the generation that is being written, schema included: table('conversations'). */
   readonly table: (name: string) => string;
   /**
-   * Writes rows into a table of this projection, none of them twice, now or with the batch's checkpoint; an older revision never replaces a
-   * newer one.
-   * @param rows.made of streams whose first event is in this batch
-   * @param rows.changed of all others
+   * Writes rows into a table of this projection, now or with the batch's checkpoint, and at most once in a batch for each table. The table's
+   * guard decides between a row and the one that is there.
    */
-  readonly write: (name: string, rows: { readonly made: readonly StreamRow[]; readonly changed: readonly StreamRow[] }) => Promise<void>;
+  readonly write: <R extends object>(table: ReadTable<R>, rows: RowsToWrite<R>) => Promise<void>;
 }
 
-/** Writes rows and nothing else; may be rebuilt at any time. */
-export interface Projection {
+/** A group of these projections, with the shape that their tables give it. */
+export const groupOf = (name: string, projections: readonly Projection[]): ReadGroup =>
+  readGroup(
+    name,
+    projections.flatMap(({ tables }) => tables),
+  );
+
+/** Writes rows and nothing else; may be rebuilt at any time. Given the same events in other batch sizes it leaves the same rows. */
+interface Writing {
   /** Unique among all projections. */
   readonly name: string;
   /** The streams whose events it wants. */
   readonly kinds: readonly StreamKind[];
-  /**
-   * Its tables: unqualified name → DDL statements under the qualified name. The first makes the table with its primary key, the others its
-   * indexes, which a rebuild makes when the rows are there.
-   */
-  readonly tables: Readonly<Record<string, (table: string) => readonly string[]>>;
+  /** Its tables: nobody else writes them. */
+  readonly tables: readonly ReadTable[];
+}
+
+/** Folds decoded events. A stream with an event that cannot be handled is parked, and the projection goes on without it. */
+export interface FoldingProjection extends Writing {
   /**
    * Writes a batch: events of its kinds in log order. It reads its own rows and gives its target new ones, once for each table, and must do
-   * no other I/O. Given the same events in other batch sizes it must leave the same rows.
+   * no other I/O.
    */
   apply(events: readonly ProjectedEvent[], target: ProjectionTarget): Promise<void>;
   /** Called when the process may have missed writes of another (takeover, rebuild): memory of rows must go. */
   forget?(): void;
+}
+
+/** Records every event as it is stored, also of parked streams, and those that cannot be decoded or were passed over. */
+export interface RecordingProjection extends Writing {
+  /** As apply(), before any of the batch is applied. What fails here ends the batch: nothing is ever left out. */
+  record(events: readonly StoredEvent[], target: ProjectionTarget): Promise<void>;
+}
+
+export type Projection = FoldingProjection | RecordingProjection;
+
+/** Decodes for these projections what one of them folds; events that are only recorded need no codec. */
+export function decodeFor(projections: readonly Projection[], decode: DecodeBatch): DecodeBatch {
+  const folded = new Set<string>(projections.flatMap((one) => ('apply' in one ? one.kinds : [])));
+  if (projections.every(({ kinds }) => kinds.every((kind) => folded.has(kind)))) return decode;
+  return (events) => decode(events.filter(({ stream }) => folded.has(parseStreamName(stream)?.kind ?? '')));
 }

@@ -5,7 +5,8 @@ import { type Kysely, sql } from 'kysely';
 import type pg from 'pg';
 import { type EventStore, type Position, parseStreamName, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
-import { type Batch, batchesOf, readBatch } from './batches.js';
+import type { ReadGroup } from '../../src/read-models/groups.js';
+import { batchesOf, type FeedPart, readBatch } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
 import { describeError, LeaseLost } from './failures.js';
 import {
@@ -14,12 +15,13 @@ import {
   finishTables,
   type LiveGeneration,
   lockLive,
+  ofGroup,
   swapGeneration,
   unshownGenerations,
 } from './generations.js';
 import { type Lease, RENEW_MS, renewLease } from './lease.js';
 import { readParked } from './parking.js';
-import type { DecodeBatch, Projection } from './projection.js';
+import { type DecodeBatch, decodeFor, groupOf, type Projection } from './projection.js';
 import { RebuildPace } from './rebuild-pace.js';
 import { RowCopier } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
@@ -110,6 +112,8 @@ function clientOf(pool: pg.Pool): () => pg.ClientBase {
 class Rebuild {
   readonly #owner = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
   readonly #ending = new AbortController();
+  readonly #group: ReadGroup;
+  readonly #decode: DecodeBatch;
   readonly #kinds: ReadonlySet<string>;
   #lost: unknown;
   #position: Position | 'start' = 'start';
@@ -123,6 +127,8 @@ class Rebuild {
     private readonly client: () => pg.ClientBase,
     private readonly keeping: Kysely<Database>,
   ) {
+    this.#decode = decodeFor(options.projections, options.decode);
+    this.#group = groupOf(options.group, options.projections);
     this.#kinds = new Set(options.projections.flatMap(({ kinds }) => kinds));
   }
 
@@ -156,10 +162,10 @@ class Rebuild {
 
   /** @throws RebuildRunning */
   async #begin(): Promise<Pick<Lease, 'generation' | 'epoch'>> {
-    const { group, projections, store } = this.options;
+    const { store } = this.options;
     for (;;) {
       await this.#removeAbandoned();
-      const lease = await beginGeneration(this.database, { name: group, projections, logId: store.log.id }, this.#owner);
+      const lease = await beginGeneration(this.database, this.#group, store.log.id, this.#owner);
       if (lease !== undefined) return lease;
     }
   }
@@ -170,7 +176,7 @@ class Rebuild {
     let first: Map<number, string> | undefined;
     for (;;) {
       signal.throwIfAborted();
-      const found = await unshownGenerations(this.database, group);
+      const found = await unshownGenerations(this.database, this.#group);
       for (const { generation, free } of found) if (free) await this.#dropAbandoned(generation);
       const held = found.filter(({ free }) => !free);
       if (held.length === 0) return;
@@ -212,7 +218,7 @@ class Rebuild {
     this.#tell('filling');
     await this.#catchUp(writer);
     await this.#enter(lease, 'indexing');
-    await finishTables(this.database, projections, lease.generation, signal);
+    await finishTables(this.database, this.#group, lease.generation, signal);
     await this.#enter(lease, 'catching up');
     for (;;) {
       // The swap asks the live generation how far it is, and writes what is still missing itself: that must not be much.
@@ -230,7 +236,8 @@ class Rebuild {
 
   /** Writes what the log holds beyond the last batch. The next batch is read and decoded while one is written. */
   async #catchUp(writer: BatchWriter): Promise<void> {
-    const { store, decode, maxEvents } = this.options;
+    const { store, maxEvents } = this.options;
+    const decode = this.#decode;
     const reading = new AbortController();
     const signal = AbortSignal.any([this.#ending.signal, reading.signal]);
     // A feed that has said that it caught up says nothing until there is more, so each time there is a new one.
@@ -272,17 +279,18 @@ class Rebuild {
   }
 
   async #swap(lease: Pick<Lease, 'generation' | 'epoch'>, writer: BatchWriter): Promise<LiveGeneration | undefined> {
-    const { group, projections, store } = this.options;
+    const { group, store, log } = this.options;
     const tx = await this.database.startTransaction().execute();
     try {
-      const old = await lockLive(tx, group);
+      const old = await lockLive(tx, this.#group);
       // Rows of another log are replaced wherever they stand.
       const rest = old?.logId === store.log.id ? await this.#rest(old.position, writer) : undefined;
       const poison = rest === undefined ? [] : await writer.writeIn(tx, rest, this.#position);
       if (this.options.withSkipped === true) await tx.deleteFrom('keep.skipped').where('group_name', '=', group).execute();
       await sql`set local lock_timeout = ${sql.lit(SWAP_LOCK_MS)}`.execute(tx);
-      await swapGeneration(tx, projections, old, lease);
+      const gone = await swapGeneration(tx, this.#group, old, lease);
       await tx.commit().execute();
+      for (const { view, because } of gone) log.warn({ group, view, because }, 'dropped a view that read a view of Threadlog');
       writer.nowParked(poison);
       if (rest !== undefined) {
         this.#position = rest.through;
@@ -300,8 +308,8 @@ class Rebuild {
   }
 
   /** What the live generation has and the new one has not: a few events, since it has just caught up. Undefined when there are none. */
-  async #rest(until: Position | 'start', writer: BatchWriter): Promise<Batch | undefined> {
-    const { store, decode, maxEvents } = this.options;
+  async #rest(until: Position | 'start', writer: BatchWriter): Promise<FeedPart | undefined> {
+    const { store, maxEvents } = this.options;
     if (until === 'start' || (this.#position !== 'start' && this.#position >= until)) return undefined;
     const events: StoredEvent[] = [];
     let through = this.#position;
@@ -318,7 +326,7 @@ class Rebuild {
       reading.abort();
     }
     if (through === this.#position || through === 'start') return undefined;
-    return { ...(await readBatch(decode, events, writer.skipped)), through, caughtUp: true };
+    return { ...(await readBatch(this.#decode, events, writer.skipped)), stored: events, through, caughtUp: true };
   }
 
   /** @returns false when somebody reads the tables for too long */
@@ -352,9 +360,8 @@ class Rebuild {
     return await this.database
       .selectFrom('read.checkpoints')
       .select(['generation', 'events'])
-      .where('group_name', '=', this.options.group)
+      .where((row) => row.and(ofGroup(this.#group)))
       .where('live', '=', true)
-      .orderBy('version', 'desc')
       .executeTakeFirst();
   }
 

@@ -1,8 +1,9 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
 import pg from 'pg';
 import type { Database } from '../../src/platform/database.js';
+import { type ReadTable, typeOfColumn } from '../../src/read-models/table.js';
 import type { WithMoved } from './lease.js';
-import type { ProjectionTarget, StreamRow } from './projection.js';
+import type { ProjectionTarget, RowsToWrite } from './projection.js';
 
 /**
  * Where a batch is written within a transaction.
@@ -13,19 +14,17 @@ export function targetOf(tx: Kysely<Database>, table: (name: string) => string, 
     session: tx,
     transaction: () => Promise.resolve(tx),
     table,
-    async write(name, { made, changed }) {
-      await copier?.copy(table(name), made);
+    async write(of, { made, changed }) {
+      await copier?.copy(of, table(of.name), made);
       const rows = copier === undefined ? [...made, ...changed] : changed;
-      if (rows.length > 0) await upsert(table(name), rows, sql`true`).execute(tx);
+      if (rows.length > 0) await upsert(of, table(of.name), rows, sql`true`).execute(tx);
     },
   };
 }
 
-type Rows = Parameters<ProjectionTarget['write']>[1];
-
 /** Where a batch is gathered that becomes one statement with its checkpoint, unless a projection asks for the transaction. */
 export class GatheredRows implements ProjectionTarget {
-  readonly #gathered: { readonly name: string; readonly rows: Rows }[] = [];
+  readonly #gathered: { readonly of: ReadTable; readonly rows: RowsToWrite<object> }[] = [];
   #within: Promise<ProjectionTarget> | undefined;
 
   /** @param begin the transaction, its checkpoint moved */
@@ -38,52 +37,60 @@ export class GatheredRows implements ProjectionTarget {
   /** What is still to be written, at most once for each table. */
   get statements(): readonly WithMoved[] {
     return this.#gathered
-      .map(({ name, rows: { made, changed } }) => ({ name, rows: [...made, ...changed] }))
+      .map(({ of, rows: { made, changed } }) => ({ of, rows: [...made, ...changed] }))
       .filter(({ rows }) => rows.length > 0)
       .map(
-        ({ name, rows }) =>
+        ({ of, rows }) =>
           (moved: RawBuilder<unknown>) =>
-            upsert(this.table(name), rows, moved),
+            upsert(of, this.table(of.name), rows, moved),
       );
   }
 
   readonly transaction = async (): Promise<Kysely<Database>> => (await (this.#within ??= this.#begin())).session;
 
-  readonly write: ProjectionTarget['write'] = async (name, rows) => {
-    if (this.#within === undefined) this.#gathered.push({ name, rows });
-    else await (await this.#within).write(name, rows);
+  readonly write: ProjectionTarget['write'] = async (of, rows) => {
+    if (this.#within === undefined) this.#gathered.push({ of, rows });
+    else await (await this.#within).write(of, rows);
   };
 
   async #begin(): Promise<ProjectionTarget> {
     const target = targetOf(await this.begin(), this.table);
-    for (const { name, rows } of this.#gathered.splice(0)) await target.write(name, rows);
+    for (const { of: table, rows } of this.#gathered.splice(0)) await target.write(table, rows);
     return target;
   }
 }
 
-/** One statement for new rows and newer revisions of those that are there. */
-function upsert(tableName: string, rows: readonly StreamRow[], condition: RawBuilder<unknown>): RawBuilder<unknown> {
+/** One statement for new rows and for those that are newer than what is there, by the table's guard. */
+function upsert(of: ReadTable, tableName: string, rows: readonly object[], condition: RawBuilder<unknown>): RawBuilder<unknown> {
   const table = sql.raw(tableName);
-  const changing = Object.keys(rows[0] ?? {}).filter((column) => column !== 'organization_id' && column !== 'id');
-  const updates = sql.join(changing.map((column) => sql`${sql.ref(column)} = excluded.${sql.ref(column)}`));
-  return sql`
+  const insert = sql`
     insert into ${table} select * from json_populate_recordset(null::${table}, ${JSON.stringify(rows)}::json) where ${condition}
-    on conflict (organization_id, id) do update set ${updates} where ${table}.revision < excluded.revision`;
+    on conflict (${sql.raw(of.key.join(', '))})`;
+  if (of.guard === 'none') return sql`${insert} do nothing`;
+  const changing = Object.keys(of.columns).filter((column) => !of.key.includes(column));
+  const updates = sql.raw(changing.map((column) => `${column} = excluded.${column}`).join(', '));
+  const guard = sql.raw(of.guard);
+  return sql`${insert} do update set ${updates} where ${table}.${guard} < excluded.${guard}`;
 }
 
-/** Rows of these streams that a table of a projection has, in one round trip. @param columns of `t` */
-export async function readRows<R>(
+/**
+ * The rows of a table with these keys, as far as they are there, in one round trip.
+ * @param keys the columns of the table's key
+ * @param columns those that are read; all when absent
+ */
+export async function readRows<R extends object, C extends keyof R & string = keyof R & string>(
   { session, table }: Pick<ProjectionTarget, 'session' | 'table'>,
-  name: string,
-  streams: readonly { readonly organizationId: string; readonly id: string }[],
-  columns: RawBuilder<unknown>,
-): Promise<R[]> {
-  if (streams.length === 0) return [];
-  const organizations = streams.map(({ organizationId }) => organizationId);
-  const ids = streams.map(({ id }) => id);
-  const { rows } = await sql<R>`
-    select ${columns} from unnest(${organizations}::text[], ${ids}::text[]) as wanted(organization_id, id)
-    join ${sql.raw(table(name))} t using (organization_id, id)`.execute(session);
+  of: ReadTable<R>,
+  keys: readonly Partial<R>[],
+  columns?: readonly C[],
+): Promise<Pick<R, C>[]> {
+  if (keys.length === 0) return [];
+  const wanted = of.key.map((column) => sql`${keys.map((key) => key[column as keyof R])}::${sql.raw(typeOfColumn(of, column))}[]`);
+  const key = sql.raw(of.key.join(', '));
+  const read = sql.raw(columns === undefined ? 't.*' : columns.map((column) => `t.${column}`).join(', '));
+  const { rows } = await sql<Pick<R, C>>`
+    select ${read} from unnest(${sql.join(wanted)}) as wanted(${key})
+    join ${sql.raw(table(of.name))} t using (${key})`.execute(session);
   return rows;
 }
 
@@ -94,44 +101,25 @@ type Form = 'scalar' | 'json' | 'array';
  * Copies new rows through a session: several times cheaper than inserts, but a key that is there already is an error.
  */
 export class RowCopier {
-  readonly #columns = new Map<string, ReadonlyMap<string, Form>>();
-
   /** @param client the session of the transaction that the rows belong to, with nothing else under way */
   constructor(private readonly client: () => pg.ClientBase) {}
 
-  async copy(table: string, rows: readonly StreamRow[]): Promise<void> {
-    const [first] = rows;
-    if (first === undefined) return;
-    const columns = await this.#columnsOf(table);
-    const written = Object.keys(first).map((name) => {
-      const form = columns.get(name);
-      if (form === undefined) throw new Error(`the table ${table} has no column ${name}`);
-      return [name, form] as const;
-    });
-    const lines = rows.map((row) =>
-      written.map(([name, form]) => copyText((row as unknown as Record<string, unknown>)[name], form)).join('\t'),
-    );
+  /** @param name of the table in the generation that is made, with its schema */
+  async copy(of: ReadTable, name: string, rows: readonly object[]): Promise<void> {
+    if (rows.length === 0) return;
+    const columns = Object.keys(of.columns).map((column) => [column, formOf(typeOfColumn(of, column))] as const);
+    const lines = rows.map((row) => columns.map(([column, form]) => copyText((row as Record<string, unknown>)[column], form)).join('\t'));
     await copyIn(
       this.client(),
-      `copy ${table} (${written.map(([name]) => pg.escapeIdentifier(name)).join(', ')}) from stdin`,
+      `copy ${name} (${columns.map(([column]) => column).join(', ')}) from stdin`,
       Buffer.from(`${lines.join('\n')}\n`),
     );
   }
+}
 
-  async #columnsOf(table: string): Promise<ReadonlyMap<string, Form>> {
-    const known = this.#columns.get(table);
-    if (known !== undefined) return known;
-    const { rows } = await this.client().query<{ name: string; type: string; is_array: boolean }>(
-      `select a.attname as name, t.typname as type, t.typcategory = 'A' as is_array
-       from pg_attribute a join pg_type t on t.oid = a.atttypid where a.attrelid = $1::regclass and a.attnum > 0 and not a.attisdropped`,
-      [table],
-    );
-    const columns = new Map(
-      rows.map(({ name, type, is_array }) => [name, is_array ? 'array' : type === 'json' || type === 'jsonb' ? 'json' : 'scalar'] as const),
-    );
-    this.#columns.set(table, columns);
-    return columns;
-  }
+function formOf(type: string): Form {
+  if (type.endsWith('[]')) return 'array';
+  return type === 'json' || type === 'jsonb' ? 'json' : 'scalar';
 }
 
 /** A value in COPY's text format: the same that json_populate_recordset would have made of it. */

@@ -4,10 +4,11 @@ import type { Database } from '../../src/platform/database.js';
 import { BatchWriter } from './batch-writer.js';
 import { readBatch, type Skipped } from './batches.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';
-import { lockLive, shapeOf } from './generations.js';
+import { lockLive } from './generations.js';
 import type { Jobs } from './jobs.js';
-import { assertOwnLog, assertOwnTables, positionFrom } from './lease.js';
+import { assertOwnLog, positionFrom } from './lease.js';
 import { NO_GENERATION, readSkipped } from './parking.js';
+import { groupOf } from './projection.js';
 import type { DecodeBatch, Projection } from './projection.js';
 import { assertOwnReactorLog, Gathered, handleIsolated, isWantedBy, type Reactor, writeGathered } from './reactor.js';
 import type { RuntimeLog } from './runtime-log.js';
@@ -46,7 +47,7 @@ export interface UnparkingOptions {
  * parked there with that error. The group's worker begins anew after it, since it goes on without the stream from memory.
  * @param options.skip passes over the parked event first, for good: its revision counts, its content is in no row, and rebuilds leave it out
  * @returns undefined when the stream is not parked in the live generation
- * @throws GroupStopped when the live rows are another build's, another log's, or not there; when nothing can follow what is skipped
+ * @throws GroupStopped when the live rows are another log's, or not there; when nothing can follow what is skipped
  */
 export async function replayParked(
   options: UnparkingOptions,
@@ -56,9 +57,8 @@ export async function replayParked(
   const { group, projections, decode, store, database, log } = options;
   return await database.transaction().execute(async (tx) => {
     // Its worker waits meanwhile, so the place that it has reached stays the one to replay to.
-    const live = await lockLive(tx, group);
+    const live = await lockLive(tx, groupOf(group, projections));
     if (live === undefined) throw new GroupStopped(`there are no read models of ${group} yet`);
-    assertOwnTables(group, live, shapeOf(projections));
     assertOwnLog(group, live, store.log);
     const { generation, position } = live;
     const writer = new BatchWriter({ group, projections, database, log }, { generation, epoch: 0 });

@@ -15,6 +15,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type ApiKeyAnswer, apiKeyAnswer, apiKeySchema, newApiKeySchema } from './api-key.answer.js';
 import { CreateApiKey, ChangeApiKey, RevokeApiKey } from './api-key.commands.js';
 import { type ApiKey, apiKeyAggregate, type ApiKeyEvent } from './api-key.js';
@@ -81,7 +82,7 @@ export class ApiKeyController {
   @Roles('admin', 'auditor')
   @Answers('Lists API keys.', { 200: pageOf(apiKeySchema) }, { query: LIST_PARAMETERS.apiKeys })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listApiKeys(principalOf(request).organizationId, query);
   }
 

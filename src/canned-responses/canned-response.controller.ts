@@ -14,6 +14,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
 import {
   ArchiveCannedResponse,
@@ -89,7 +90,7 @@ export class CannedResponseController {
     @Query() query: Record<string, unknown>,
     @Req() request: FastifyRequest,
   ): Promise<{ data: CannedResponseAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listCannedResponses(principalOf(request).organizationId, query);
   }
 

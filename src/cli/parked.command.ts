@@ -1,6 +1,5 @@
 import { sql } from 'kysely';
 import { parseStreamName, type StreamName } from '../event-store/event-store.js';
-import { READ_MODEL_VERSION } from '../platform/database.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
 import { type Session, withSession } from './session.js';
 import { counted, type Terminal } from './terminal.js';
@@ -40,13 +39,18 @@ says; threadlog projections rebuild --with-skipped takes up again what was skipp
 const COMMON = { json: { type: 'boolean' } } as const;
 
 /** Of the generations that this build shows, and of reactors, the oldest first. */
-async function parkedStreams({ backend: { database } }: Session) {
+async function parkedStreams({ backend: { database, readModels } }: Session) {
   return await database
     .selectFrom('keep.parked as p')
     .leftJoin('read.checkpoints as c', 'c.generation', 'p.generation')
     .leftJoin('keep.reactors as r', (join) => join.onRef('r.name', '=', 'p.group_name').on('p.generation', '=', 0))
     .select(['p.group_name', 'p.stream', 'p.revision', 'p.position', 'p.event_id', 'p.type', 'p.error', 'p.at'])
-    .where((eb) => eb.or([eb.and({ 'c.live': true, 'c.version': READ_MODEL_VERSION }), eb('r.name', 'is not', null)]))
+    .where((eb) =>
+      eb.or([
+        eb.and([eb('c.live', '=', true), eb('c.version', '=', 0), eb('c.shape', 'in', [...readModels.shapes.values()])]),
+        eb('r.name', 'is not', null),
+      ]),
+    )
     .orderBy('p.at')
     .orderBy('p.stream')
     .execute();
@@ -105,16 +109,14 @@ async function replay(name: string | undefined, skips: boolean, json: boolean, t
   if (name !== undefined && parseStreamName(name) === undefined)
     throw new WrongUsage(`"${name}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
   const [
-    { GROUPS },
-    { reactorsOf },
+    { GROUPS, reactorsOf },
     { batchDecoder, sealedDecoder },
     { replayParked, replayParkedOfReactor },
     { Jobs },
     { openWorkerSessions },
   ] = await Promise.all([
-    import('../../projections/live.js'),
     import('../../projections/registry.js'),
-    import('../../projections/decode.js'),
+    import('../event-decoding.js'),
     import('../../projections/runtime/unparking.js'),
     import('../../projections/runtime/jobs.js'),
     import('../../projections/runtime/sessions.js'),

@@ -1,6 +1,6 @@
 import { constants, setPriority } from 'node:os';
 import { MOST_COUNTED, projectionLag } from '../metrics/projection-lag.js';
-import { READ_MODEL_VERSION } from '../platform/database.js';
+import { shortShape } from '../read-models/groups.js';
 import type { GenerationHealth } from '../queries/checkpoints.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { withSession } from './session.js';
@@ -9,18 +9,19 @@ import { count, counted, type Terminal } from './terminal.js';
 export const projectionsCommand: Command = {
   help: `Usage: threadlog projections list [--json]
        threadlog projections rebuild [GROUP] [--with-skipped] [--json]
-       threadlog projections pause GROUP|REACTOR [--json]
-       threadlog projections resume GROUP|REACTOR [--json]
+       threadlog projections pause [GROUP|REACTOR] [--json]
+       threadlog projections resume [GROUP|REACTOR] [--json]
 
-list shows how far each group of read models and each reactor is, who works on it, and what is being rebuilt.
+list shows how far each group of read models and each reactor is, who works on it, and what is being made. SHAPE tells the tables of one build
+from those of another: a new build fills its own while an older one goes on, and what nobody has worked on for a day is dropped.
 rebuild makes a group's read models again from the log's beginning, beside the live ones, and then shows the new ones instead. Requests
 and the live group go on meanwhile. Ended before that, it has changed nothing. Without GROUP it rebuilds every group.
 pause lets the workers of a group or reactor handle nothing, in every process and after restarts, until resume. Jobs that a reactor made
-before are done.
+before are done. Without a name it takes every group of read models, and no reactor.
 
   --with-skipped    take up again the events that threadlog parked skip has passed over
   --json            print one JSON document: {groups: […], reactors: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
-                    seconds, eventsPerSecond}]} or {group, paused}`,
+                    seconds, eventsPerSecond}]} or {groups: [{group, paused}], reactors: [{reactor, paused}]}`,
 
   async run([action, ...given], terminal, signal) {
     switch (action) {
@@ -42,7 +43,7 @@ before are done.
 
 const COMMON = { json: { type: 'boolean' } } as const;
 
-const groupsOfThisBuild = async () => (await import('../../projections/live.js')).GROUPS;
+const groupsOfThisBuild = async () => (await import('../../projections/registry.js')).GROUPS;
 
 async function list(given: readonly string[], terminal: Terminal) {
   const { values } = parseCommandLine(given, COMMON, []);
@@ -55,13 +56,15 @@ async function list(given: readonly string[], terminal: Terminal) {
     const lags = comparable && reactorsComparable ? await projectionLag(store, checkpoints, clock.now()) : { groups: [], reactors: [] };
     const rows = [];
     for (const one of known) {
-      const { group, generation, version, live, position, events, owner, idleMs, parked, stopped } = one;
+      const { group, generation, live, position, events, owner, idleMs, parked, stopped, ofThisBuild } = one;
       const lag = lags.groups.find((other) => other.generation === generation)?.events ?? null;
-      const shown = known.find((other) => other.group === group && other.version === version && other.live);
+      const shown = known.find((other) => other.group === group && other.shape === one.shape && other.live && other.phase === null);
+      const other = known.find((older) => older.group === group && older.live && older.phase === null);
       rows.push({
         group,
         generation,
-        version,
+        shape: shapeSaid(one),
+        ofThisBuild,
         live,
         status: statusOf(one),
         position,
@@ -72,7 +75,7 @@ async function list(given: readonly string[], terminal: Terminal) {
         idleSeconds: Math.round(idleMs / 1_000),
         parked,
         stopped,
-        rebuild: one.phase === null ? null : { phase: one.phase, percent: percentOf(events, shown?.events ?? 0) },
+        rebuild: one.phase === null ? null : { phase: one.phase, percent: percentOf(events, shown?.events ?? other?.events ?? 0) },
       });
     }
     const reactors = reacting.map((one) => {
@@ -96,14 +99,18 @@ async function list(given: readonly string[], terminal: Terminal) {
     if (values.json === true) terminal.json({ groups: rows, reactors });
     else {
       terminal.table(
-        ['GROUP', 'GENERATION', 'VERSION', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
+        ['GROUP', 'GENERATION', 'SHAPE', 'STATUS', 'POSITION', 'EVENTS', 'LAG', 'OWNER', 'PARKED'],
         rows.map((row) => [
           row.group,
           String(row.generation),
-          String(row.version),
+          row.shape,
           row.rebuild === null
             ? row.status
-            : `${row.status} ${row.rebuild.percent === null ? '' : `${row.rebuild.percent}%`}, ${row.rebuild.phase}`,
+            : [
+                row.status,
+                ...(row.rebuild.percent === null ? [] : [`${row.rebuild.percent}%`]),
+                ...(row.live ? [] : [row.rebuild.phase]),
+              ].join(' '),
           row.position,
           count(row.events),
           row.lag === null ? '' : `${count(row.lag)}${row.lagIsExact ? '' : '+'}`,
@@ -136,7 +143,10 @@ async function list(given: readonly string[], terminal: Terminal) {
   });
 }
 
-type Status = 'working' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
+/** Builds of before counted their read models instead. */
+const shapeSaid = ({ version, shape }: GenerationHealth) => (version === 0 ? shortShape(shape) : `v${version}`);
+
+type Status = 'working' | 'filling' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
 
 function statusOf({
   live,
@@ -148,7 +158,8 @@ function statusOf({
   if (!live) return phase === null ? 'replaced' : owner === null ? 'abandoned' : 'rebuilding';
   if (stopped !== null) return 'stopped';
   if (paused) return 'paused';
-  return owner === null ? 'nobody works on it' : 'working';
+  if (owner === null) return 'nobody works on it';
+  return phase === null ? 'working' : 'filling';
 }
 
 /** By the events that the live generation has handled: about as many as the new one will have to. Null when nobody knows. */
@@ -168,7 +179,7 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const [{ rebuildGroup, RebuildRunning }, { batchDecoder }] = await Promise.all([
     import('../../projections/runtime/rebuild.js'),
-    import('../../projections/decode.js'),
+    import('../event-decoding.js'),
   ]);
   return withSession(async ({ backend: { store, keys, logger, databaseUrl } }) => {
     const rebuilt = [];
@@ -208,7 +219,7 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
     for (const { group, generation, events, seconds, eventsPerSecond, parked, oldDropped } of rebuilt) {
       if (values.json !== true)
         terminal.answer(
-          `${group}: generation ${generation} of version ${READ_MODEL_VERSION} is live; ${counted(events, 'event')} in ${seconds} s, ${count(eventsPerSecond)} a second`,
+          `${group}: generation ${generation} is live; ${counted(events, 'event')} in ${seconds} s, ${count(eventsPerSecond)} a second`,
         );
       if (parked > 0) terminal.note(`${group}: ${counted(parked, 'stream')} parked; threadlog parked list names them`);
       if (!oldDropped) terminal.note(`${group}: somebody still reads the old tables; the next rebuild drops them`);
@@ -218,27 +229,33 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
 }
 
 async function pause(given: readonly string[], terminal: Terminal, paused: boolean) {
-  const { values, positionals } = parseCommandLine(given, COMMON, ['NAME']);
-  const groups = Object.keys(await groupsOfThisBuild());
-  const [{ reactorsOf }, { pauseWork }] = await Promise.all([
+  const named = given.some((word) => !word.startsWith('-'));
+  const {
+    values,
+    positionals: [name],
+  } = parseCommandLine(given, COMMON, named ? ['NAME'] : []);
+  const [{ GROUPS, reactorsOf }, { pauseWork }] = await Promise.all([
     import('../../projections/registry.js'),
     import('../../projections/runtime/lease.js'),
   ]);
   return withSession(async ({ backend }) => {
-    const { database, checkpoints } = backend;
-    const reactors = reactorsOf(backend).map(({ name }) => name);
-    const name = oneOf('NAME', positionals[0] ?? '', [...groups, ...reactors]);
-    const isReactor = reactors.includes(name);
-    const changed = await pauseWork(database, isReactor ? { reactor: name } : { group: name }, paused);
-    const there =
-      changed ||
-      (isReactor
-        ? (await checkpoints.reactors()).some(({ reactor }) => reactor === name)
-        : (await checkpoints.health()).some(({ group }) => group === name));
-    if (!there) throw new CommandFailed(`${name} was never started: start Threadlog once`);
-    if (values.json === true) terminal.json({ [isReactor ? 'reactor' : 'group']: name, paused });
-    else if (!changed) terminal.answer(`${name} is ${paused ? 'paused' : 'not paused'} already`);
-    else terminal.answer(paused ? `${name} is paused: nothing is handled until threadlog projections resume ${name}` : `${name} goes on`);
+    const { database, checkpoints, readModels } = backend;
+    const known = [...Object.keys(GROUPS), ...reactorsOf(backend).map((one) => one.name)];
+    const names = name === undefined ? Object.keys(GROUPS) : [oneOf('NAME', name, known)];
+    const [health, reacting] = await Promise.all([checkpoints.health(), checkpoints.reactors()]);
+    const told = { groups: [] as object[], reactors: [] as object[] };
+    for (const one of names) {
+      const group = readModels.groups.find((of) => of.name === one);
+      const there = group === undefined ? reacting.some(({ reactor }) => reactor === one) : health.some((of) => of.group === one);
+      if (!there) throw new CommandFailed(`${one} was never started: start Threadlog once`);
+      const changed = await pauseWork(database, group === undefined ? { reactor: one } : { group }, paused);
+      if (group === undefined) told.reactors.push({ reactor: one, paused });
+      else told.groups.push({ group: one, paused });
+      if (values.json === true) continue;
+      if (!changed) terminal.answer(`${one} is ${paused ? 'paused' : 'not paused'} already`);
+      else terminal.answer(paused ? `${one} is paused: nothing is handled until threadlog projections resume ${one}` : `${one} goes on`);
+    }
+    if (values.json === true) terminal.json(told);
     return 0;
   });
 }

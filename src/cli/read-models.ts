@@ -2,7 +2,7 @@ import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { Backend } from '../backend.js';
-import { CORE_GROUP } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { CommandFailed } from './command.js';
 import type { Terminal } from './terminal.js';
 

@@ -122,7 +122,7 @@ async function events(
   json: boolean,
   terminal: Terminal,
 ): Promise<ExitCode> {
-  const { batchDecoder } = await import('../../projections/decode.js');
+  const { batchDecoder } = await import('../event-decoding.js');
   const decode = batchDecoder(keys);
   let told = 0;
   let unreadable = 0;

@@ -13,6 +13,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type CompanyAnswer, companyAnswer, companySchema } from './company.answer.js';
 import { ArchiveCompany, ChangeCompany, type CompanyChanged, CreateCompany, UnarchiveCompany } from './company.commands.js';
 import { type Company, companyAggregate, type CompanyAttribute, type CompanyEvent, MAX_COMPANY_ATTRIBUTES } from './company.js';
@@ -69,7 +70,7 @@ export class CompanyController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers('Lists companies.', { 200: pageOf(companySchema) }, { query: LIST_PARAMETERS.companies })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listCompanies(principalOf(request).organizationId, query);
   }
 

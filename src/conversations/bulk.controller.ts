@@ -7,6 +7,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext } from '../platform/request-context.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchema } from './bulk.answer.js';
 import { ChangeManyConversations } from './bulk.js';
 import { BulkDto } from './bulk.dto.js';
@@ -44,7 +45,7 @@ export class BulkController {
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<{ data: BulkAnswer; meta: BulkMeta }> {
     const selection = body.selection();
-    if ('filter' in selection) await this.readModel.reached(request);
+    if ('filter' in selection) await this.readModel.reached(request, CORE_GROUP);
     const command = new ChangeManyConversations(commandContext(request), principalOf(request).keyName, selection, body.command());
     const { items, position } = await this.commands.execute(command);
     if (position !== null) void reply.header('x-position', position);

@@ -27,6 +27,7 @@ import { ListConversations } from '../queries/conversation-list.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
 import type { PageMeta } from '../queries/paging.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
 import type { KeyLeft } from '../visitors/visitor.directory.js';
 import {
@@ -253,7 +254,7 @@ export class ConversationController {
     @Req() request: FastifyRequest,
   ): Promise<{ data: ConversationSummary[] | VisitorConversationSummary[]; meta: PageMeta }> {
     const { organizationId, role } = principalOf(request);
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     if (isVisitor(request)) return this.forVisitor.list(request, query);
     return this.queries.execute(new ListConversations(organizationId, query.filter(), query.sorting(), query.paging(), role === 'analyst'));
   }

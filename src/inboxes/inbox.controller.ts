@@ -28,6 +28,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type InboxAnswer, inboxAnswer, inboxSchema } from './inbox.answer.js';
 import { ArchiveInbox, ChangeInbox, CreateInbox, type InboxChanged, UnarchiveInbox } from './inbox.commands.js';
 import {
@@ -181,7 +182,7 @@ export class InboxController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers('Lists inboxes.', { 200: pageOf(inboxSchema) }, { query: LIST_PARAMETERS.inboxes })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listInboxes(principalOf(request).organizationId, query);
   }
 

@@ -1,22 +1,11 @@
 import { Kysely, PostgresDialect, type ColumnType, type Generated, type PostgresPool, type PostgresPoolClient } from 'kysely';
 import pg from 'pg';
-import type { ConversationRow } from '../queries/conversation-row.js';
-import type {
-  ApiKeyRow,
-  AssigneeRow,
-  CannedResponseRow,
-  CompanyRow,
-  InboxRow,
-  OrganizationRow,
-  VisitorRow,
-} from '../queries/people-rows.js';
 import type { Role } from './roles.js';
 
-/** Number of the read models that this build reads and writes: a build with another number has another schema beside this one. */
-export const READ_MODEL_VERSION = 1;
-export const READ_SCHEMA = `read_v${READ_MODEL_VERSION}` as const;
-
-/** Tables that cannot be derived from the log (schema `keep`, migrations/) and the views over the live generation of the read models. */
+/**
+ * Tables that cannot be derived from the log (schema `keep`, migrations/) and the checkpoints of those that can. The rows of read models are
+ * declared by their features and read through ReadModels.
+ */
 export interface Database {
   'keep.visitor_keys': { organization_id: string; key_id: string; visitor_id: string; wrapped: Buffer | null; created_at: Generated<Date> };
   'keep.organization_secrets': { organization_id: string; name: string; wrapped: Buffer; created_at: Generated<Date> };
@@ -95,20 +84,14 @@ export interface Database {
     error: string | null;
     created_at: Generated<Date>;
   };
-  'read_v1.conversations': ConversationRow;
-  'read_v1.visitors': VisitorRow;
-  'read_v1.companies': CompanyRow;
-  'read_v1.inboxes': InboxRow;
-  'read_v1.assignees': AssigneeRow;
-  'read_v1.api_keys': ApiKeyRow;
-  'read_v1.canned_responses': CannedResponseRow;
-  'read_v1.organizations': OrganizationRow;
   /** One row per generation of a projection group: how far it is, and who may write it. Reasons in migrations/0003_projections.ts. */
   'read.checkpoints': {
     generation: number;
     group_name: string;
-    version: number;
+    /** 0; another number in rows of builds that counted their read models. */
+    version: Generated<number>;
     live: boolean;
+    /** ReadGroup.shape */
     shape: string;
     log_id: string;
     /** '' before the first event. */
@@ -121,7 +104,7 @@ export interface Database {
     stopped: string | null;
     /** An operator wants nothing handled. */
     paused: Generated<boolean>;
-    /** Of a generation that is being made; null otherwise. */
+    /** Of a generation that is being made, or that is live and has not yet caught up with the log for the first time; null otherwise. */
     phase: 'filling' | 'indexing' | 'catching up' | null;
   };
 }

@@ -1,6 +1,6 @@
 import { sql, type Kysely } from 'kysely';
 import type { Position, StreamName } from '../event-store/event-store.js';
-import { READ_MODEL_VERSION, type Database } from '../platform/database.js';
+import type { Database } from '../platform/database.js';
 
 /** How often the checkpoints are read while somebody waits (ms). */
 const POLL_MS = 5;
@@ -24,10 +24,12 @@ export interface GroupHealth {
   readonly stopped: string | null;
   /** An operator wants nothing handled. */
   readonly paused: boolean;
+  /** It is new and has not yet caught up with the log for the first time. */
+  readonly filling: boolean;
 }
 
 /** A reactor as an operator sees it. */
-export type ReactorHealth = Omit<GroupHealth, 'group' | 'generation'> & { readonly reactor: string; readonly logId: string };
+export type ReactorHealth = Omit<GroupHealth, 'group' | 'generation' | 'filling'> & { readonly reactor: string; readonly logId: string };
 
 /** The jobs of a kind that are not done. */
 export interface KindOfJobs {
@@ -39,12 +41,16 @@ export interface KindOfJobs {
 }
 
 /** A generation of a group, of this build or another, live or not. */
-export interface GenerationHealth extends GroupHealth {
-  /** The number of the read models that it was made for. */
+export interface GenerationHealth extends Omit<GroupHealth, 'filling'> {
+  /** ReadGroup.shape of the build that made it. */
+  readonly shape: string;
+  /** 0; another number of builds that counted their read models. */
   readonly version: number;
+  /** This build reads and writes it, or would once it is live. */
+  readonly ofThisBuild: boolean;
   readonly live: boolean;
   readonly logId: string;
-  /** How far a rebuild is; null when none makes it. */
+  /** How far it is made: by a rebuild, or live for the first time ('filling'). Null when it is whole. */
   readonly phase: 'filling' | 'indexing' | 'catching up' | null;
 }
 
@@ -72,7 +78,16 @@ export class Checkpoints {
   readonly #groups = new Map<string, Group>();
   #polling = false;
 
-  constructor(private readonly database: Kysely<Database>) {}
+  /** @param shapes of this build's groups by their names: ReadModels.shapes */
+  constructor(
+    private readonly database: Kysely<Database>,
+    private readonly shapes: ReadonlyMap<string, string>,
+  ) {}
+
+  /** The names of this build's groups, also of those that no worker has made yet. */
+  get groups(): readonly string[] {
+    return [...this.shapes.keys()];
+  }
 
   /** The checkpoint of the group's live generation, read now. */
   async position(group: string): Promise<Position | 'start'> {
@@ -106,7 +121,8 @@ export class Checkpoints {
       .where('p.position', '<=', position)
       .where(sql`substring(p.stream from '^[a-z]+-([^.]+)[.]')`, '=', organizationId)
       .where('c.live', '=', true)
-      .where('c.version', '=', READ_MODEL_VERSION)
+      .where('c.version', '=', 0)
+      .where('c.shape', 'in', this.#shapesOf([group]))
       .orderBy('p.position', 'desc')
       .limit(MOST_PARKED)
       .execute();
@@ -129,8 +145,8 @@ export class Checkpoints {
 
   /** All groups of this build's read models. */
   async health(): Promise<GroupHealth[]> {
-    const live = (await this.generations()).filter((one) => one.live && one.version === READ_MODEL_VERSION);
-    return live.map(({ group, generation, position, events, owner, idleMs, parked, stopped, paused }) => ({
+    const live = (await this.generations()).filter((one) => one.live && one.ofThisBuild);
+    return live.map(({ group, generation, position, events, owner, idleMs, parked, stopped, paused, phase }) => ({
       group,
       generation,
       position,
@@ -140,6 +156,7 @@ export class Checkpoints {
       parked,
       stopped,
       paused,
+      filling: phase !== null,
     }));
   }
 
@@ -171,7 +188,7 @@ export class Checkpoints {
     return rows.map(({ kind, waiting, overdue, attempts }) => ({ kind, waiting, overdueMs: overdue, mostAttempts: attempts }));
   }
 
-  /** Every generation that there is, by group and version, the live one first. */
+  /** Every generation that there is, by group: this build's first, and the live one before the others. */
   async generations(): Promise<GenerationHealth[]> {
     const rows = await this.database
       .selectFrom('read.checkpoints as c')
@@ -179,6 +196,7 @@ export class Checkpoints {
         'c.group_name',
         'c.generation',
         'c.version',
+        'c.shape',
         'c.live',
         'c.log_id',
         'c.position',
@@ -193,11 +211,10 @@ export class Checkpoints {
         sql<number>`(select count(*) from keep.parked p where p.group_name = c.group_name and p.generation = c.generation)`.as('parked'),
       )
       .orderBy('c.group_name')
-      .orderBy('c.version')
       .orderBy('c.live', 'desc')
       .orderBy('c.generation')
       .execute();
-    return rows.map((row) => ({
+    const found = rows.map((row) => ({
       group: row.group_name,
       generation: row.generation,
       position: positionFrom(row.position),
@@ -208,10 +225,14 @@ export class Checkpoints {
       stopped: row.stopped,
       paused: row.paused,
       version: row.version,
+      shape: row.shape,
+      ofThisBuild: row.version === 0 && row.shape === this.shapes.get(row.group_name),
       live: row.live,
       logId: row.log_id,
       phase: row.phase,
     }));
+    const rank = (one: { readonly group: string; readonly ofThisBuild: boolean }) => `${one.group} ${one.ofThisBuild ? 0 : 1}`;
+    return found.sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));
   }
 
   #group(name: string): Group {
@@ -274,15 +295,21 @@ export class Checkpoints {
       .select(
         sql<boolean>`exists (select from keep.parked p where p.group_name = c.group_name and p.generation = c.generation)`.as('parked'),
       )
-      .where('version', '=', READ_MODEL_VERSION)
+      .where('version', '=', 0)
       .where('live', '=', true)
       .where('group_name', 'in', groups)
+      .where('shape', 'in', this.#shapesOf(groups))
       .execute();
     for (const row of rows) {
       const group = this.#group(row.group_name);
       // A worker of this process may have gone on while the answer was under way.
       if (!group.here || !includes(group.position, row.position)) this.#reached(group, positionFrom(row.position), row.parked);
     }
+  }
+
+  /** A shape says all of its tables, so that no two groups share one. */
+  #shapesOf(groups: readonly string[]): string[] {
+    return groups.map((group) => this.shapes.get(group) ?? '');
   }
 }
 

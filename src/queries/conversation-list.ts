@@ -5,6 +5,7 @@ import {
   type ExpressionBuilder,
   type Kysely,
   type OrderByItemBuilder,
+  type RawBuilder,
   type SelectQueryBuilder,
   sql,
   type SqlBool,
@@ -12,7 +13,10 @@ import {
 import { type ConversationSummary, messageAnswer, visitorBrief } from '../conversations/conversation.answer.js';
 import { PRIORITIES, type Priority, type Status } from '../conversations/conversation.js';
 import { DATABASE, type Database } from '../platform/database.js';
-import { attributeLabel, type ConversationRow, tagLabel } from './conversation-row.js';
+import { attributeLabel, type ConversationRow, conversationsTable, tagLabel } from '../conversations/conversation.table.js';
+import { ReadModels } from '../read-models/read-models.js';
+import { assigneesTable } from '../team/assignee.table.js';
+import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
 import { Cursors, type PageMeta, type Paging, readPaging, TOTAL_LIMIT } from './paging.js';
 
 export const SORTS = ['updatedAt', 'createdAt', 'waitingSince', 'priority'] as const;
@@ -74,13 +78,16 @@ export class FindConversationIds extends Query<string[]> {
 
 @QueryHandler(FindConversationIds)
 export class FindConversationIdsHandler implements IQueryHandler<FindConversationIds> {
-  constructor(@Inject(DATABASE) private readonly database: Kysely<Database>) {}
+  constructor(
+    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(ReadModels) private readonly readModels: ReadModels,
+  ) {}
 
   async execute({ organizationId, filter, limit }: FindConversationIds): Promise<string[]> {
     const rows = await this.database
-      .selectFrom('read_v1.conversations as c')
+      .selectFrom(this.readModels.view(conversationsTable).as('c'))
       .select('c.id')
-      .where((c) => c.and(conditions(c, organizationId, filter)))
+      .where((c) => c.and(conditions(c, this.readModels.view(visitorsTable), organizationId, filter)))
       .orderBy('c.updated_at', 'desc')
       .orderBy('c.id', 'desc')
       .limit(limit)
@@ -89,7 +96,7 @@ export class FindConversationIdsHandler implements IQueryHandler<FindConversatio
   }
 }
 
-type ListTables = Pick<Database, 'read_v1.conversations' | 'read_v1.visitors' | 'read_v1.assignees'>;
+type ListTables = Database & { c: ConversationRow };
 /** What a page is cut by. */
 interface Found {
   organization_id: string;
@@ -113,6 +120,7 @@ type Row = ConversationRow & {
 export class ListConversationsHandler implements IQueryHandler<ListConversations> {
   constructor(
     @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(Cursors) private readonly cursors: Cursors,
   ) {}
 
@@ -152,9 +160,11 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
     // The page is cut by what indexes hold, and only what is shown is read whole, with the names that it is joined with.
     const matching = (after: Expression<SqlBool> | undefined) =>
       this.database
-        .selectFrom('read_v1.conversations as c')
+        .selectFrom(this.readModels.view(conversationsTable).as('c'))
         .select(['c.organization_id', 'c.id', 'c.updated_at', `c.${column} as sorted`])
-        .where((c) => c.and([...conditions(c, organizationId, filter), ...(after === undefined ? [] : [after])]));
+        .where((c) =>
+          c.and([...conditions(c, this.readModels.view(visitorsTable), organizationId, filter), ...(after === undefined ? [] : [after])]),
+        );
     const found =
       sort.by === 'waitingSince'
         ? this.waitingFirst(matching, direction, paging.after, most)
@@ -178,16 +188,16 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
       .offset(offset);
     return this.database
       .selectFrom(page.as('p'))
-      .innerJoin('read_v1.conversations as c', (join) =>
+      .innerJoin(this.readModels.view(conversationsTable).as('c'), (join) =>
         join.onRef('c.organization_id', '=', 'p.organization_id').onRef('c.id', '=', 'p.id'),
       )
-      .leftJoin('read_v1.visitors as v', (join) =>
+      .leftJoin(this.readModels.view(visitorsTable).as('v'), (join) =>
         join.onRef('v.organization_id', '=', 'c.organization_id').onRef('v.id', '=', 'c.visitor_id'),
       )
-      .leftJoin('read_v1.assignees as a', (join) =>
+      .leftJoin(this.readModels.view(assigneesTable).as('a'), (join) =>
         join.onRef('a.organization_id', '=', 'c.organization_id').onRef('a.id', '=', 'c.assignee_id'),
       )
-      .leftJoin('read_v1.assignees as t', (join) =>
+      .leftJoin(this.readModels.view(assigneesTable).as('t'), (join) =>
         join.onRef('t.organization_id', '=', 'c.organization_id').onRef('t.id', '=', 'c.team_id'),
       )
       .selectAll('c')
@@ -213,7 +223,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
    * their end; the second is looked at only where the first is too short.
    */
   private waitingFirst(
-    matching: (after: Expression<SqlBool> | undefined) => SelectQueryBuilder<ListTables & { c: ConversationRow }, 'c', Found>,
+    matching: (after: Expression<SqlBool> | undefined) => SelectQueryBuilder<ListTables, 'c', Found>,
     direction: 'asc' | 'desc',
     after: Paging['after'],
     most: number,
@@ -240,9 +250,9 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
 
   private async total(organizationId: string, filter: ConversationFilter): Promise<number> {
     const counted = this.database
-      .selectFrom('read_v1.conversations as c')
+      .selectFrom(this.readModels.view(conversationsTable).as('c'))
       .select(sql.lit(1).as('one'))
-      .where((c) => c.and(conditions(c, organizationId, filter)))
+      .where((c) => c.and(conditions(c, this.readModels.view(visitorsTable), organizationId, filter)))
       .limit(TOTAL_LIMIT + 1);
     const { n } = await this.database
       .selectFrom(counted.as('counted'))
@@ -253,7 +263,8 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
 }
 
 function conditions(
-  c: ExpressionBuilder<ListTables & { c: ConversationRow }, 'c'>,
+  c: ExpressionBuilder<ListTables, 'c'>,
+  visitors: RawBuilder<VisitorRow>,
   organizationId: string,
   filter: ConversationFilter,
 ): Expression<SqlBool>[] {
@@ -287,7 +298,7 @@ function conditions(
         'c.visitor_id',
         'in',
         c
-          .selectFrom('read_v1.visitors as v')
+          .selectFrom(visitors.as('v'))
           .select('v.id')
           .where('v.organization_id', '=', organizationId)
           .where('v.company_id', 'in', [...filter.companyId]),

@@ -14,14 +14,14 @@ const PATIENCE_MS = 2_000;
 /** A projection that is behind and has not moved for so long is stalled (ms). */
 const STALLED_MS = 30_000;
 
-const status = z.enum(['ok', 'paused', 'stalled', 'stopped']);
+const STATUSES = ['ok', 'paused', 'stalled', 'stopped'] as const;
 const liveSchema = z.strictObject({ status: z.literal('ok') });
 const readySchema = z.strictObject({
   status: z.enum(['ok', 'unavailable']),
   log: z.enum(['ok', 'unreachable']),
   database: z.enum(['ok', 'unreachable']),
-  projections: z.array(z.strictObject({ group: z.string(), status, parked: z.number().int() })),
-  reactors: z.array(z.strictObject({ reactor: z.string(), status, parked: z.number().int() })),
+  projections: z.array(z.strictObject({ group: z.string(), status: z.enum([...STATUSES, 'filling']), parked: z.number().int() })),
+  reactors: z.array(z.strictObject({ reactor: z.string(), status: z.enum(STATUSES), parked: z.number().int() })),
 });
 
 /** For load balancers and orchestrators; not below the API's path. */
@@ -43,15 +43,18 @@ export class HealthController {
   }
 
   /**
-   * Both stores answer, no projection or reactor stands still, and the process is not about to end. A paused one is named, and counts as
-   * standing still like any other.
+   * Both stores answer, the read models are filled, no projection or reactor stands still, and the process is not about to end. A paused one is
+   * named, and counts as standing still like any other.
    */
   @Get('ready')
   @Public()
-  @Answers('Tells whether both stores answer, no projection or reactor stands still, and the process is not about to end.', {
-    200: readySchema,
-    503: readySchema,
-  })
+  @Answers(
+    'Tells whether both stores answer, the read models are filled, no projection or reactor stands still, and the process is not about to end.',
+    {
+      200: readySchema,
+      503: readySchema,
+    },
+  )
   async ready(@Res({ passthrough: true }) reply: FastifyReply): Promise<z.infer<typeof readySchema>> {
     const [log, database, projections, reactors] = await Promise.all([
       within(this.store.head()),
@@ -63,13 +66,22 @@ export class HealthController {
     const groups = projections.ok ? projections.value : [];
     const reacting = reactors.ok ? reactors.value : [];
     const still = [...groups, ...reacting].some((one) => standsStill(one, head));
-    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && reactors.ok && !still;
+    // A new build's read models are made from the log's beginning before it may be asked for them; an older one answers meanwhile.
+    const missing = projections.ok ? this.checkpoints.groups.filter((name) => !groups.some(({ group }) => group === name)) : [];
+    const filled = missing.length === 0 && groups.every(({ filling }) => !filling);
+    const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && reactors.ok && filled && !still;
     if (!ok) void reply.status(503).header('retry-after', '1');
     return {
       status: ok ? 'ok' : 'unavailable',
       log: log.ok ? 'ok' : 'unreachable',
       database: database.ok ? 'ok' : 'unreachable',
-      projections: groups.map((one) => ({ group: one.group, status: statusOf(one, head), parked: one.parked })),
+      projections: [
+        ...groups.map((one) => {
+          const status = statusOf(one, head);
+          return { group: one.group, status: status === 'ok' && one.filling ? ('filling' as const) : status, parked: one.parked };
+        }),
+        ...missing.map((group) => ({ group, status: 'filling' as const, parked: 0 })),
+      ],
       reactors: reacting.map((one) => ({ reactor: one.reactor, status: statusOf(one, head), parked: one.parked })),
     };
   }
@@ -82,7 +94,7 @@ function standsStill({ position, idleMs, stopped }: Followed, head: Position | '
   return head !== undefined && head !== 'start' && (position === 'start' || position < head) && idleMs > STALLED_MS;
 }
 
-function statusOf(one: Followed, head: Position | 'start' | undefined): z.infer<typeof status> {
+function statusOf(one: Followed, head: Position | 'start' | undefined): (typeof STATUSES)[number] {
   if (one.stopped !== null) return 'stopped';
   if (one.paused) return 'paused';
   return standsStill(one, head) ? 'stalled' : 'ok';

@@ -5,13 +5,21 @@ import { searchedShortcut } from '../canned-responses/canned-response.js';
 import { type CompanyAnswer, companyAnswer } from '../companies/company.answer.js';
 import { type InboxAnswer, inboxAnswer } from '../inboxes/inbox.answer.js';
 import type { QueryParameter } from '../platform/answers.js';
-import { type Database, READ_SCHEMA } from '../platform/database.js';
+import type { Database } from '../platform/database.js';
 import { emailKey } from '../platform/email-address.js';
 import { type FieldError, ThreadlogError } from '../platform/errors.js';
+import { organizationsTable } from '../organizations/organization.table.js';
+import type { ReadModels } from '../read-models/read-models.js';
+import type { ReadTable } from '../read-models/table.js';
 import { type AgentAnswer, agentAnswer, type TeamAnswer, teamAnswer } from '../team/assignee.answer.js';
 import { type VisitorAnswer, visitorAnswer } from '../visitors/visitor.answer.js';
 import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
-import type { ApiKeyRow, AssigneeRow, CannedResponseRow, CompanyRow, InboxRow, VisitorRow } from './people-rows.js';
+import { type ApiKeyRow, apiKeysTable } from '../api-keys/api-key.table.js';
+import { type AssigneeRow, assigneesTable } from '../team/assignee.table.js';
+import { type CannedResponseRow, cannedResponsesTable } from '../canned-responses/canned-response.table.js';
+import { type CompanyRow, companiesTable } from '../companies/company.table.js';
+import { type InboxRow, inboxesTable } from '../inboxes/inbox.table.js';
+import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
 
 export interface PeoplePage<A> {
   readonly data: A[];
@@ -34,8 +42,10 @@ const PARAMETERS = {
 /** What one list reads. */
 interface List<R, A> {
   readonly name: string;
-  /** SQL of the table as `t`, with what is joined to it. */
-  readonly from: RawBuilder<unknown>;
+  /** Named `t` in SQL. */
+  readonly table: ReadTable;
+  /** SQL of what is joined to it. */
+  readonly join?: (readModels: ReadModels) => RawBuilder<unknown>;
   readonly select: RawBuilder<unknown>;
   readonly answer: (row: R) => A;
   /** Holds for every row of the list. */
@@ -52,12 +62,11 @@ interface Row {
   readonly sort_name: string;
 }
 
-const table = (name: string) => sql`${sql.table(`${READ_SCHEMA}.${name}`)} t`;
 const whole = sql`t.id, t.revision, t.created_at, t.sort_name, t.state`;
 
 const VISITORS: List<VisitorRow, VisitorAnswer> = {
   name: 'visitors',
-  from: table('visitors'),
+  table: visitorsTable,
   select: whole,
   answer: (row) => visitorAnswer(row.id, row.state, row.revision),
   filters: {
@@ -69,21 +78,23 @@ const VISITORS: List<VisitorRow, VisitorAnswer> = {
 
 const COMPANIES: List<CompanyRow, CompanyAnswer> = {
   name: 'companies',
-  from: table('companies'),
+  table: companiesTable,
   select: whole,
   answer: (row) => companyAnswer(row.id, row.state, row.revision),
 };
 
 const INBOXES: List<InboxRow & { is_default: boolean }, InboxAnswer> = {
   name: 'inboxes',
-  from: sql`${table('inboxes')} left join ${sql.table(`${READ_SCHEMA}.organizations`)} o on o.organization_id = t.organization_id and o.id = t.organization_id`,
+  table: inboxesTable,
+  join: (readModels) =>
+    sql`left join ${readModels.view(organizationsTable)} o on o.organization_id = t.organization_id and o.id = t.organization_id`,
   select: sql`${whole}, coalesce(o.default_inbox_id = t.id, false) as is_default`,
   answer: (row) => inboxAnswer(row.id, row.state, row.revision, row.is_default),
 };
 
 const AGENTS: List<AssigneeRow, AgentAnswer> = {
   name: 'agents',
-  from: table('assignees'),
+  table: assigneesTable,
   select: whole,
   answer: (row) => agentAnswer(row.id, row.state, row.revision),
   always: sql<SqlBool>`t.type = 'agent'`,
@@ -91,7 +102,7 @@ const AGENTS: List<AssigneeRow, AgentAnswer> = {
 
 const TEAMS: List<AssigneeRow, TeamAnswer> = {
   name: 'teams',
-  from: table('assignees'),
+  table: assigneesTable,
   select: whole,
   answer: (row) => teamAnswer(row.id, row.state, row.revision),
   always: sql<SqlBool>`t.type = 'team'`,
@@ -99,14 +110,14 @@ const TEAMS: List<AssigneeRow, TeamAnswer> = {
 
 const API_KEYS: List<ApiKeyRow, ApiKeyAnswer> = {
   name: 'api-keys',
-  from: table('api_keys'),
+  table: apiKeysTable,
   select: whole,
   answer: (row) => apiKeyAnswer(row.id, row.state, row.revision),
 };
 
 const CANNED_RESPONSES: List<CannedResponseRow, CannedResponseAnswer> = {
   name: 'canned-responses',
-  from: table('canned_responses'),
+  table: cannedResponsesTable,
   select: whole,
   answer: (row) => cannedResponseAnswer(row.id, row.state, row.revision),
   always: sql<SqlBool>`t.shortcut is not null`,
@@ -122,6 +133,7 @@ const CANNED_RESPONSES: List<CannedResponseRow, CannedResponseAnswer> = {
 export class PeopleQueries {
   constructor(
     private readonly database: Kysely<Database>,
+    private readonly readModels: ReadModels,
     private readonly cursors: Cursors,
   ) {}
 
@@ -171,6 +183,7 @@ export class PeopleQueries {
       ...(list.always === undefined ? [] : [list.always]),
       ...filters.flatMap(([name, value]) => list.filters?.[name]?.(value) ?? []),
     ];
+    const from = sql`${this.readModels.view(list.table)} t ${list.join?.(this.readModels) ?? sql``}`;
     const where = sql.join(conditions, sql` and `);
     const column = SORTS[sort];
     const direction = sql.raw(order);
@@ -182,14 +195,14 @@ export class PeopleQueries {
     // One more row than asked tells whether there are more; the total is a query beside it, not a window over all rows.
     const [page, counted] = await Promise.all([
       sql<R>`
-        select ${list.select} from ${list.from} where ${where}${after}
+        select ${list.select} from ${from} where ${where}${after}
         order by ${sql.ref(`t.${column}`)} ${direction}, t.id ${direction} limit ${paging.limit + 1} offset ${offset}`.execute(
         this.database,
       ),
       paging.withTotal
         ? sql<{
             n: number;
-          }>`select count(*)::integer as n from (select 1 from ${list.from} where ${where} limit ${TOTAL_LIMIT + 1}) as counted`.execute(
+          }>`select count(*)::integer as n from (select 1 from ${from} where ${where} limit ${TOTAL_LIMIT + 1}) as counted`.execute(
             this.database,
           )
         : undefined,

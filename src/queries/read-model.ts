@@ -4,9 +4,6 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import type { Checkpoints } from './checkpoints.js';
 
-/** The group of projections that lists, people and settings are read from. */
-export const CORE_GROUP = 'core';
-
 /** How long a read waits for its read model (ms). */
 const WAIT_MS = 5_000;
 /** When to ask again for what waits for an operator (s). */
@@ -23,27 +20,28 @@ export class ReadModel {
   ) {}
 
   /**
-   * Waits until the read model has reached the request's X-Min-Position, if it has one.
+   * Waits until a group has reached the request's X-Min-Position, if it has one.
+   * @param group that the answer is read from
    * @throws ThreadlogError malformed_request, read_model_behind, stream_parked, store_unavailable
    */
-  async reached(request: FastifyRequest): Promise<void> {
+  async reached(request: FastifyRequest, group: string): Promise<void> {
     const header = request.headers['x-min-position'];
     if (header === undefined) return;
     if (typeof header !== 'string' || !POSITION.test(header))
       throw new ThreadlogError('malformed_request', 'X-Min-Position is the X-Position of an earlier answer');
     const position = header as Position;
-    const waited = await this.checkpoints.waitFor(CORE_GROUP, position, WAIT_MS);
+    const waited = await this.checkpoints.waitFor(group, position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
-    if (await this.isParked(principalOf(request).organizationId, position))
+    if (await this.isParked(group, principalOf(request).organizationId, position))
       throw new ThreadlogError('stream_parked', 'what was written at this position cannot be shown until an operator has looked at it', {
         retryAfterSeconds: PARKED_RETRY_SECONDS,
       });
   }
 
   /** Whether the event at a position is one of a stream that stands still: the checkpoint has passed it, and no row has it. */
-  private async isParked(organizationId: string, position: Position): Promise<boolean> {
+  private async isParked(group: string, organizationId: string, position: Position): Promise<boolean> {
     try {
-      for (const stream of await this.checkpoints.parked(CORE_GROUP, organizationId, position))
+      for (const stream of await this.checkpoints.parked(group, organizationId, position))
         read: for await (const events of this.store.read(stream, { backwards: true }))
           for (const event of events) {
             if (event.position === position) return true;

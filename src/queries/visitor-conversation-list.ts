@@ -4,7 +4,8 @@ import { type Kysely, sql, type SqlBool } from 'kysely';
 import { type ShownStatus, shownStatus, STATUSES } from '../conversations/conversation.js';
 import { type VisitorConversationSummary, visitorConversationSummary } from '../conversations/visitor-conversation.answer.js';
 import { DATABASE, type Database } from '../platform/database.js';
-import { type ConversationRow, shownLastMessage } from './conversation-row.js';
+import { type ConversationRow, conversationsTable, shownLastMessage } from '../conversations/conversation.table.js';
+import { ReadModels } from '../read-models/read-models.js';
 import { Cursors, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
 
 export const OWN_SORTS = ['updatedAt', 'createdAt'] as const;
@@ -32,6 +33,7 @@ export class ListOwnConversations extends Query<{ data: VisitorConversationSumma
 export class ListOwnConversationsHandler implements IQueryHandler<ListOwnConversations> {
   constructor(
     @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(Cursors) private readonly cursors: Cursors,
   ) {}
 
@@ -41,7 +43,7 @@ export class ListOwnConversationsHandler implements IQueryHandler<ListOwnConvers
     const paging = readPaging(query.paging, this.cursors, scope);
     const column = SORT_COLUMNS[sort.by];
     const own = this.database
-      .selectFrom('read_v1.conversations as c')
+      .selectFrom(this.readModels.view(conversationsTable).as('c'))
       .where('c.organization_id', '=', organizationId)
       .where('c.visitor_id', '=', visitorId)
       .$if(status !== undefined, (all) =>

@@ -14,6 +14,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
 import {
   type AgentChanges,
@@ -79,7 +80,7 @@ export class AgentController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers('Lists agents.', { 200: pageOf(agentSchema) }, { query: LIST_PARAMETERS.agents })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listAgents(principalOf(request).organizationId, query);
   }
 

@@ -14,6 +14,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
 import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
 import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, UnarchiveAssignee } from './team.commands.js';
@@ -78,7 +79,7 @@ export class TeamController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers('Lists teams.', { 200: pageOf(teamSchema) }, { query: LIST_PARAMETERS.teams })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listTeams(principalOf(request).organizationId, query);
   }
 

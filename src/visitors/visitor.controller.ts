@@ -12,6 +12,7 @@ import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryR
 import type { PageMeta } from '../queries/paging.js';
 import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
 import { ReadModel } from '../queries/read-model.js';
+import { CORE_GROUP } from '../read-models/groups.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
 import { VisitorDirectory } from './visitor.directory.js';
@@ -93,7 +94,7 @@ export class VisitorController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers('Lists visitors.', { 200: pageOf(visitorSchema) }, { query: LIST_PARAMETERS.visitors })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request);
+    await this.readModel.reached(request, CORE_GROUP);
     return this.people.listVisitors(principalOf(request).organizationId, query);
   }
 

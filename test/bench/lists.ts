@@ -19,7 +19,7 @@ export interface ListTimes {
 export async function measureLists(server: { port: number; key: string; url: string }, conversations: number): Promise<ListTimes[]> {
   const client = new pg.Client({ connectionString: server.url });
   await client.connect();
-  const { rows } = await client.query<{ organization_id: string }>('select organization_id from read_v1.organizations');
+  const { rows } = await client.query<{ organization_id: string }>('select organization_id from threadlog.organizations');
   await client.end();
   const organizationId = rows[0]?.organization_id;
   if (organizationId === undefined) throw new Error('there is no organization');

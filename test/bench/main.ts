@@ -239,7 +239,7 @@ async function visibility(
         const asked = [...open];
         const { rows } = await reader.query<{ id: string; revision: number }>({
           name: 'look',
-          text: 'select id, revision from read_v1.conversations where id = any($1)',
+          text: 'select id, revision from threadlog.conversations where id = any($1)',
           values: [asked.map(([id]) => id)],
         });
         const now = performance.now();

@@ -13,6 +13,7 @@ import { importCommand } from '../../src/cli/import.command.js';
 import { type Exported, exportLog } from '../../src/cli/log-export.js';
 import { Terminal } from '../../src/cli/terminal.js';
 import { readConfig } from '../../src/config.js';
+import { conversationsTable } from '../../src/conversations/conversation.table.js';
 import { parseStreamName, streamName } from '../../src/event-store/event-store.js';
 import { eventsUntil } from '../../src/event-store/events-until.js';
 import { addHead, headAggregate, HEAD_STREAM, HeadKey, LOG_START, nextFold } from '../../src/event-store/log-head.js';
@@ -177,7 +178,7 @@ describe('an export, imported into an empty instance', () => {
       expect(await known.recognize(adminKey)).toMatchObject({ organizationId: 'first', role: 'admin' });
       expect(await known.recognize(otherKey)).toMatchObject({ organizationId: 'other', role: 'admin' });
       // The projections have run, and nothing but them: what reactors append comes with the first server or worker.
-      const rows = await copy.backend.database.selectFrom('read_v1.conversations').select('id').execute();
+      const rows = await copy.backend.database.selectFrom(copy.backend.readModels.view(conversationsTable).as('c')).select('id').execute();
       expect(rows).toHaveLength(120);
     },
     CLI_MS,

@@ -7,6 +7,7 @@ import type { Backend } from '../../src/backend.js';
 import { ApiKeyService } from '../../src/api-keys/api-key.service.js';
 import { printable } from '../../src/cli/printable.js';
 import { conversationAggregate, setStatus } from '../../src/conversations/conversation.js';
+import { conversationsTable } from '../../src/conversations/conversation.table.js';
 import { OrganizationService, systemContext } from '../../src/organizations/organization.service.js';
 import { ApiKeys } from '../../src/platform/api-keys.js';
 import { randomIds } from '../../src/platform/ids.js';
@@ -79,7 +80,7 @@ test(
 
     // No server runs: the command has made the read models by itself, and left the group to whoever comes next.
     const rows = await backend.database
-      .selectFrom('read_v1.conversations')
+      .selectFrom(backend.readModels.view(conversationsTable).as('c'))
       .select(['id', 'message_count', 'status', 'tags', 'channel', 'subject'])
       .where('organization_id', '=', organizationId)
       .execute();
@@ -397,7 +398,7 @@ test(
     expect(finished.summary.imported).toBeGreaterThan(0);
     expect(await history(backend, organizationId)).toEqual(expected);
     const [row] = await backend.database
-      .selectFrom('read_v1.conversations')
+      .selectFrom(backend.readModels.view(conversationsTable).as('c'))
       .select(({ fn }) => [fn.countAll<number>().as('conversations'), fn.sum<number>('message_count').as('messages')])
       .where('organization_id', '=', organizationId)
       .execute();

@@ -1,8 +1,10 @@
 import { sql } from 'kysely';
+import { shortShape } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
 import { CLI_MS, threadlog } from '../support/threadlog.js';
+import { coreGroup } from '../support/read-schema.js';
 
 let api: TestApi;
 let environment: Record<string, string>;
@@ -42,7 +44,7 @@ test(
   async () => {
     await open('before');
     await expectReadModelsEqualFold(api);
-    expect(await json('projections', 'pause', 'core')).toEqual({ group: 'core', paused: true });
+    expect(await json('projections', 'pause', 'core')).toEqual({ groups: [{ group: 'core', paused: true }] });
     const again = await threadlog(['projections', 'pause', 'core'], environment);
     expect(again).toMatchObject({ code: 0, stdout: 'core is paused already\n' });
     expect(await ready()).toEqual({ status: 200, core: 'paused' });
@@ -51,13 +53,16 @@ test(
     const page = await api.call('GET', '/conversations', { headers: { 'x-min-position': position } });
     expect(page).toMatchObject({ status: 503, body: { code: 'read_model_behind' } });
     const listed = (await json('projections', 'list'))['groups'] as Record<string, unknown>[];
-    expect(listed).toMatchObject([{ group: 'core', version: 1, live: true, status: 'paused', lagIsExact: true, parked: 0, rebuild: null }]);
+    expect(listed).toMatchObject([
+      { group: 'core', shape: shortShape(coreGroup.shape), live: true, status: 'paused', lagIsExact: true, parked: 0, rebuild: null },
+    ]);
     expect(listed[0]?.['lag']).toBeGreaterThan(0);
     expect(listed[0]?.['owner']).toEqual(expect.any(String));
     await passTime(31);
     expect(await ready()).toEqual({ status: 503, core: 'paused' });
 
-    expect(await json('projections', 'resume', 'core')).toEqual({ group: 'core', paused: false });
+    // Without a name it is all of them.
+    expect(await json('projections', 'resume')).toEqual({ groups: [{ group: 'core', paused: false }] });
     expect(await ready()).toEqual({ status: 200, core: 'ok' });
     await api.expect(200, 'GET', '/conversations', { headers: { 'x-min-position': position } });
     await expectReadModelsEqualFold(api);
@@ -83,7 +88,7 @@ test(
     // The rows are complete before anyone has taken the new generation up.
     await eventually(async () => (await api.backend.checkpoints.generations()).every(({ owner }) => owner !== null));
     const { stdout } = await threadlog(['projections', 'list'], environment);
-    expect(stdout).toMatch(new RegExp(`^core +${generation} +1 +working +\\d+`, 'm'));
+    expect(stdout).toMatch(new RegExp(`^core +${generation} +${shortShape(coreGroup.shape)} +working +\\d+`, 'm'));
   },
   CLI_MS,
 );

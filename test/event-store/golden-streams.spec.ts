@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { CODECS } from '../../projections/decode.js';
+import { CODECS } from '../../src/event-decoding.js';
 import { apiKeyAggregate } from '../../src/api-keys/api-key.js';
 import { cannedResponseAggregate } from '../../src/canned-responses/canned-response.js';
 import { claimAggregate } from '../../src/claims/claim.js';

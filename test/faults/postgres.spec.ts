@@ -6,6 +6,7 @@ import { type PostgresServer, startPostgres } from '../support/postgres-server.j
 import { faultSeed, seededRandom } from '../support/seeded-random.js';
 import { startTcpProxy, type TcpProxy } from '../support/tcp-proxy.js';
 import { FaultRun } from './fault-run.js';
+import { CORE_SCHEMA } from '../support/read-schema.js';
 
 /*
  * What may happen to PostgreSQL and to the way to it, under two API processes and two workers and clients that write without a pause. One API
@@ -140,7 +141,7 @@ it(
       const holder = new pg.Client({ connectionString: postgres.url });
       await holder.connect();
       try {
-        await holder.query('begin; lock table read_v1.conversations in access exclusive mode');
+        await holder.query(`begin; lock table ${CORE_SCHEMA}.conversations in access exclusive mode`);
         const waiting = await Promise.all(Array.from({ length: 40 }, () => ask('/api/support/conversations?limit=1')));
         expect(waiting.filter(({ status, retryAfter }) => status !== 503 || retryAfter !== '1')).toEqual([]);
         expect(Math.max(...waiting.map(({ ms }) => ms))).toBeLessThan(8_000);

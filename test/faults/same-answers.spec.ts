@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { sql } from 'kysely';
-import { batchDecoder } from '../../projections/decode.js';
-import { coreProjections } from '../../projections/live.js';
+import { batchDecoder } from '../../src/event-decoding.js';
+import { projectionsOf } from '../../projections/registry.js';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
 import { WORKER_SESSION } from '../../projections/runtime/lease.js';
 import { AppModule } from '../../src/app.module.js';
@@ -15,6 +15,7 @@ import { type Exported, exportLog, headerOf } from '../../src/cli/log-export.js'
 import { LogImport } from '../../src/cli/log-import.js';
 import { readLines } from '../../src/cli/ndjson-lines.js';
 import { readConfig } from '../../src/config.js';
+import { conversationsTable } from '../../src/conversations/conversation.table.js';
 import { parseStreamName, type StoredEvent } from '../../src/event-store/event-store.js';
 import { eventsUntil } from '../../src/event-store/events-until.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
@@ -22,7 +23,7 @@ import { Transactor } from '../../src/event-store/transact.js';
 import { openDatabase } from '../../src/platform/database.js';
 import { createHttpApp } from '../../src/platform/http.js';
 import { createLogger } from '../../src/platform/log.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase } from '../support/database.js';
 import { startEventStoreDb } from '../support/eventstoredb-server.js';
@@ -31,6 +32,7 @@ import { eventually } from '../support/eventually.js';
 import { type MadeResources, writeHistory } from '../support/history.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
 import { faultSeed, seededRandom } from '../support/seeded-random.js';
+import { CORE_SCHEMA } from '../support/read-schema.js';
 
 /*
  * One history, written over HTTP into one log, exported, and imported into others: from store to store and back. Everywhere the read models
@@ -211,9 +213,14 @@ async function importInto({ backend }: Instance, path: string): Promise<void> {
 }
 
 /** No snooze is due that the timer has yet to end. */
-async function settled({ database, clock }: Backend): Promise<void> {
+async function settled(backend: Backend): Promise<void> {
+  const { database, clock } = backend;
   await eventually(async () => {
-    const due = await database.selectFrom('read_v1.conversations').select('id').where('snooze_due_at', '<=', clock.now()).execute();
+    const due = await database
+      .selectFrom(backend.readModels.view(conversationsTable).as('c'))
+      .select('id')
+      .where('snooze_due_at', '<=', clock.now())
+      .execute();
     return due.length === 0;
   }, 20_000);
 }
@@ -258,7 +265,7 @@ async function makeReadModels({ database, databaseUrl, store, keys: visitorKeys 
   const ending = new AbortController();
   const group = new ProjectionGroup({
     name: CORE_GROUP,
-    projections: coreProjections(),
+    projections: projectionsOf(CORE_GROUP),
     decode: batchDecoder(visitorKeys),
     store,
     database: sessions.kysely,
@@ -295,10 +302,12 @@ async function see(backend: Backend, url: string): Promise<Seen> {
 async function rowsOf({ database }: Backend): Promise<Map<string, string[]>> {
   const rows = new Map<string, string[]>();
   const { rows: views } = await sql<{ name: string }>`
-    select table_name as name from information_schema.views where table_schema = 'read_v1' order by 1`.execute(database);
+    select table_name as name from information_schema.views where table_schema = ${CORE_SCHEMA} order by 1`.execute(database);
   for (const { name } of views) {
     const found = await sql<{ row: string }>`
-      select to_jsonb(t)::text as row from read_v1.${sql.table(name)} t where organization_id = ${api.organizationId}`.execute(database);
+      select to_jsonb(t)::text as row from ${sql.table(`${CORE_SCHEMA}.${name}`)} t where organization_id = ${api.organizationId}`.execute(
+      database,
+    );
     rows.set(
       name,
       found.rows.map(({ row }) => row),

@@ -1,13 +1,14 @@
 import { Kysely, type KyselyPlugin, sql } from 'kysely';
-import type { Batch } from '../../projections/runtime/batches.js';
+import type { FeedPart } from '../../projections/runtime/batches.js';
 import { BatchWriter } from '../../projections/runtime/batch-writer.js';
 import { GroupPaused, LeaseLost } from '../../projections/runtime/failures.js';
 import { makeLiveGeneration, tableOf } from '../../projections/runtime/generations.js';
 import { type Lease, takeLease } from '../../projections/runtime/lease.js';
-import type { Projection, ProjectionTarget } from '../../projections/runtime/projection.js';
+import { groupOf, type Projection, type ProjectionTarget } from '../../projections/runtime/projection.js';
 import type { Metadata } from '../../src/event-store/aggregate.js';
 import type { Position } from '../../src/event-store/event-store.js';
 import type { Database, OpenDatabase } from '../../src/platform/database.js';
+import { readTable } from '../../src/read-models/table.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { conversation, openWorkerDatabase } from './tiny-group.js';
 
@@ -31,7 +32,22 @@ afterAll(async () => {
   await created.drop();
 });
 
-const ROW = 'organization_id text, id text, revision integer not null, said text not null, primary key (organization_id, id)';
+interface Row {
+  organization_id: string;
+  id: string;
+  revision: number;
+  said: string;
+}
+const tableNamed = (name: string) =>
+  readTable<Row>({
+    name,
+    group: 'any',
+    version: 1,
+    columns: { organization_id: 'text', id: 'text', revision: 'integer not null', said: 'text not null' },
+    key: ['organization_id', 'id'],
+    guard: 'revision',
+    indexes: {},
+  });
 let groups = 0;
 
 interface World {
@@ -50,19 +66,20 @@ async function world(second?: (target: ProjectionTarget, name: string) => Promis
   const projection = (name: string, then?: (target: ProjectionTarget, name: string) => Promise<void>): Projection => ({
     name,
     kinds: ['conversation'],
-    tables: { [name]: (table) => [`create table ${table} (${ROW})`] },
+    tables: [tableNamed(name)],
     async apply(events, target) {
       const last = new Map(
         events.map(({ streamId: id, event: { revision } }) => [id, { organization_id: 'org', id, revision, said: name }]),
       );
-      await target.write(name, { made: [], changed: [...last.values()] });
+      await target.write(tableNamed(name), { made: [], changed: [...last.values()] });
       await then?.(target, name);
     },
     forget: () => void forgotten++,
   });
   const projections = [projection(`${group}_a`), projection(`${group}_b`, second)];
-  await makeLiveGeneration(open.kysely, { name: group, projections, logId: 'log' });
-  const lease = await takeLease(open.kysely, group, 'worker', 'log');
+  const own = groupOf(group, projections);
+  await makeLiveGeneration(open.kysely, own, { id: 'log', empty: true });
+  const lease = await takeLease(open.kysely, own, 'worker', 'log');
   if (lease === undefined) throw new Error('the lease is free');
   const nothing = () => undefined;
   const writer = new BatchWriter({ group, projections, database, log: { info: nothing, warn: nothing, error: nothing } }, lease);
@@ -87,7 +104,7 @@ async function world(second?: (target: ProjectionTarget, name: string) => Promis
   };
 }
 
-function batch(through: string, ...revisions: readonly (readonly [id: string, revision: number])[]): Batch {
+function batch(through: string, ...revisions: readonly (readonly [id: string, revision: number])[]): FeedPart {
   const decoded = revisions.map(([id, revision]) => ({
     kind: 'conversation' as const,
     organizationId: 'org',
@@ -102,7 +119,7 @@ function batch(through: string, ...revisions: readonly (readonly [id: string, re
       metadata: {} as Metadata,
     },
   }));
-  return { decoded, failed: [], through: through as Position, events: decoded.length, caughtUp: true };
+  return { decoded, failed: [], stored: [], through: through as Position, events: decoded.length, caughtUp: true };
 }
 
 it('is one statement, whatever the number of tables', async () => {
@@ -137,7 +154,7 @@ describe('a projection that asks for the transaction', () => {
   const own = async ({ transaction, table, write }: ProjectionTarget, name: string) => {
     const tx = await transaction();
     await sql`insert into ${sql.raw(table(name))} values ('org', 'own', 0, 'by itself')`.execute(tx);
-    await write(name, { made: [{ organization_id: 'org', id: 'after', revision: 0, said: name } as never], changed: [] });
+    await write(tableNamed(name), { made: [{ organization_id: 'org', id: 'after', revision: 0, said: name }], changed: [] });
     // As it is there: what was given to write() before it too.
     const { rows } = await sql`select from ${sql.raw(table(name.replace('_b', '_a')))}`.execute(tx);
     if (rows.length !== 1) throw new Error('what the first projection wrote is not in the transaction');

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import type { Position } from '../../src/event-store/event-store.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';

@@ -1,15 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { batchDecoder } from '../../projections/decode.js';
-import { coreProjections } from '../../projections/live.js';
+import { batchDecoder } from '../../src/event-decoding.js';
+import { projectionsOf } from '../../projections/registry.js';
 import { readBatch } from '../../projections/runtime/batches.js';
 import { rebuildGroup } from '../../projections/runtime/rebuild.js';
 import type { DecodeBatch } from '../../projections/runtime/projection.js';
 import { replayParked, type Replayed } from '../../projections/runtime/unparking.js';
+import { conversationsTable } from '../../src/conversations/conversation.table.js';
 import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import { streamName, type Position, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
 import { VisitorKeys } from '../../src/platform/visitor-keys.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
@@ -54,7 +55,7 @@ const reached = async (position: string) =>
 
 const row = (id: string) =>
   api.backend.database
-    .selectFrom('read_v1.conversations')
+    .selectFrom(api.backend.readModels.view(conversationsTable).as('c'))
     .select(['revision', 'tags'])
     .where('organization_id', '=', api.organizationId)
     .where('id', '=', id)
@@ -65,7 +66,7 @@ const parkedRows = () =>
 
 const partsOf = (decode: DecodeBatch = batchDecoder(api.backend.keys)) => ({
   group: CORE_GROUP,
-  projections: coreProjections(),
+  projections: projectionsOf(CORE_GROUP),
   decode,
   store: api.backend.store,
   log: quiet,
@@ -208,7 +209,7 @@ it('a skip passes over one event, and a rebuild leaves the same one out until it
   await rebuildGroup(parts);
   expect(await row(id)).toMatchObject({ revision: 4, tags: ['b', 'c'] });
   expect((await parkedRows()).filter((one) => one.stream === stream)).toEqual([]);
-  await rebuildGroup({ ...parts, projections: coreProjections(), decode: laterBuild, withSkipped: true });
+  await rebuildGroup({ ...parts, projections: projectionsOf(CORE_GROUP), decode: laterBuild, withSkipped: true });
   expect(await row(id)).toMatchObject({ revision: 4, tags: ['teleported', 'b', 'c'] });
   expect(await api.backend.database.selectFrom('keep.skipped').selectAll().execute()).toEqual([]);
   await forgiven();

@@ -35,6 +35,7 @@ import {
 } from '../../src/organizations/organization.js';
 import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
 import { ThreadlogError } from '../../src/platform/errors.js';
+import { ddlOf } from '../../src/read-models/table.js';
 import { DataKey, ERASED } from '../../src/platform/sealing.js';
 import {
   archiveAssignee,
@@ -82,8 +83,8 @@ afterAll(async () => {
 async function newTarget(): Promise<ProjectionTarget> {
   const generation = ++generations;
   const table = (name: string) => `rows.${name}_g${generation}`;
-  for (const [name, ddl] of Object.entries(new PeopleProjection().tables))
-    for (const statement of ddl(table(name))) await sql.raw(statement).execute(open.kysely);
+  for (const one of new PeopleProjection().tables)
+    for (const statement of ddlOf(one, table(one.name))) await sql.raw(statement).execute(open.kysely);
   return targetOf(open.kysely, table);
 }
 

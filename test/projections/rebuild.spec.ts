@@ -3,18 +3,20 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { sql } from 'kysely';
 import pg from 'pg';
-import { batchDecoder } from '../../projections/decode.js';
+import { batchDecoder } from '../../src/event-decoding.js';
 import { ConversationListProjection } from '../../projections/conversation-list.projection.js';
-import { coreProjections, startLiveProjections } from '../../projections/live.js';
+import { startLiveProjections } from '../../projections/live.js';
+import { projectionsOf } from '../../projections/registry.js';
 import { GroupStopped } from '../../projections/runtime/failures.js';
 import { beginGeneration } from '../../projections/runtime/generations.js';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
+import { groupOf } from '../../projections/runtime/projection.js';
 import { RebuildRunning, rebuildGroup, type RebuildOptions } from '../../projections/runtime/rebuild.js';
 import { streamName, type EventStore, type Position } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import type { OpenDatabase } from '../../src/platform/database.js';
 import { Checkpoints } from '../../src/queries/checkpoints.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
@@ -26,8 +28,10 @@ import {
   openWorkerDatabase,
   tinyDecode,
   tinyProjections,
+  tinyShapes,
   Writer,
 } from './tiny-group.js';
+import { CORE_SCHEMA } from '../support/read-schema.js';
 
 const WRITES_A_SECOND = 200;
 
@@ -49,7 +53,7 @@ describe('all read models of an installation', () => {
   const rebuild = (options: Partial<RebuildOptions> = {}) =>
     rebuildGroup({
       group: CORE_GROUP,
-      projections: coreProjections(),
+      projections: projectionsOf(CORE_GROUP),
       decode: batchDecoder(api.backend.keys),
       store: api.backend.store,
       databaseUrl: api.backend.databaseUrl,
@@ -93,11 +97,11 @@ describe('all read models of an installation', () => {
 
   /** Every table of the live generation as bytes, of this test's organization. */
   async function shown(): Promise<Record<string, string[]>> {
-    const tables = Object.assign({}, ...coreProjections().map((one) => one.tables)) as object;
+    const tables = projectionsOf(CORE_GROUP).flatMap((one) => one.tables);
     const dump: Record<string, string[]> = {};
-    for (const table of Object.keys(tables)) {
+    for (const { name: table } of tables) {
       const { rows } = await sql<{ row: string }>`
-        select t::text as row from read_v1.${sql.table(table)} t where organization_id = ${api.organizationId} order by id`.execute(
+        select t::text as row from ${sql.table(`${CORE_SCHEMA}.${table}`)} t where organization_id = ${api.organizationId} order by id`.execute(
         api.backend.database,
       );
       dump[table] = rows.map(({ row }) => row);
@@ -115,7 +119,9 @@ describe('all read models of an installation', () => {
   it('become the same when less is remembered than one batch has', async () => {
     await expectReadModelsEqualFold(api);
     const before = await shown();
-    const projections = coreProjections().map((one) => (one.name === 'conversation-list' ? new ConversationListProjection(4_000) : one));
+    const projections = projectionsOf(CORE_GROUP).map((one) =>
+      one.name === 'conversation-list' ? new ConversationListProjection(4_000) : one,
+    );
     expect(await rebuild({ projections, maxEvents: 5 })).toMatchObject({ parked: 0 });
     expect(await shown()).toEqual(before);
   });
@@ -237,14 +243,14 @@ describe('all read models of an installation', () => {
     const analyst = new pg.Client({ connectionString: api.backend.databaseUrl });
     await analyst.connect();
     await analyst.query('begin');
-    const { rows: before } = await analyst.query<{ id: string }>('select id from read_v1.conversations');
+    const { rows: before } = await analyst.query<{ id: string }>(`select id from ${CORE_SCHEMA}.conversations`);
     let swapping = false;
     const running = rebuild({ onProgress: ({ phase }) => (swapping ||= phase === 'swapping') });
     await eventually('it wants to swap', async () => (swapping ? true : undefined), 30_000);
     const began = performance.now();
     let reads = 0;
     for (; performance.now() - began < 2_000; reads++) await api.expect(200, 'GET', '/conversations?limit=1');
-    expect((await analyst.query('select id from read_v1.conversations')).rows).toHaveLength(before.length);
+    expect((await analyst.query(`select id from ${CORE_SCHEMA}.conversations`)).rows).toHaveLength(before.length);
     await analyst.query('commit');
     await analyst.end();
     expect(await running).toMatchObject({ oldDropped: true });
@@ -296,10 +302,12 @@ describe('a rebuild', () => {
   }
 
   const reached = async (suffix: string, position: string) =>
-    expect(await new Checkpoints(database.kysely).waitFor(`group${suffix}`, position as Position, 10_000)).toBe('reached');
+    expect(await new Checkpoints(database.kysely, tinyShapes(suffix)).waitFor(`group${suffix}`, position as Position, 10_000)).toBe(
+      'reached',
+    );
 
   const generations = async () =>
-    (await new Checkpoints(database.kysely).generations()).map(({ live: shown, phase }) => ({ shown, phase }));
+    (await new Checkpoints(database.kysely, new Map()).generations()).map(({ live: shown, phase }) => ({ shown, phase }));
 
   const tables = async () => {
     const { rows } = await sql<{
@@ -365,7 +373,7 @@ describe('a rebuild', () => {
     await frozen.exited;
     expect(frozen.child.exitCode).toBe(1);
     expect(await generations()).toEqual([{ shown: true, phase: null }]);
-    const [health] = await new Checkpoints(database.kysely).health();
+    const [health] = await new Checkpoints(database.kysely, tinyShapes(suffix)).health();
     expect(health?.generation).toBe(result.generation);
     await reached(suffix, await writer.write({ stream: conversation('a') }));
     expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
@@ -420,8 +428,8 @@ describe('a rebuild', () => {
 
   it('begins at most once at a time, however many are asked for at once', async () => {
     const suffix = live();
-    const group = { name: `group${suffix}`, projections: tinyProjections(suffix), logId: store.log.id };
-    const begun = await Promise.all(['a', 'b', 'c', 'd'].map((owner) => beginGeneration(database.kysely, group, owner)));
+    const group = groupOf(`group${suffix}`, tinyProjections(suffix));
+    const begun = await Promise.all(['a', 'b', 'c', 'd'].map((owner) => beginGeneration(database.kysely, group, store.log.id, owner)));
     expect(begun.filter((one) => one !== undefined)).toHaveLength(1);
   });
 
@@ -508,7 +516,7 @@ describe('a rebuild', () => {
     expect(result.position < '9').toBe(true);
     await sql`update read.checkpoints set log_id = 'another'`.execute(database.kysely);
     await rebuildGroup(optionsOf(suffix));
-    const [health] = await new Checkpoints(database.kysely).generations();
+    const [health] = await new Checkpoints(database.kysely, new Map()).generations();
     expect(health).toMatchObject({ logId: store.log.id, position: result.position, stopped: null });
     expect(await actualRows(database, suffix)).toEqual(expectedRows(writer.written));
   });

@@ -16,6 +16,7 @@ import {
   openWorkerDatabase,
   tinyDecode,
   tinyProjections,
+  tinyShapes,
   Writer,
 } from './tiny-group.js';
 
@@ -26,7 +27,6 @@ const START_MS = 60_000;
 let created: TestDatabase;
 let database: OpenDatabase;
 let store: EventStore;
-let checkpoints: Checkpoints;
 const children: Worker[] = [];
 const standbys: (() => Promise<void>)[] = [];
 
@@ -34,7 +34,6 @@ beforeEach(async () => {
   created = await createDatabase();
   database = openWorkerDatabase(created.url);
   store = await openPostgresEventStore({ url: created.url });
-  checkpoints = new Checkpoints(database.kysely);
 });
 
 afterEach(async () => {
@@ -107,6 +106,7 @@ function standBy(suffix: string): void {
 }
 
 async function reached(suffix: string, position: string, withinMs = 10_000): Promise<void> {
+  const checkpoints = new Checkpoints(database.kysely, tinyShapes(suffix));
   expect(await checkpoints.waitFor(`group${suffix}`, position as Position, withinMs)).toBe('reached');
 }
 

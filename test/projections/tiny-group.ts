@@ -1,7 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import { WORKER_SESSION } from '../../projections/runtime/lease.js';
-import type { DecodeBatch, ProjectedEvent, Projection, ProjectionTarget } from '../../projections/runtime/projection.js';
+import {
+  type DecodeBatch,
+  groupOf,
+  type ProjectedEvent,
+  type Projection,
+  type ProjectionTarget,
+} from '../../projections/runtime/projection.js';
 import type { Metadata } from '../../src/event-store/aggregate.js';
 import {
   parseStreamName,
@@ -12,6 +18,8 @@ import {
   type StreamName,
 } from '../../src/event-store/event-store.js';
 import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import type { ReadGroup } from '../../src/read-models/groups.js';
+import { readTable } from '../../src/read-models/table.js';
 
 /** Where a worker process stops itself, or dies: the places of a batch that matter. */
 export type Moment = 'decoding' | 'applying' | 'between projections' | 'before commit';
@@ -21,15 +29,45 @@ export interface Hooks {
   readonly at?: (moment: Moment, events: number) => void | Promise<void>;
 }
 
+const seenTable = (suffix: string) =>
+  readTable<{ stream: string; revision: number; position: string; delivery: string }>({
+    name: `seen${suffix}`,
+    group: `group${suffix}`,
+    version: 1,
+    columns: {
+      stream: 'text not null',
+      revision: 'integer not null',
+      position: 'text not null',
+      delivery: 'uuid not null default gen_random_uuid()',
+    },
+    key: ['delivery'],
+    guard: 'none',
+    indexes: {},
+  });
+
+const revisionsTable = (suffix: string) =>
+  readTable<{ stream: string; revision: number; events: number; total: number }>({
+    name: `revisions${suffix}`,
+    group: `group${suffix}`,
+    version: 1,
+    columns: {
+      stream: 'text',
+      revision: 'integer not null',
+      events: 'integer not null',
+      total: 'integer not null check (total >= 0)',
+    },
+    key: ['stream'],
+    guard: 'revision',
+    indexes: { revision: '(revision)' },
+  });
+
 /** Two projections that show everything a runtime can do wrong: `seen` has one row per delivery, `revisions` a guarded row per stream. */
 export function tinyProjections(suffix: string, hooks: Hooks = {}): Projection[] {
   return [
     {
       name: `seen${suffix}`,
       kinds: ['conversation', 'visitor', 'inbox'],
-      tables: {
-        [`seen${suffix}`]: (table) => [`create table ${table} (stream text not null, revision integer not null, position text not null)`],
-      },
+      tables: [seenTable(suffix)],
       async apply(events, target) {
         await hooks.at?.('applying', events.length);
         await insertSeen(events, target, `seen${suffix}`);
@@ -39,12 +77,7 @@ export function tinyProjections(suffix: string, hooks: Hooks = {}): Projection[]
     {
       name: `revisions${suffix}`,
       kinds: ['conversation'],
-      tables: {
-        [`revisions${suffix}`]: (table) => [
-          `create table ${table} (stream text primary key, revision integer not null, events integer not null, total integer not null check (total >= 0))`,
-          `create index on ${table} (revision)`,
-        ],
-      },
+      tables: [revisionsTable(suffix)],
       async apply(events, target) {
         await upsertRevisions(events, target, `revisions${suffix}`);
         await hooks.at?.('before commit', events.length);
@@ -90,6 +123,10 @@ async function upsertRevisions(events: readonly ProjectedEvent[], { transaction,
     insert into ${target} (stream, revision, events, total) values ${sql.join(values)}
     on conflict (stream) do update set revision = excluded.revision, events = excluded.events, total = excluded.total`.execute(tx);
 }
+
+/** What this build says of the group of that suffix. */
+export const tinyGroup = (suffix: string): ReadGroup => groupOf(`group${suffix}`, tinyProjections(suffix));
+export const tinyShapes = (suffix: string): ReadonlyMap<string, string> => new Map([[`group${suffix}`, tinyGroup(suffix).shape]]);
 
 export function tinyDecode(hooks: Hooks = {}): DecodeBatch {
   return async (events) => {
@@ -163,13 +200,16 @@ export function expectedRows(written: readonly { stream: StreamName; revision: n
 
 /** What they do hold, read through the views. */
 export async function actualRows({ kysely }: OpenDatabase, suffix: string) {
-  const seen = await sql<{ at: string }>`select stream || '@' || revision as at from ${sql.table(`read_v1.seen${suffix}`)}`.execute(kysely);
+  const { schema } = tinyGroup(suffix);
+  const seen = await sql<{ at: string }>`select stream || '@' || revision as at from ${sql.table(`${schema}.seen${suffix}`)}`.execute(
+    kysely,
+  );
   const revisions = await sql<{
     stream: string;
     revision: number;
     events: number;
     total: number;
-  }>`select * from ${sql.table(`read_v1.revisions${suffix}`)} order by stream collate "C"`.execute(kysely);
+  }>`select * from ${sql.table(`${schema}.revisions${suffix}`)} order by stream collate "C"`.execute(kysely);
   return { seen: seen.rows.map((row) => row.at).sort(), revisions: revisions.rows };
 }
 

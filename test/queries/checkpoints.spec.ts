@@ -1,6 +1,6 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import type { Position } from '../../src/event-store/event-store.js';
-import { openDatabase, READ_MODEL_VERSION, type Database, type OpenDatabase } from '../../src/platform/database.js';
+import { openDatabase, type Database, type OpenDatabase } from '../../src/platform/database.js';
 import { Checkpoints } from '../../src/queries/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
@@ -20,17 +20,19 @@ afterAll(async () => {
 });
 
 let generation = 0;
+/** Each group's shape is called as the group. */
+const shapes = new Map<string, string>();
 
 async function group(position: string): Promise<string> {
   const name = `group_${++generation}`;
+  shapes.set(name, name);
   await database.kysely
     .insertInto('read.checkpoints')
     .values({
       generation,
       group_name: name,
-      version: READ_MODEL_VERSION,
       live: true,
-      shape: '',
+      shape: name,
       log_id: '',
       position,
       progress_at: new Date(),
@@ -46,7 +48,7 @@ async function move(name: string, to: string): Promise<void> {
 const at = (n: number) => String(n).padStart(19, '0') as Position;
 
 it('answers at once for what the rows hold, and says behind when the time is up', async () => {
-  const checkpoints = new Checkpoints(counted);
+  const checkpoints = new Checkpoints(counted, shapes);
   const name = await group(at(5));
   expect(await checkpoints.position(name)).toBe(at(5));
   expect(await checkpoints.waitFor(name, at(5), 0)).toBe('reached');
@@ -55,7 +57,7 @@ it('answers at once for what the rows hold, and says behind when the time is up'
 });
 
 it('waits for another process with one poll for all waiters, and polls no more when they are gone', async () => {
-  const checkpoints = new Checkpoints(counted);
+  const checkpoints = new Checkpoints(counted, shapes);
   const name = await group('');
   queries = 0;
   const began = performance.now();
@@ -72,7 +74,7 @@ it('waits for another process with one poll for all waiters, and polls no more w
 });
 
 it('asks the database nothing while a worker of this process has the group, and polls when it leaves', async () => {
-  const checkpoints = new Checkpoints(counted);
+  const checkpoints = new Checkpoints(counted, shapes);
   const name = await group('');
   checkpoints.advanced(name, 'start', false);
   queries = 0;
@@ -88,7 +90,7 @@ it('asks the database nothing while a worker of this process has the group, and 
 
 it('hands the failure of the database to those who wait', async () => {
   const closed = openDatabase({ url: created.url, poolSize: 1, name: 'test', onError: () => undefined });
-  const checkpoints = new Checkpoints(closed.kysely);
+  const checkpoints = new Checkpoints(closed.kysely, shapes);
   const name = await group('');
   expect(await checkpoints.position(name)).toBe('start');
   await closed.close();
@@ -110,7 +112,7 @@ it('shows an operator every live group of this build', async () => {
       error: 'Error',
     })
     .execute();
-  const found = (await new Checkpoints(counted).health()).find((one) => one.group === name);
+  const found = (await new Checkpoints(counted, shapes).health()).find((one) => one.group === name);
   expect(found).toEqual({
     group: name,
     generation,
@@ -121,5 +123,6 @@ it('shows an operator every live group of this build', async () => {
     parked: 1,
     stopped: null,
     paused: false,
+    filling: false,
   });
 });

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
-import { coreProjections } from '../../projections/live.js';
 import { makeLiveGeneration } from '../../projections/runtime/generations.js';
 import { ListQueryDto } from '../../src/conversations/list-query.dto.js';
 import { type Database, openDatabase, type OpenDatabase } from '../../src/platform/database.js';
@@ -10,6 +9,7 @@ import { ListConversations, ListConversationsHandler, SORTS } from '../../src/qu
 import { Cursors, TOTAL_LIMIT } from '../../src/queries/paging.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { makeManyConversations, MANY, manyQuestions } from '../support/many-conversations.js';
+import { coreGroup, readModels } from '../support/read-schema.js';
 
 /** Enough that reading all of it is dearer than any index, and few enough to be made in a few seconds. */
 const COUNT = 30_000;
@@ -27,7 +27,7 @@ const statements: { sql: string; parameters: readonly unknown[] }[] = [];
 beforeAll(async () => {
   database = await createDatabase();
   open = openDatabase({ url: database.url, poolSize: 2, name: 'test', onError: () => undefined });
-  await makeLiveGeneration(open.kysely, { name: 'core', projections: coreProjections(), logId: 'log' });
+  await makeLiveGeneration(open.kysely, coreGroup, { id: 'log', empty: true });
   // Another tenant's rows lie between: an index that does not begin with the organization would read them too.
   await makeManyConversations(database.url, 'neighbour', COUNT);
   await makeManyConversations(database.url, ORGANIZATION, COUNT);
@@ -35,7 +35,7 @@ beforeAll(async () => {
     dialect: new PostgresDialect({ pool: open.pool }),
     log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
   });
-  lists = new ListConversationsHandler(kysely, new Cursors(randomBytes(32)));
+  lists = new ListConversationsHandler(kysely, readModels, new Cursors(randomBytes(32)));
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
 }, 60_000);

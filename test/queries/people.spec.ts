@@ -11,6 +11,7 @@ import { ThreadlogError } from '../../src/platform/errors.js';
 import { Cursors } from '../../src/queries/paging.js';
 import { type PeoplePage, PeopleQueries, type PeopleQuery } from '../../src/queries/people.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { coreGroup, readModels } from '../support/read-schema.js';
 
 const BIG = 12_000;
 let database: TestDatabase;
@@ -47,7 +48,7 @@ beforeAll(async () => {
   database = await createDatabase();
   open = openDatabase({ url: database.url, poolSize: 4, name: 'test', onError: () => undefined });
   const projection = new PeopleProjection();
-  await makeLiveGeneration(open.kysely, { name: 'core', projections: [projection], logId: 'log' });
+  await makeLiveGeneration(open.kysely, coreGroup, { id: 'log', empty: true });
   const table = await liveTables();
   const apply = (events: readonly ProjectedEvent[]) =>
     open.kysely.transaction().execute((tx) => projection.apply(events, targetOf(tx, table)));
@@ -131,7 +132,7 @@ beforeAll(async () => {
     dialect: new PostgresDialect({ pool: open.pool }),
     log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
   });
-  people = new PeopleQueries(kysely, new Cursors(randomBytes(32)));
+  people = new PeopleQueries(kysely, readModels, new Cursors(randomBytes(32)));
 }, 60_000);
 
 afterAll(async () => {

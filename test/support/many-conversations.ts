@@ -1,5 +1,6 @@
 import pg from 'pg';
-import { attributeLabel, tagLabel } from '../../src/queries/conversation-row.js';
+import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
+import { CORE_SCHEMA } from './read-schema.js';
 
 /*
  * Rows of the read models as a desk has them after a year, made by the database itself: what lists cost depends on how the values are
@@ -35,7 +36,7 @@ export async function makeManyConversations(url: string, organizationId: string,
   try {
     await client.query('set synchronous_commit = off');
     await client.query(
-      `insert into read_v1.visitors (organization_id, id, revision, archived, name, sort_name, email, email_key, company_id, created_at, updated_at, state)
+      `insert into ${CORE_SCHEMA}.visitors (organization_id, id, revision, archived, name, sort_name, email, email_key, company_id, created_at, updated_at, state)
        select $1, 'visitor-' || i, 0, false, 'Visitor ' || i, 'visitor ' || i, 'visitor' || i || '@example.com', 'visitor' || i || '@example.com',
          case when ${CHANCE(1)} < 0.1 then 'company-' || (${CHANCE(2)} * 200)::int end, $2::bigint - i, $2::bigint - i, '{}'
        from generate_series(1, $3::int) i`,
@@ -43,7 +44,7 @@ export async function makeManyConversations(url: string, organizationId: string,
     );
     const plans = MANY.plans.map((plan) => `'${attributeLabel('plan', plan)}'`).join(', ');
     await client.query(
-      `insert into read_v1.conversations (organization_id, id, revision, position, key_id, visitor_id, inbox_id, channel, status, priority, subject,
+      `insert into ${CORE_SCHEMA}.conversations (organization_id, id, revision, position, key_id, visitor_id, inbox_id, channel, status, priority, subject,
          custom_attributes, assignee_id, assignee_type, assignee_name, team_id, team_name, tags, labels, snoozed_until, snooze_revision, episode,
          episode_ended, waiting_since, message_count, last_message, created_at, updated_at, shown_revision,
          shown_message_count, shown_updated_at)

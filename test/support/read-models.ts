@@ -17,13 +17,14 @@ import { inboxAggregate } from '../../src/inboxes/inbox.js';
 import { organizationAggregate } from '../../src/organizations/organization.js';
 import { emailKey } from '../../src/platform/email-address.js';
 import { type DataKey, ERASED } from '../../src/platform/sealing.js';
-import { attributeLabel, tagLabel } from '../../src/queries/conversation-row.js';
-import { CORE_GROUP } from '../../src/queries/read-model.js';
+import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { assigneeAggregate } from '../../src/team/assignee.js';
 import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
 import { openVisitorEvent } from '../../src/visitors/visitor.opening.js';
 import type { TestApi } from './api.js';
 import { eventsAfter } from './events-after.js';
+import { CORE_SCHEMA } from './read-schema.js';
 
 type Row = Readonly<Record<string, unknown>>;
 
@@ -188,7 +189,7 @@ export async function expectReadModelsEqualFold(
   }
   for (const [table, folds] of expected) {
     const { rows } = await sql<Row & { id: string }>`
-      select * from read_v1.${sql.table(table)} where organization_id = ${organizationId}`.execute(database);
+      select * from ${sql.table(`${CORE_SCHEMA}.${table}`)} where organization_id = ${organizationId}`.execute(database);
     const actual = new Map(rows.map((row) => [row.id, row]));
     for (const id of folds.keys()) if (!actual.has(id)) faults.push(`${table} ${id}: no row, though the log has the stream`);
     for (const [id, row] of actual) {

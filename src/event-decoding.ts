@@ -1,20 +1,20 @@
-import { conversationAggregate, type ConversationEvent } from '../src/conversations/conversation.js';
-import { openConversationEvent } from '../src/conversations/conversation.opening.js';
-import { companyAggregate } from '../src/companies/company.js';
-import { apiKeyAggregate } from '../src/api-keys/api-key.js';
-import { cannedResponseAggregate } from '../src/canned-responses/canned-response.js';
-import { type Codec, decode, type DomainEvent, type Recorded } from '../src/event-store/aggregate.js';
-import { parseStreamName, type StoredEvent, type StreamKind } from '../src/event-store/event-store.js';
-import { headAggregate } from '../src/event-store/log-head.js';
-import { inboxAggregate } from '../src/inboxes/inbox.js';
-import { organizationAggregate } from '../src/organizations/organization.js';
-import type { DataKey } from '../src/platform/sealing.js';
-import type { VisitorKeys } from '../src/platform/visitor-keys.js';
-import { assigneeAggregate } from '../src/team/assignee.js';
-import { claimAggregate } from '../src/claims/claim.js';
-import { visitorAggregate, type VisitorEvent } from '../src/visitors/visitor.js';
-import { openVisitorEvent } from '../src/visitors/visitor.opening.js';
-import type { DecodeBatch, ProjectedEvent } from './runtime/projection.js';
+import { conversationAggregate, type ConversationEvent } from './conversations/conversation.js';
+import { openConversationEvent } from './conversations/conversation.opening.js';
+import { companyAggregate } from './companies/company.js';
+import { apiKeyAggregate } from './api-keys/api-key.js';
+import { cannedResponseAggregate } from './canned-responses/canned-response.js';
+import { type Codec, decode, type DomainEvent, type Recorded } from './event-store/aggregate.js';
+import { parseStreamName, type StoredEvent, type StreamKind } from './event-store/event-store.js';
+import { headAggregate } from './event-store/log-head.js';
+import { inboxAggregate } from './inboxes/inbox.js';
+import { organizationAggregate } from './organizations/organization.js';
+import type { DataKey } from './platform/sealing.js';
+import type { VisitorKeys } from './platform/visitor-keys.js';
+import { assigneeAggregate } from './team/assignee.js';
+import { claimAggregate } from './claims/claim.js';
+import { visitorAggregate, type VisitorEvent } from './visitors/visitor.js';
+import { openVisitorEvent } from './visitors/visitor.opening.js';
+import type { DecodeBatch, ProjectedEvent } from './event-store/decoding.js';
 
 /** The codec of every kind of stream that holds domain events: at start, each event type has exactly one. */
 export const CODECS: Readonly<Partial<Record<StreamKind, Codec<DomainEvent>>>> = {
@@ -103,3 +103,14 @@ function open(kind: StreamKind, event: Recorded<DomainEvent>, key: DataKey | und
   if (kind === 'visitor') return openVisitorEvent(event as Recorded<VisitorEvent>, key);
   return event;
 }
+
+/** Streams that are Threadlog's own business: claims on keys, and the signed heads of the log. */
+const INTERNAL: readonly string[] = ['claim', 'head'];
+
+const TOLD = Object.entries(CODECS).filter(([kind]) => !INTERNAL.includes(kind));
+
+/** The streams that tell what happened in an organization. */
+export const FEED_KINDS = TOLD.map(([kind]) => kind as StreamKind);
+
+/** The types of their events. */
+export const FEED_TYPES: readonly string[] = TOLD.flatMap(([, codec]) => Object.keys(codec.versions));

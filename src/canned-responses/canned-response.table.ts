@@ -1,0 +1,21 @@
+import { foldTable, type FoldRow } from '../read-models/fold-table.js';
+import { CORE_GROUP } from '../read-models/groups.js';
+import { cannedResponseAggregate, type CannedResponse, searchedShortcut } from './canned-response.js';
+
+/** `name` is the title. */
+export interface CannedResponseRow extends FoldRow<CannedResponse> {
+  name: string;
+  /** In the form in which shortcuts are compared; null for one that was never made. */
+  shortcut: string | null;
+}
+
+export const cannedResponsesTable = foldTable<CannedResponse, CannedResponseRow>({
+  name: 'canned_responses',
+  group: CORE_GROUP,
+  version: 1,
+  aggregate: cannedResponseAggregate,
+  columns: { name: 'text not null', shortcut: 'text collate "C"' },
+  // One that was never made has no shortcut, and by that no list shows it.
+  values: (r) => ({ name: r.title, archived: r.archived, shortcut: r.exists ? searchedShortcut(r.shortcut) : null }),
+  lookups: ['shortcut'],
+});

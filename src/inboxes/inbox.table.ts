@@ -1,0 +1,17 @@
+import { foldTable, type FoldRow } from '../read-models/fold-table.js';
+import { CORE_GROUP } from '../read-models/groups.js';
+import { inboxAggregate, type Inbox } from './inbox.js';
+
+/** Which inbox is the default stands in the organization's row. */
+export interface InboxRow extends FoldRow<Inbox> {
+  name: string;
+}
+
+export const inboxesTable = foldTable<Inbox, InboxRow>({
+  name: 'inboxes',
+  group: CORE_GROUP,
+  version: 1,
+  aggregate: inboxAggregate,
+  columns: { name: 'text not null' },
+  values: ({ name, archived }) => ({ name, archived }),
+});
