@@ -2,7 +2,7 @@ import type { CommandBus } from '@nestjs/cqrs';
 import type { Kysely } from 'kysely';
 import type { Backend } from '../src/backend.js';
 import type { Database } from '../src/platform/database.js';
-import { FindConversationIdsHandler } from '../src/queries/conversation-list.js';
+import { FindConversationIdsHandler } from '../src/conversations/conversation.list.js';
 import { CORE_GROUP } from '../src/read-models/groups.js';
 import type { ReadTable } from '../src/read-models/table.js';
 import { takeOffArchivedJobs } from './archived-assignees.jobs.js';

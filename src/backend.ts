@@ -13,10 +13,10 @@ import { openMasterKey } from './platform/master-key.js';
 import { migrateToLatest } from './platform/migrate.js';
 import type { MasterKey } from './platform/sealing.js';
 import { VisitorKeys } from './platform/visitor-keys.js';
-import { Checkpoints } from './queries/checkpoints.js';
+import { Checkpoints } from './read-models/checkpoints.js';
 import { ReadModels } from './read-models/read-models.js';
 import { READ_TABLES } from './read-tables.js';
-import { Cursors } from './queries/paging.js';
+import { Cursors } from './read-models/paging.js';
 
 /** What every process of Threadlog stands on: the database, the log, the keys, and the command protocol over them. */
 export interface Backend {

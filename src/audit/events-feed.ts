@@ -6,7 +6,7 @@ import type { DecodeBatch } from '../event-store/decoding.js';
 import { type Position, type StoredEvent, type StreamKind, streamName } from '../event-store/event-store.js';
 import type { Database } from '../platform/database.js';
 import type { VisitorKeys } from '../platform/visitor-keys.js';
-import { eventAnswer, eventSchema } from '../queries/history.js';
+import { eventAnswer, eventSchema } from '../read-models/history.js';
 import type { ReadModels } from '../read-models/read-models.js';
 import { type EventRow, eventsTable } from './events.table.js';
 

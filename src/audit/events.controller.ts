@@ -8,7 +8,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { Described } from '../platform/request-schema.js';
 import { Becomes, IfGiven, Limit, limited } from '../platform/validation.js';
-import { ReadModel } from '../queries/read-model.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { EventsFeed, type FeedPage, feedPageSchema } from './events-feed.js';
 

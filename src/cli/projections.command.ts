@@ -1,7 +1,7 @@
 import { constants, setPriority } from 'node:os';
 import { MOST_COUNTED, projectionLag } from '../metrics/projection-lag.js';
 import { shortShape } from '../read-models/groups.js';
-import type { GenerationHealth } from '../queries/checkpoints.js';
+import type { GenerationHealth } from '../read-models/checkpoints.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { withSession } from './session.js';
 import { count, counted, type Terminal } from './terminal.js';

@@ -9,8 +9,8 @@ import {
 } from '../event-store/event-store.js';
 import { eventsUntil } from '../event-store/events-until.js';
 import { parseInstant } from '../platform/validation.js';
-import { ConversationReader } from '../queries/conversation.js';
-import { eventAnswer } from '../queries/history.js';
+import { ConversationReader } from '../conversations/conversation.reader.js';
+import { eventAnswer } from '../read-models/history.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
 import { printable, printableJson } from './printable.js';
 import { chooseOrganization, type Session, withSession } from './session.js';

@@ -6,7 +6,7 @@ import { Answers } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext } from '../platform/request-context.js';
-import { ReadModel } from '../queries/read-model.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchema } from './bulk.answer.js';
 import { ChangeManyConversations } from './bulk.js';

@@ -4,7 +4,7 @@ import { Described } from '../platform/request-schema.js';
 import { Becomes, IfGiven, instanceOf, IsAttributes, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.js';
 import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
-import type { ConversationFilter } from '../queries/conversation-list.js';
+import type { ConversationFilter } from './conversation.list.js';
 import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus, STATUSES } from './conversation.js';
 import { ConversationFilterDto } from './list-query.dto.js';
 

@@ -6,7 +6,7 @@ import { assertNotRefused, type CommandContext } from '../event-store/transact.j
 import { type ErrorCode, ERRORS, ThreadlogError } from '../platform/errors.js';
 import { KeptAnswers } from '../platform/idempotency.js';
 import { derivedId } from '../platform/ids.js';
-import { type ConversationFilter, FindConversationIds } from '../queries/conversation-list.js';
+import { type ConversationFilter, FindConversationIds } from './conversation.list.js';
 import {
   AddTags,
   AssignConversation,

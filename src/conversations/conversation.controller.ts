@@ -22,11 +22,11 @@ import {
   parseInstant,
   RESOURCE_ID_RULE,
 } from '../platform/validation.js';
-import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from '../queries/conversation.js';
-import { ListConversations } from '../queries/conversation-list.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
-import type { PageMeta } from '../queries/paging.js';
-import { ReadModel } from '../queries/read-model.js';
+import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from './conversation.reader.js';
+import { ListConversations } from './conversation.list.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import type { PageMeta } from '../read-models/paging.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
 import type { KeyLeft } from '../visitors/visitor.directory.js';

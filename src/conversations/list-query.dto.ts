@@ -2,8 +2,8 @@ import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, IsObject, IsOptional } from 
 import { type FieldError, ThreadlogError } from '../platform/errors.js';
 import { Described } from '../platform/request-schema.js';
 import { Becomes, IfGiven, IsInstant, IsVisibleText, parseInstant, textFault } from '../platform/validation.js';
-import { type ConversationFilter, type Sort, SORTS } from '../queries/conversation-list.js';
-import { PAGING_PARAMETERS } from '../queries/paging.js';
+import { type ConversationFilter, type Sort, SORTS } from './conversation.list.js';
+import { PAGING_PARAMETERS } from '../read-models/paging.js';
 import { PRIORITIES, type Priority, type Status, STATUSES } from './conversation.js';
 
 /** Values of one repeated parameter. */

@@ -8,7 +8,7 @@ import type { EventStore } from '../event-store/event-store.js';
 import type { Transacted, Transactor } from '../event-store/transact.js';
 import type { Clock } from '../platform/clock.js';
 import { ERRORS, ThreadlogError } from '../platform/errors.js';
-import type { Checkpoints, KindOfJobs } from '../queries/checkpoints.js';
+import type { Checkpoints, KindOfJobs } from '../read-models/checkpoints.js';
 import { projectionLag } from './projection-lag.js';
 
 /** Text of version 0.0.4, which every Prometheus reads. */

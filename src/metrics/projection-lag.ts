@@ -1,6 +1,6 @@
 import { metadataOf } from '../event-store/aggregate.js';
 import type { EventStore, Position } from '../event-store/event-store.js';
-import type { Checkpoints, GroupHealth, ReactorHealth } from '../queries/checkpoints.js';
+import type { Checkpoints, GroupHealth, ReactorHealth } from '../read-models/checkpoints.js';
 
 /** Events that are counted at most: further behind is said as this many. */
 export const MOST_COUNTED = 10_000;

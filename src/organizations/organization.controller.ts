@@ -6,7 +6,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { describeAnswer } from '../platform/request-context.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import { type OrganizationAnswer, organizationAnswer, organizationSchema } from './organization.answer.js';
 import { type Organization, organizationAggregate, type OrganizationEvent } from './organization.js';
 

@@ -10,10 +10,10 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsEmailAddress, IsResourceId, IsTypedText } from '../platform/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../queries/history.js';
-import type { PageMeta } from '../queries/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../queries/people.js';
-import { ReadModel } from '../queries/read-model.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import type { PageMeta } from '../read-models/paging.js';
+import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
 import {

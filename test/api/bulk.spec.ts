@@ -1,5 +1,5 @@
 import type { BulkItem } from '../../src/conversations/bulk.js';
-import type { EventAnswer } from '../../src/queries/history.js';
+import type { EventAnswer } from '../../src/read-models/history.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventsAfter } from '../support/events-after.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import type { ConversationAnswer, ConversationSummary } from '../../src/conversations/conversation.answer.js';
 import { PRIORITIES, STATUSES } from '../../src/conversations/conversation.js';
-import type { PageMeta } from '../../src/queries/paging.js';
+import type { PageMeta } from '../../src/read-models/paging.js';
 import { type Answer, startApi, type TestApi } from '../support/api.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
 

@@ -6,7 +6,7 @@ import { OrganizationService, systemContext } from '../../src/organizations/orga
 import { ApiKeys } from '../../src/platform/api-keys.js';
 import { randomIds } from '../../src/platform/ids.js';
 import { ROLES, type Role } from '../../src/platform/roles.js';
-import type { EventAnswer } from '../../src/queries/history.js';
+import type { EventAnswer } from '../../src/read-models/history.js';
 import { StreamAgentDirectory } from '../../src/team/agent-directory.js';
 import { type Answer, startApi, type TestApi } from '../support/api.js';
 

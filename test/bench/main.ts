@@ -41,7 +41,7 @@ const CLIENTS = Number(options.clients);
 const CONVERSATIONS = Number(options.conversations);
 const LISTS = Number(options.lists);
 const KEY = `bench_${randomBytes(24).toString('hex')}`;
-const ROOT = new URL('../../', import.meta.url).pathname;
+const ROOT = new URL('../..', import.meta.url).pathname;
 const TEXT = 'Thanks for reaching out! I have looked at your account and the second charge will be refunded by tomorrow evening.';
 
 interface Server {

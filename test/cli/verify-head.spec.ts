@@ -22,7 +22,7 @@ import { createDatabase, type TestDatabase } from '../support/database.js';
 
 // A process of the command line compiles its sources.
 const SLOW_MS = 120_000;
-const ROOT = new URL('../../', import.meta.url).pathname;
+const ROOT = new URL('../..', import.meta.url).pathname;
 const secret = randomBytes(32);
 const HEADS = `head-${HEAD_STREAM.organizationId}.${HEAD_STREAM.id}`;
 

@@ -1,5 +1,5 @@
 import type { ConversationAnswer, ConversationSummary } from '../../src/conversations/conversation.answer.js';
-import type { EventAnswer } from '../../src/queries/history.js';
+import type { EventAnswer } from '../../src/read-models/history.js';
 import type { Server, Wish, Writers } from './writers.js';
 
 /** What a history and a log have to do with each other; empty lists when all is well. */

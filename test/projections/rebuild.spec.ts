@@ -15,7 +15,7 @@ import { RebuildRunning, rebuildGroup, type RebuildOptions } from '../../project
 import { streamName, type EventStore, type Position } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import type { OpenDatabase } from '../../src/platform/database.js';
-import { Checkpoints } from '../../src/queries/checkpoints.js';
+import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';

@@ -8,7 +8,7 @@ import { parseStreamName, streamName } from '../../src/event-store/event-store.j
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
-import { Checkpoints } from '../../src/queries/checkpoints.js';
+import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import {
   actualRows,

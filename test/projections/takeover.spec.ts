@@ -6,7 +6,7 @@ import { ProjectionGroup } from '../../projections/runtime/group.js';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import type { OpenDatabase } from '../../src/platform/database.js';
-import { Checkpoints } from '../../src/queries/checkpoints.js';
+import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import {
   actualRows,

@@ -7,7 +7,7 @@ import { Answers } from '../platform/answers.js';
 import { Public } from '../platform/auth.guard.js';
 import { DATABASE, type Database } from '../platform/database.js';
 import { Shutdown } from '../platform/shutdown.js';
-import { Checkpoints, type GroupHealth } from './checkpoints.js';
+import { Checkpoints, type GroupHealth } from '../read-models/checkpoints.js';
 
 /** A store that does not answer within this time is counted as unreachable (ms). */
 const PATIENCE_MS = 2_000;

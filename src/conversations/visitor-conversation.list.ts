@@ -1,12 +1,12 @@
 import { Inject } from '@nestjs/common';
 import { type IQueryHandler, Query, QueryHandler } from '@nestjs/cqrs';
 import { type Kysely, sql, type SqlBool } from 'kysely';
-import { type ShownStatus, shownStatus, STATUSES } from '../conversations/conversation.js';
-import { type VisitorConversationSummary, visitorConversationSummary } from '../conversations/visitor-conversation.answer.js';
+import { type ShownStatus, shownStatus, STATUSES } from './conversation.js';
+import { type VisitorConversationSummary, visitorConversationSummary } from './visitor-conversation.answer.js';
 import { DATABASE, type Database } from '../platform/database.js';
-import { type ConversationRow, conversationsTable, shownLastMessage } from '../conversations/conversation.table.js';
+import { type ConversationRow, conversationsTable, shownLastMessage } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
-import { Cursors, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
+import { Cursors, type PageMeta, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
 
 export const OWN_SORTS = ['updatedAt', 'createdAt'] as const;
 export type OwnSort = (typeof OWN_SORTS)[number];

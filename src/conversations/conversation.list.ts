@@ -10,14 +10,14 @@ import {
   sql,
   type SqlBool,
 } from 'kysely';
-import { type ConversationSummary, messageAnswer, visitorBrief } from '../conversations/conversation.answer.js';
-import { PRIORITIES, type Priority, type Status } from '../conversations/conversation.js';
+import { type ConversationSummary, messageAnswer, visitorBrief } from './conversation.answer.js';
+import { PRIORITIES, type Priority, type Status } from './conversation.js';
 import { DATABASE, type Database } from '../platform/database.js';
-import { attributeLabel, type ConversationRow, conversationsTable, tagLabel } from '../conversations/conversation.table.js';
+import { attributeLabel, type ConversationRow, conversationsTable, tagLabel } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { assigneesTable } from '../team/assignee.table.js';
 import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
-import { Cursors, type PageMeta, type Paging, readPaging, TOTAL_LIMIT } from './paging.js';
+import { Cursors, type PageMeta, type Paging, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
 
 export const SORTS = ['updatedAt', 'createdAt', 'waitingSince', 'priority'] as const;
 export type Sort = (typeof SORTS)[number];

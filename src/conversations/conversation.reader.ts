@@ -9,7 +9,7 @@ import {
   type MessageAnswer,
   summaryOfSealed,
   visitorBrief,
-} from '../conversations/conversation.answer.js';
+} from './conversation.answer.js';
 import {
   isShown,
   type VisitorConversationAnswer,
@@ -18,8 +18,8 @@ import {
   visitorConversationSummary,
   type VisitorMessageAnswer,
   visitorMessageAnswer,
-} from '../conversations/visitor-conversation.answer.js';
-import { type ConversationChanged, storedMessage } from '../conversations/conversation.commands.js';
+} from './visitor-conversation.answer.js';
+import { type ConversationChanged, storedMessage } from './conversation.commands.js';
 import {
   type Conversation,
   conversationAggregate,
@@ -28,14 +28,8 @@ import {
   initialConversation,
   type LastMessage,
   messageOfEvent,
-} from '../conversations/conversation.js';
-import {
-  type MessageInput,
-  type Opened,
-  openConversation,
-  openConversationEvent,
-  openLastMessage,
-} from '../conversations/conversation.opening.js';
+} from './conversation.js';
+import { type MessageInput, type Opened, openConversation, openConversationEvent, openLastMessage } from './conversation.opening.js';
 import { decode, type Recorded } from '../event-store/aggregate.js';
 import { type EventStore, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
 import { Transactor } from '../event-store/transact.js';

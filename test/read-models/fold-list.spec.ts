@@ -8,8 +8,8 @@ import type { DomainEvent, Metadata, Recorded } from '../../src/event-store/aggr
 import { type Position, type StreamKind, streamName } from '../../src/event-store/event-store.js';
 import { type Database, openDatabase, type OpenDatabase } from '../../src/platform/database.js';
 import { ThreadlogError } from '../../src/platform/errors.js';
-import { Cursors } from '../../src/queries/paging.js';
-import { type PeoplePage, PeopleQueries, type PeopleQuery } from '../../src/queries/people.js';
+import { Cursors } from '../../src/read-models/paging.js';
+import { type PeoplePage, PeopleQueries, type PeopleQuery } from '../../src/read-models/fold-list.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { coreGroup, readModels } from '../support/read-schema.js';
 
