@@ -55,7 +55,7 @@ import * as visitorConversationListQueries from './conversations/visitor-convers
 import { HealthController } from './health/health.controller.js';
 import { HistoryReader } from './read-models/history.js';
 import { Cursors } from './read-models/paging.js';
-import { PeopleQueries } from './read-models/fold-list.js';
+import { FoldLists } from './read-models/fold-list.js';
 import { ReadModel } from './read-models/read-your-writes.js';
 import { ReadModels } from './read-models/read-models.js';
 import { StreamAgentDirectory } from './team/agent-directory.js';
@@ -169,7 +169,7 @@ export class AppModule {
         { provide: ConversationReader, useValue: new ConversationReader(store, transactor, keys) },
         { provide: EventsFeed, useValue: new EventsFeed(database, readModels, keys) },
         { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
-        { provide: PeopleQueries, useValue: new PeopleQueries(database, readModels, cursors) },
+        { provide: FoldLists, useValue: new FoldLists(database, readModels, cursors) },
         { provide: StreamAgentDirectory, useValue: assignees },
         { provide: AGENT_DIRECTORY, useValue: assignees },
         VisitorConversations,

@@ -13,12 +13,13 @@ import { type Role, ROLES } from '../platform/roles.js';
 import { IfGiven, IsInstant, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type ApiKeyAnswer, apiKeyAnswer, apiKeySchema, newApiKeySchema } from './api-key.answer.js';
 import { CreateApiKey, ChangeApiKey, RevokeApiKey } from './api-key.commands.js';
 import { type ApiKey, apiKeyAggregate, type ApiKeyEvent } from './api-key.js';
+import { apiKeyList } from './api-key.list.js';
 
 const MAX_RATE_LIMIT = 1_000_000;
 
@@ -50,7 +51,7 @@ export class ApiKeyController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
   ) {}
@@ -80,10 +81,10 @@ export class ApiKeyController {
 
   @Get()
   @Roles('admin', 'auditor')
-  @Answers('Lists API keys.', { 200: pageOf(apiKeySchema) }, { query: LIST_PARAMETERS.apiKeys })
+  @Answers('Lists API keys.', { 200: pageOf(apiKeySchema) }, { query: parametersOf(apiKeyList) })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listApiKeys(principalOf(request).organizationId, query);
+    return this.lists.page(apiKeyList, principalOf(request).organizationId, query);
   }
 
   @Get(':id')

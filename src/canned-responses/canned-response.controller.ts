@@ -12,7 +12,7 @@ import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
@@ -25,6 +25,7 @@ import {
 } from './canned-response.commands.js';
 import { CannedResponseRenderer } from './canned-response.rendering.js';
 import { type CannedResponse, cannedResponseAggregate, type CannedResponseEvent } from './canned-response.js';
+import { cannedResponseList } from './canned-response.list.js';
 import type { Rendered } from './template.js';
 
 const MAX_TITLE = 200;
@@ -62,7 +63,7 @@ export class CannedResponseController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
     @Inject(CannedResponseRenderer) private readonly renderer: CannedResponseRenderer,
@@ -85,13 +86,13 @@ export class CannedResponseController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists canned responses.', { 200: pageOf(cannedResponseSchema) }, { query: LIST_PARAMETERS.cannedResponses })
+  @Answers('Lists canned responses.', { 200: pageOf(cannedResponseSchema) }, { query: parametersOf(cannedResponseList) })
   async list(
     @Query() query: Record<string, unknown>,
     @Req() request: FastifyRequest,
   ): Promise<{ data: CannedResponseAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listCannedResponses(principalOf(request).organizationId, query);
+    return this.lists.page(cannedResponseList, principalOf(request).organizationId, query);
   }
 
   @Get(':id')

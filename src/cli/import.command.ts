@@ -6,7 +6,7 @@ import { type ExportHeader, headerOf } from './log-export.js';
 import { eventsInFile, LogImport } from './log-import.js';
 import { type Line, readLines } from './ndjson-lines.js';
 import { patience } from './patience.js';
-import { ReadModels } from './read-models.js';
+import { LiveReadModels } from './read-models.js';
 import { chooseOrganization, type Session, withSession } from './session.js';
 import { count, counted, type Terminal } from './terminal.js';
 
@@ -67,7 +67,7 @@ imported into, is refused and left as it is. docs/export.md tells more.
       }
       return await withSession(async (session) => {
         const organizationId = await chooseOrganization(session, values.organization);
-        const readModels = new ReadModels(session.backend, terminal);
+        const readModels = new LiveReadModels(session.backend, terminal);
         const run = new ImportRun(session, organizationId, terminal, onBadLine, signal);
         try {
           // As soon as there is something to fold: a second run over the same file has nothing.
@@ -132,7 +132,7 @@ async function importExport(
   const seconds = (performance.now() - began) / 1_000;
   if (wait) {
     // Only now: what projections and reactors would append meanwhile is in the export already, or comes after it.
-    const readModels = new ReadModels(backend, terminal, 'projections alone');
+    const readModels = new LiveReadModels(backend, terminal, 'projections alone');
     try {
       await readModels.caughtUp(signal);
     } finally {

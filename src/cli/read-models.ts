@@ -20,7 +20,7 @@ export type ChildWork = 'all' | 'projections alone';
  * Read models that follow the log while a command writes to it: the running server's or worker's, or, when there is none, those of a child
  * process, so that folding and writing have a core each.
  */
-export class ReadModels {
+export class LiveReadModels {
   #child: ReturnType<typeof fork> | undefined;
 
   constructor(

@@ -11,12 +11,13 @@ import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsAttributes, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type CompanyAnswer, companyAnswer, companySchema } from './company.answer.js';
 import { ArchiveCompany, ChangeCompany, type CompanyChanged, CreateCompany, UnarchiveCompany } from './company.commands.js';
 import { type Company, companyAggregate, type CompanyAttribute, type CompanyEvent, MAX_COMPANY_ATTRIBUTES } from './company.js';
+import { companyList } from './company.list.js';
 
 class CreateCompanyDto {
   @IsResourceId() id!: string;
@@ -45,7 +46,7 @@ export class CompanyController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
   ) {}
@@ -68,10 +69,10 @@ export class CompanyController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists companies.', { 200: pageOf(companySchema) }, { query: LIST_PARAMETERS.companies })
+  @Answers('Lists companies.', { 200: pageOf(companySchema) }, { query: parametersOf(companyList) })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listCompanies(principalOf(request).organizationId, query);
+    return this.lists.page(companyList, principalOf(request).organizationId, query);
   }
 
   @Get(':id')

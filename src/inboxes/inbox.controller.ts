@@ -26,7 +26,7 @@ import { Described } from '../platform/request-schema.js';
 import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type InboxAnswer, inboxAnswer, inboxSchema } from './inbox.answer.js';
@@ -44,6 +44,7 @@ import {
   WEEKDAYS,
   type WorkingHours,
 } from './inbox.js';
+import { inboxList } from './inbox.list.js';
 
 const MAX_MEMBERS = 500;
 const MAX_CAP = 10_000;
@@ -158,7 +159,7 @@ export class InboxController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
   ) {}
@@ -180,10 +181,10 @@ export class InboxController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists inboxes.', { 200: pageOf(inboxSchema) }, { query: LIST_PARAMETERS.inboxes })
+  @Answers('Lists inboxes.', { 200: pageOf(inboxSchema) }, { query: parametersOf(inboxList) })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listInboxes(principalOf(request).organizationId, query);
+    return this.lists.page(inboxList, principalOf(request).organizationId, query);
   }
 
   @Get(':id')

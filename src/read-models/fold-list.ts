@@ -1,33 +1,18 @@
 import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
-import { type ApiKeyAnswer, apiKeyAnswer } from '../api-keys/api-key.answer.js';
-import { type CannedResponseAnswer, cannedResponseAnswer } from '../canned-responses/canned-response.answer.js';
-import { searchedShortcut } from '../canned-responses/canned-response.js';
-import { type CompanyAnswer, companyAnswer } from '../companies/company.answer.js';
-import { type InboxAnswer, inboxAnswer } from '../inboxes/inbox.answer.js';
 import type { QueryParameter } from '../platform/answers.js';
 import type { Database } from '../platform/database.js';
-import { emailKey } from '../platform/email-address.js';
 import { type FieldError, ThreadlogError } from '../platform/errors.js';
-import { organizationsTable } from '../organizations/organization.table.js';
+import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
 import type { ReadModels } from './read-models.js';
 import type { ReadTable } from './table.js';
-import { type AgentAnswer, agentAnswer, type TeamAnswer, teamAnswer } from '../team/assignee.answer.js';
-import { type VisitorAnswer, visitorAnswer } from '../visitors/visitor.answer.js';
-import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
-import { type ApiKeyRow, apiKeysTable } from '../api-keys/api-key.table.js';
-import { type AssigneeRow, assigneesTable } from '../team/assignee.table.js';
-import { type CannedResponseRow, cannedResponsesTable } from '../canned-responses/canned-response.table.js';
-import { type CompanyRow, companiesTable } from '../companies/company.table.js';
-import { type InboxRow, inboxesTable } from '../inboxes/inbox.table.js';
-import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
 
-export interface PeoplePage<A> {
+export interface FoldPage<A> {
   readonly data: A[];
   readonly meta: PageMeta;
 }
 
 /** A list's query as it came in the address: texts, or lists of them where a parameter was repeated. */
-export type PeopleQuery = Readonly<Record<string, unknown>>;
+export type ListQuery = Readonly<Record<string, unknown>>;
 
 const SORTS = { createdAt: 'created_at', name: 'sort_name', title: 'sort_name' } as const;
 type Sort = keyof typeof SORTS;
@@ -39,8 +24,8 @@ const PARAMETERS = {
   archived: { type: 'string', enum: ARCHIVED, default: 'false', description: 'true lists the archived ones and nothing else.' },
 } as const;
 
-/** What one list reads. */
-interface List<R, A> {
+/** A list of a resource whose table is a foldTable: declared beside it, as `x.list.ts`. */
+export interface FoldList<R, A> {
   readonly name: string;
   /** Named `t` in SQL. */
   readonly table: ReadTable;
@@ -62,117 +47,23 @@ interface Row {
   readonly sort_name: string;
 }
 
-const whole = sql`t.id, t.revision, t.created_at, t.sort_name, t.state`;
-
-const VISITORS: List<VisitorRow, VisitorAnswer> = {
-  name: 'visitors',
-  table: visitorsTable,
-  select: whole,
-  answer: (row) => visitorAnswer(row.id, row.state, row.revision),
-  filters: {
-    companyId: (value) => sql<SqlBool>`t.company_id = ${value}`,
-    userId: (value) => sql<SqlBool>`t.user_id = ${value}`,
-    email: (value) => sql<SqlBool>`t.email_key = ${emailKey(value)}`,
-  },
-};
-
-const COMPANIES: List<CompanyRow, CompanyAnswer> = {
-  name: 'companies',
-  table: companiesTable,
-  select: whole,
-  answer: (row) => companyAnswer(row.id, row.state, row.revision),
-};
-
-const INBOXES: List<InboxRow & { is_default: boolean }, InboxAnswer> = {
-  name: 'inboxes',
-  table: inboxesTable,
-  join: (readModels) =>
-    sql`left join ${readModels.view(organizationsTable)} o on o.organization_id = t.organization_id and o.id = t.organization_id`,
-  select: sql`${whole}, coalesce(o.default_inbox_id = t.id, false) as is_default`,
-  answer: (row) => inboxAnswer(row.id, row.state, row.revision, row.is_default),
-};
-
-const AGENTS: List<AssigneeRow, AgentAnswer> = {
-  name: 'agents',
-  table: assigneesTable,
-  select: whole,
-  answer: (row) => agentAnswer(row.id, row.state, row.revision),
-  always: sql<SqlBool>`t.type = 'agent'`,
-};
-
-const TEAMS: List<AssigneeRow, TeamAnswer> = {
-  name: 'teams',
-  table: assigneesTable,
-  select: whole,
-  answer: (row) => teamAnswer(row.id, row.state, row.revision),
-  always: sql<SqlBool>`t.type = 'team'`,
-};
-
-const API_KEYS: List<ApiKeyRow, ApiKeyAnswer> = {
-  name: 'api-keys',
-  table: apiKeysTable,
-  select: whole,
-  answer: (row) => apiKeyAnswer(row.id, row.state, row.revision),
-};
-
-const CANNED_RESPONSES: List<CannedResponseRow, CannedResponseAnswer> = {
-  name: 'canned-responses',
-  table: cannedResponsesTable,
-  select: whole,
-  answer: (row) => cannedResponseAnswer(row.id, row.state, row.revision),
-  always: sql<SqlBool>`t.shortcut is not null`,
-  filters: { shortcut: (value) => sql<SqlBool>`t.shortcut = ${searchedShortcut(value)}` },
-  named: 'title',
-};
+/** The columns that an answer is made of. */
+export const wholeFold = sql`t.id, t.revision, t.created_at, t.sort_name, t.state`;
 
 /**
- * The lists of people and settings. All take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false; an API key that
+ * Pages of the lists of people and settings. All take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false; an API key that
  * was revoked is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest
  * first, names from A). Names are compared in lower case, in the Unicode order of letters. A parameter that a list does not know is an error.
  */
-export class PeopleQueries {
+export class FoldLists {
   constructor(
     private readonly database: Kysely<Database>,
     private readonly readModels: ReadModels,
     private readonly cursors: Cursors,
   ) {}
 
-  /** Also by companyId, userId and email (in any spelling). @throws ThreadlogError validation_failed */
-  listVisitors(organizationId: string, query: PeopleQuery): Promise<PeoplePage<VisitorAnswer>> {
-    return this.list(VISITORS, organizationId, query);
-  }
-
   /** @throws ThreadlogError validation_failed */
-  listCompanies(organizationId: string, query: PeopleQuery): Promise<PeoplePage<CompanyAnswer>> {
-    return this.list(COMPANIES, organizationId, query);
-  }
-
-  /** @throws ThreadlogError validation_failed */
-  listInboxes(organizationId: string, query: PeopleQuery): Promise<PeoplePage<InboxAnswer>> {
-    return this.list(INBOXES, organizationId, query);
-  }
-
-  /** @throws ThreadlogError validation_failed */
-  listAgents(organizationId: string, query: PeopleQuery): Promise<PeoplePage<AgentAnswer>> {
-    return this.list(AGENTS, organizationId, query);
-  }
-
-  /** @throws ThreadlogError validation_failed */
-  listTeams(organizationId: string, query: PeopleQuery): Promise<PeoplePage<TeamAnswer>> {
-    return this.list(TEAMS, organizationId, query);
-  }
-
-  /** @throws ThreadlogError validation_failed */
-  listApiKeys(organizationId: string, query: PeopleQuery): Promise<PeoplePage<ApiKeyAnswer>> {
-    return this.list(API_KEYS, organizationId, query);
-  }
-
-  /** Also by shortcut (in any spelling, upper and lower case alike). @throws ThreadlogError validation_failed */
-  listCannedResponses(organizationId: string, query: PeopleQuery): Promise<PeoplePage<CannedResponseAnswer>> {
-    return this.list(CANNED_RESPONSES, organizationId, query);
-  }
-
-  private async list<R extends Row, A>(list: List<R, A>, organizationId: string, query: PeopleQuery): Promise<PeoplePage<A>> {
+  async page<R extends Row, A>(list: FoldList<R, A>, organizationId: string, query: ListQuery): Promise<FoldPage<A>> {
     const { sort, order, archived, filters } = readQuery(query, Object.keys(list.filters ?? {}), list.named ?? 'name');
     const scope = JSON.stringify([list.name, organizationId, sort, order, archived, filters]);
     const paging = readPaging(query, this.cursors, scope);
@@ -224,22 +115,18 @@ export class PeopleQueries {
   }
 }
 
-const parametersOf = ({ filters = {}, named = 'name' }: { readonly filters?: object; readonly named?: string }): QueryParameter[] => [
+/** What the address of a list takes, for the API's document. */
+export const parametersOf = ({
+  filters = {},
+  named = 'name',
+}: {
+  readonly filters?: object;
+  readonly named?: string;
+}): QueryParameter[] => [
   ...Object.keys(filters).map((name) => ({ name, schema: { type: 'string' } })),
   { name: 'sort', schema: { type: 'string', enum: ['createdAt', named], default: 'createdAt' } },
   ...Object.entries(PARAMETERS).map(([name, schema]) => ({ name, schema })),
 ];
-
-/** What the address of each list takes, for the API's document. */
-export const LIST_PARAMETERS = {
-  visitors: parametersOf(VISITORS),
-  companies: parametersOf(COMPANIES),
-  inboxes: parametersOf(INBOXES),
-  agents: parametersOf(AGENTS),
-  teams: parametersOf(TEAMS),
-  apiKeys: parametersOf(API_KEYS),
-  cannedResponses: parametersOf(CANNED_RESPONSES),
-} as const;
 
 interface Asked {
   readonly sort: Sort;
@@ -249,7 +136,7 @@ interface Asked {
   readonly filters: readonly (readonly [string, string])[];
 }
 
-function readQuery(query: PeopleQuery, filterNames: readonly string[], named: 'name' | 'title'): Asked {
+function readQuery(query: ListQuery, filterNames: readonly string[], named: 'name' | 'title'): Asked {
   const errors: FieldError[] = [];
   const known = [...Object.keys(PARAMETERS), 'sort', ...filterNames];
   for (const [field, value] of Object.entries(query))

@@ -12,7 +12,7 @@ import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsEmailAddress, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
@@ -25,6 +25,7 @@ import {
   type Availability,
 } from './assignee.js';
 import { ArchiveAssignee, type AssigneeChanged, ChangeAgent, CreateAgent, UnarchiveAssignee } from './team.commands.js';
+import { agentList } from './agent.list.js';
 
 class AgentFieldsDto {
   /** null clears it. */
@@ -57,7 +58,7 @@ export class AgentController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
   ) {}
@@ -78,10 +79,10 @@ export class AgentController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists agents.', { 200: pageOf(agentSchema) }, { query: LIST_PARAMETERS.agents })
+  @Answers('Lists agents.', { 200: pageOf(agentSchema) }, { query: parametersOf(agentList) })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listAgents(principalOf(request).organizationId, query);
+    return this.lists.page(agentList, principalOf(request).organizationId, query);
   }
 
   @Get(':id')

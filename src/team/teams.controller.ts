@@ -12,12 +12,13 @@ import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
 import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
 import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, UnarchiveAssignee } from './team.commands.js';
+import { teamList } from './team.list.js';
 
 const MAX_MEMBERS = 500;
 
@@ -55,7 +56,7 @@ export class TeamController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
   ) {}
@@ -77,10 +78,10 @@ export class TeamController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists teams.', { 200: pageOf(teamSchema) }, { query: LIST_PARAMETERS.teams })
+  @Answers('Lists teams.', { 200: pageOf(teamSchema) }, { query: parametersOf(teamList) })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listTeams(principalOf(request).organizationId, query);
+    return this.lists.page(teamList, principalOf(request).organizationId, query);
   }
 
   @Get(':id')

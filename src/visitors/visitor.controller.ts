@@ -10,13 +10,14 @@ import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { LIST_PARAMETERS, PeopleQueries } from '../read-models/fold-list.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
 import { VisitorDirectory } from './visitor.directory.js';
 import { MAX_ATTRIBUTES, type Visitor, visitorAggregate, type VisitorEvent } from './visitor.js';
+import { visitorList } from './visitor.list.js';
 import { openVisitorEvent } from './visitor.opening.js';
 
 const MAX_NAME = 200;
@@ -63,7 +64,7 @@ export class VisitorController {
   constructor(
     private readonly commands: CommandBus,
     @Inject(VisitorDirectory) private readonly directory: VisitorDirectory,
-    @Inject(PeopleQueries) private readonly people: PeopleQueries,
+    @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
   ) {}
@@ -92,10 +93,10 @@ export class VisitorController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists visitors.', { 200: pageOf(visitorSchema) }, { query: LIST_PARAMETERS.visitors })
+  @Answers('Lists visitors.', { 200: pageOf(visitorSchema) }, { query: parametersOf(visitorList) })
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.people.listVisitors(principalOf(request).organizationId, query);
+    return this.lists.page(visitorList, principalOf(request).organizationId, query);
   }
 
   /** Folds the stream, so it is never behind a write. */

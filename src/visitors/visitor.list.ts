@@ -1,0 +1,18 @@
+import { sql, type SqlBool } from 'kysely';
+import { emailKey } from '../platform/email-address.js';
+import { type FoldList, wholeFold } from '../read-models/fold-list.js';
+import { type VisitorAnswer, visitorAnswer } from './visitor.answer.js';
+import { type VisitorRow, visitorsTable } from './visitor.table.js';
+
+/** Also by companyId, userId and email (in any spelling). */
+export const visitorList: FoldList<VisitorRow, VisitorAnswer> = {
+  name: 'visitors',
+  table: visitorsTable,
+  select: wholeFold,
+  answer: (row) => visitorAnswer(row.id, row.state, row.revision),
+  filters: {
+    companyId: (value) => sql<SqlBool>`t.company_id = ${value}`,
+    userId: (value) => sql<SqlBool>`t.user_id = ${value}`,
+    email: (value) => sql<SqlBool>`t.email_key = ${emailKey(value)}`,
+  },
+};
