@@ -99,9 +99,9 @@ describe('all read models of an installation', () => {
   async function shown(): Promise<Record<string, string[]>> {
     const tables = projectionsOf(CORE_GROUP).flatMap((one) => one.tables);
     const dump: Record<string, string[]> = {};
-    for (const { name: table } of tables) {
+    for (const { name: table, key } of tables) {
       const { rows } = await sql<{ row: string }>`
-        select t::text as row from ${sql.table(`${CORE_SCHEMA}.${table}`)} t where organization_id = ${api.organizationId} order by id`.execute(
+        select t::text as row from ${sql.table(`${CORE_SCHEMA}.${table}`)} t where organization_id = ${api.organizationId} order by ${sql.raw(key.join(', '))}`.execute(
         api.backend.database,
       );
       dump[table] = rows.map(({ row }) => row);

@@ -198,7 +198,37 @@ export async function expectReadModelsEqualFold(
       else faults.push(...differences(`${table} ${id}`, row, fold));
     }
   }
+  faults.push(...(await feedFaults(api, organizationId, [...streams.values()].flat(), head)));
   if (faults.length > 0) throw new Error(`the read models are not the fold of the log:\n${faults.slice(0, 50).join('\n')}`);
+}
+
+/** The feed holds every event of the organization's own as it is stored, and nothing else. */
+async function feedFaults(
+  { backend, beganAfter }: Parameters<typeof expectReadModelsEqualFold>[0],
+  organizationId: string,
+  events: readonly StoredEvent[],
+  head: string,
+): Promise<string[]> {
+  const { rows } = await sql<Row & { position: string }>`
+    select * from ${sql.table(`${CORE_SCHEMA}.events`)}
+    where organization_id = ${organizationId} and position <= ${head} and position > ${beganAfter === 'start' ? '' : (beganAfter ?? '')}`.execute(
+    backend.database,
+  );
+  const actual = new Map(rows.map((row) => [row.position, row]));
+  const expected = new Map(
+    events.flatMap(({ stream, id, ...stored }) => {
+      const name = parseStreamName(stream);
+      if (name === undefined || name.kind === 'claim' || name.kind === 'head') return [];
+      return [[stored.position as string, { ...stored, kind: name.kind, stream_id: name.id, event_id: id }] as const];
+    }),
+  );
+  const positions = new Set([...actual.keys(), ...expected.keys()]);
+  return [...positions].flatMap((position) => {
+    const [row, event] = [actual.get(position), expected.get(position)];
+    if (row === undefined) return [`events ${position}: no row, though the log has the event`];
+    if (event === undefined) return [`events ${position}: a row, though the log has no such event`];
+    return differences(`events ${position}`, row, event);
+  });
 }
 
 function differences(name: string, row: Row, fold: Row): string[] {
