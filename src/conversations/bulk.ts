@@ -116,7 +116,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
     if (action.type === 'assign') await this.writer.named(organizationId, action);
     if ((action.type === 'reply' || action.type === 'note') && 'cannedResponseId' in action.says)
       await this.cannedResponses.content(organizationId, action.says.cannedResponseId);
-    if (action.type === 'change' && action.inboxId !== undefined) await this.writer.inboxExists(organizationId, action.inboxId);
+    if (action.type === 'change' && action.inboxId !== undefined) await this.writer.knownInbox(organizationId, action.inboxId);
   }
 
   private async select(organizationId: string, selection: BulkSelection): Promise<readonly string[]> {

@@ -80,9 +80,9 @@ export class ConversationWriter {
     return key;
   }
 
-  /** Which of a conversation's assignee and team are archived. Nothing is looked up for one that is open, since it cannot become so. */
+  /** Which of a conversation's assignee and team are archived. Nothing is looked up for one that cannot become open. */
   async archived(organizationId: string, { status, assignee, team }: Conversation): Promise<ReadonlySet<string>> {
-    if (status === 'open') return NOBODY;
+    if (status === 'open' || status === 'closed') return NOBODY;
     const ids = [...new Set([assignee, team].flatMap((one) => one?.id ?? []))];
     const found = await Promise.all(ids.map((id) => this.agentOrTeam(organizationId, id)));
     return new Set(ids.filter((_, index) => found[index]?.archived === true));
@@ -137,8 +137,8 @@ export class ConversationWriter {
     return { ...(assignee === undefined ? {} : { assignee }), ...(team === undefined ? {} : { team }) };
   }
 
-  /** @throws ThreadlogError unknown_inbox */
-  async inboxExists(organizationId: string, id: string): Promise<Inbox> {
+  /** An inbox, archived ones too. @throws ThreadlogError unknown_inbox */
+  async knownInbox(organizationId: string, id: string): Promise<Inbox> {
     const found = await this.transactor.load(inboxAggregate, organizationId, id, SETTINGS_MAX_AGE_MS);
     if (found === undefined) throw new ThreadlogError('unknown_inbox', `no inbox has the id ${id}`);
     return found.state;
@@ -146,7 +146,7 @@ export class ConversationWriter {
 
   /** The id of an inbox that a conversation may go to. @throws ThreadlogError unknown_inbox, resource_archived */
   async inbox(organizationId: string, id: string): Promise<string> {
-    if ((await this.inboxExists(organizationId, id)).archived) throw resourceArchived('inbox', id);
+    if ((await this.knownInbox(organizationId, id)).archived) throw resourceArchived('inbox', id);
     return id;
   }
 
