@@ -4,7 +4,7 @@ import { decode } from '../../src/event-store/aggregate.js';
 import { type EventStore, parseStreamName, StoreUnavailable } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
 import { type CommandContext, Transactor } from '../../src/event-store/transact.js';
-import { companyAggregate, createCompany } from '../../src/companies/company.js';
+import { archiveCompany, companyAggregate, createCompany } from '../../src/companies/company.js';
 import { systemClock } from '../../src/platform/clock.js';
 import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
 import { emailKey } from '../../src/platform/email-address.js';
@@ -341,6 +341,17 @@ describe('finding and making', () => {
       'unknown_company',
     );
     expect((await directory.get(org, visitorId)).opened).toMatchObject({ companyId: 'acme', email: 'e@example.com' });
+  });
+
+  test('an archived company stays where it is, and comes to nobody else', async () => {
+    const org = newOrganization();
+    await transactor.transact(companyAggregate, 'acme', command(org), createCompany({ name: 'Acme' }));
+    const { visitorId } = await directory.resolve(command(org), { email: 'e@example.com', companyId: 'acme' });
+    await transactor.transact(companyAggregate, 'acme', command(org), archiveCompany());
+    expect(await directory.resolve(command(org), { email: 'e@example.com', companyId: 'acme', name: 'Ada' })).toMatchObject({ visitorId });
+    expect(await codeOf(directory.resolve(command(org), { email: 'f@example.com', companyId: 'acme' }))).toBe('resource_archived');
+    await directory.change(command(org), visitorId, { companyId: null });
+    expect(await codeOf(directory.change(command(org), visitorId, { companyId: 'acme' }))).toBe('resource_archived');
   });
 });
 
