@@ -11,6 +11,7 @@ import { JobRunner } from './runtime/job-runner.js';
 import { Jobs } from './runtime/jobs.js';
 import { followFor, installReactor } from './runtime/reactor.js';
 import { openWorkerSessions } from './runtime/sessions.js';
+import { ignoreFailure } from '../src/platform/ignore-failure.js';
 
 /**
  * How long a worker waits for one answer of the database (ms): far longer than a batch takes. Without it a worker whose connection is
@@ -97,8 +98,7 @@ export async function startLiveProjections(
   const failed = new Promise<never>((_, reject) => {
     for (const one of running) one.catch(reject);
   });
-  // Whoever starts the projections decides what a stopped group means; nobody listening must not end the process.
-  failed.catch(() => undefined);
+  void ignoreFailure(failed, 'whoever starts the projections decides what a stopped group means, and may not listen');
   return {
     failed,
     async stop() {

@@ -43,6 +43,16 @@ describe('the layers', () => {
     expect(offenders(sources, /process\.env/)).toEqual(['src/config.ts']);
   });
 
+  test('swallow an error in one place, which says why', () => {
+    // A handler that gives nothing, takes no error and does nothing; a block that is empty.
+    expect(
+      offenders(
+        sources,
+        /\.catch\(\s*(async\s*)?\(\s*_?\w*\s*\)\s*=>\s*(undefined|null|void 0|\{\s*\})\s*,?\s*\)|catch\s*(\(\w+\)\s*)?\{\s*\}/,
+      ),
+    ).toEqual([]);
+  });
+
   test('never hang a projection or reactor on the in-process event bus', () => {
     expect(offenders(sources, /EventBus|@EventsHandler|\bSaga\b/)).toEqual([]);
   });

@@ -22,6 +22,7 @@ import {
 } from './lease.js';
 import type { DecodeBatch } from './projection.js';
 import type { RuntimeLog } from './runtime-log.js';
+import { ignoreFailure } from '../../src/platform/ignore-failure.js';
 
 /** A feed that runs beside a busy log may never say that it has caught up; its small batches are collected all the same. */
 const WORTH_WRITING = 64;
@@ -261,8 +262,8 @@ export class Follower<L extends Lease | ReactorLease> {
       if (!session.signal.aborted) throw error;
     } finally {
       session.abort();
-      // The read ahead ends by the signal, and its failure is no news now; the generator cannot be closed before.
-      await next.catch(() => undefined);
+      // The generator cannot be closed before.
+      await ignoreFailure(next, 'the read ahead was told to end, and what it read is not wanted');
       await batches.return();
     }
     if (work.lost !== undefined) throw work.lost.error;
@@ -323,7 +324,7 @@ export class Follower<L extends Lease | ReactorLease> {
     await renewLease(this.#options.database, work.lease);
     if (!work.idle || work.session.signal.aborted) return;
     // The log is asked, since a feed that has gone silent looks like one with nothing to say.
-    const head = await this.#options.store.head().catch(() => undefined);
+    const head = await ignoreFailure(this.#options.store.head(), 'a log that is away says nothing of how far the group is');
     if (head !== undefined && (head === 'start' || head <= (work.position === 'start' ? '' : work.position)))
       await noteNothingToDo(this.#options.database, work.lease);
   }
@@ -358,6 +359,6 @@ export class Follower<L extends Lease | ReactorLease> {
 
 /** A promise that is awaited later: its failure is met there, and must not end the process before. */
 function ahead<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined);
+  void ignoreFailure(promise, 'its failure is met where it is awaited');
   return promise;
 }

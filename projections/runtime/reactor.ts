@@ -16,6 +16,7 @@ import type { JobKey, Jobs, NewJob } from './jobs.js';
 import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './lease.js';
 import { NO_GENERATION, park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent } from './projection.js';
+import { ignoreFailure } from '../../src/platform/ignore-failure.js';
 
 /** How far a checkpoint may be behind what was handled without consequences (ms). */
 const LAZY_MS = 500;
@@ -227,7 +228,7 @@ class ReactorHandler implements BatchHandler {
   /** A checkpoint that is moved from two places at once would look like another's. */
   async #inTurn(work: () => Promise<void>): Promise<void> {
     const turn = this.#turn.then(work);
-    this.#turn = turn.catch(() => undefined);
+    this.#turn = ignoreFailure(turn, 'who asked for it hears of it, and the next one only waits for its end').then(() => undefined);
     await turn;
   }
 
@@ -401,8 +402,5 @@ function stopped(name: string, error: unknown): GroupStopped {
 /** It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells. */
 async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
   if (tx === undefined || tx.isCommitted || tx.isRolledBack) return;
-  await tx
-    .rollback()
-    .execute()
-    .catch(() => undefined);
+  await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
 }

@@ -26,6 +26,7 @@ import { RebuildPace } from './rebuild-pace.js';
 import { RowCopier } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { openWorkerSessions } from './sessions.js';
+import { ignoreFailure } from '../../src/platform/ignore-failure.js';
 
 /** A busy machine must not fail it (ms). */
 const CONNECT_MS = 20_000;
@@ -250,8 +251,7 @@ class Rebuild {
         if (done === true) throw new Error('the feed ended by itself');
         if (!batch.caughtUp) {
           next = batches.next();
-          // It is met where it is awaited, if the write does not fail before.
-          next.catch(() => undefined);
+          void ignoreFailure(next, 'its failure is met where it is awaited, if the write does not fail before');
         }
         if (batch.through !== this.#position && !(batch.events === 0 && this.#position === 'start')) {
           await writer.write(batch, this.#position);
@@ -265,8 +265,8 @@ class Rebuild {
     } finally {
       // What is read ahead ends by the signal; the feed cannot be closed before.
       reading.abort();
-      await next.catch(() => undefined);
-      await batches.return().catch(() => undefined);
+      await ignoreFailure(next, 'the read ahead was told to end, and what it read is not wanted');
+      await ignoreFailure(batches.return(), 'a feed may end by throwing when it is told to end');
     }
   }
 
@@ -299,10 +299,7 @@ class Rebuild {
       return old;
     } catch (error) {
       writer.forget();
-      await tx
-        .rollback()
-        .execute()
-        .catch(() => undefined);
+      await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
       throw error;
     }
   }

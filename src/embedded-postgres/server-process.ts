@@ -6,6 +6,7 @@ import { EmbeddedPostgresError, isCode, messageOf, unlessAbsent } from './errors
 import { run } from './postgres-binaries.js';
 import type { ClusterHome } from './postgres-cluster.js';
 import { OWNER } from './postgres-cluster.js';
+import { ignoreFailure } from '../platform/ignore-failure.js';
 
 /** How the connections of those who keep the server running call themselves. */
 export const SUPERVISOR = 'threadlog supervisor';
@@ -142,7 +143,7 @@ async function connect(port: number, password: string, name: string): Promise<Pi
     await client.connect();
     return { client, lost };
   } catch (error) {
-    await client.end().catch(() => undefined);
+    await ignoreFailure(client.end(), 'the connection is given up either way');
     throw error;
   }
 }

@@ -1,6 +1,7 @@
 import { type Kysely, sql, type SqlBool, type RawBuilder } from 'kysely';
 import { streamName, type StreamName } from '../event-store/event-store.js';
 import type { Database } from './database.js';
+import { ignoreFailure } from './ignore-failure.js';
 
 /** A row as PostgreSQL's to_jsonb tells it: bytes in hex, times to the microsecond. */
 export type KeptRow = Readonly<Record<string, unknown>>;
@@ -98,13 +99,9 @@ export async function* readKept(
 
 type Transaction = Awaited<ReturnType<ReturnType<Kysely<Database>['startTransaction']>['execute']>>;
 
-/** It fails when the session is gone, and then nothing is left to roll back. */
 async function end(tx: Transaction): Promise<void> {
   if (tx.isCommitted || tx.isRolledBack) return;
-  await tx
-    .rollback()
-    .execute()
-    .catch(() => undefined);
+  await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
 }
 
 async function only<T>(all: readonly T[], keep: (one: T) => Promise<boolean>): Promise<T[]> {
