@@ -194,7 +194,7 @@ class ReactorHandler implements BatchHandler {
   #writtenAt = 0;
   /** What was handled since, and led to no job. */
   #behind: { readonly through: Position; readonly events: number; readonly state: boolean } | undefined;
-  #turn: Promise<void> = Promise.resolve();
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: ReactorOptions, lease: ReactorLease) {
     this.#options = options;
@@ -228,7 +228,7 @@ class ReactorHandler implements BatchHandler {
   /** A checkpoint that is moved from two places at once would look like another's. */
   async #inTurn(work: () => Promise<void>): Promise<void> {
     const turn = this.#turn.then(work);
-    this.#turn = ignoreFailure(turn, 'who asked for it hears of it, and the next one only waits for its end').then(() => undefined);
+    this.#turn = ignoreFailure(turn, 'who asked for it hears of it, and the next one only waits for its end');
     await turn;
   }
 

@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
-import { aside, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, type CommandContext, isExpected, type Transacted, Transactor } from '../event-store/transact.js';
 import { ApiKeys, hashApiKey, newApiKey } from '../platform/api-keys.js';
 import { DATABASE, type Database } from '../platform/database.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -125,8 +125,7 @@ export class ApiKeyService {
     // Looked at before the row is written: what is refused must not end a key.
     const known = await this.transactor.load(apiKeyAggregate, organizationId, id);
     if (known === undefined) throw new ThreadlogError('not_found');
-    if (ifMatch !== undefined && ifMatch !== known.revision)
-      throw new ThreadlogError('revision_mismatch', `the revision is ${known.revision}`);
+    if (!isExpected(ifMatch, known.revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${known.revision}`);
     const ended = await this.endRow(organizationId, id);
     const done = await this.transactor.transact(apiKeyAggregate, id, context, (state) => revokeKey()(state));
     // The row of a key that is being made right now may come after the first look; its maker looks at the event after that.

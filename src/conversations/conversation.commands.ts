@@ -1,7 +1,7 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
-import { aside, assertNotRefused, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, assertNotRefused, type CommandContext, isExpected, type Transacted, Transactor } from '../event-store/transact.js';
 import { type Inbox, inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -64,8 +64,7 @@ export class ConversationWriter {
       byVisitor ? { ...command, keyId } : { ...context, keyId },
       (state, prepared: T, now) => {
         const { revision } = state.shown;
-        if (byVisitor && ifMatch !== undefined && ifMatch !== revision)
-          throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
+        if (byVisitor && !isExpected(ifMatch, revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
         return decide(prepared, now)(state);
       },
       prepare,

@@ -45,8 +45,8 @@ export interface CommandContext {
   readonly thorough?: true;
   /** Names the data key that sealed the personal values of this command's events. */
   readonly keyId?: string;
-  /** Expected revision from If-Match. */
-  readonly ifMatch?: number;
+  /** The revision that the stream must have, or those of which it must have one: If-Match may list several. */
+  readonly ifMatch?: number | readonly number[];
   /** Why the caller may not ask for this any more: what was done before is still answered, and what was not is refused with it. */
   readonly refused?: ThreadlogError;
   /** For all that one request does, to however many streams (commandDeadline()); each command has its own when absent. */
@@ -60,6 +60,10 @@ export interface CommandContext {
  * another's if it were not looked for in all of it.
  */
 export const everAgain = (command: CommandContext): CommandContext => ({ ...command, thorough: true });
+
+/** Whether a revision is what If-Match asks for; without one every revision is. */
+export const isExpected = (ifMatch: CommandContext['ifMatch'], revision: number): boolean =>
+  ifMatch === undefined || (typeof ifMatch === 'number' ? ifMatch === revision : ifMatch.includes(revision));
 
 /**
  * For what looks or writes elsewhere before its own stream is asked whether the command was done before.
@@ -299,14 +303,13 @@ export class Transactor {
       let events: readonly Decided<E>[];
       const now = this.now(seen);
       try {
-        const { ifMatch = seen.revision } = command;
-        if (ifMatch !== seen.revision && seen.revision >= 0)
-          throw new ThreadlogError('revision_mismatch', `the revision is ${seen.revision}`);
+        const expected = isExpected(command.ifMatch, seen.revision);
+        if (!expected && seen.revision >= 0) throw new ThreadlogError('revision_mismatch', `the revision is ${seen.revision}`);
         assertNotRefused(command);
         const context = prepare === undefined ? (undefined as C) : await prepare(seen.state as S);
         events = decide(seen.state as S, context, now);
         // Of what is not there, the decision has said so, unless it would make it.
-        if (ifMatch !== seen.revision) throw new ThreadlogError('revision_mismatch', 'there is no revision yet');
+        if (!expected) throw new ThreadlogError('revision_mismatch', 'there is no revision yet');
       } catch (error) {
         if (proved) throw error;
         seen = await this.refresh(aggregate, stream, seen);

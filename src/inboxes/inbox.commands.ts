@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { aside, type CommandContext, everAgain, step, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, type CommandContext, everAgain, isExpected, step, type Transacted, Transactor } from '../event-store/transact.js';
 import { changeDefaultInbox, organizationAggregate, reinstateInbox, retireInbox } from '../organizations/organization.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { derivedId } from '../platform/ids.js';
@@ -84,7 +84,7 @@ export class InboxWriter {
       const known = await this.transactor.load(inboxAggregate, organizationId, id);
       if (known === undefined) throw new ThreadlogError('not_found');
       const { revision, state: before } = known;
-      if (ifMatch !== undefined && ifMatch !== revision) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
+      if (!isExpected(ifMatch, revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
       if (!before.archived)
         await this.transactor.transact(organizationAggregate, organizationId, step(context), (state) => retireInbox(id, revision)(state));
       try {

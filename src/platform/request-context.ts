@@ -49,13 +49,24 @@ export function commandContext(request: FastifyRequest): CommandContext {
   };
 }
 
-/** `"5"` is revision 5; `*` asks only that the resource exists, which every write does anyway. */
-function ifMatchOf(request: FastifyRequest): number | undefined {
+/** RFC 9110, 8.8.3: what may stand between two quotes. */
+const ENTITY_TAGS = /^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/;
+
+/**
+ * The revisions of which one must be the resource's: `"5"`, or a list of such (RFC 9110, 13.1.1). A weak tag matches nothing, nor does a
+ * strong one that is no revision. `*` asks only that the resource exists, which every write does anyway.
+ */
+function ifMatchOf(request: FastifyRequest): readonly number[] | undefined {
   const header = request.headers['if-match'];
   if (header === undefined || header === '*') return undefined;
-  const match = /^"(0|[1-9]\d{0,9})"$/.exec(header);
-  if (match === null) throw new ThreadlogError('revision_mismatch', 'If-Match names no revision of this resource; it looks like "5"');
-  return Number(match[1]);
+  const revisions = ENTITY_TAGS.test(header)
+    ? [...header.matchAll(/(W\/)?"([^"]*)"/g)].flatMap(([, weak, tag = '']) =>
+        weak === undefined && /^(0|[1-9]\d{0,9})$/.test(tag) ? [Number(tag)] : [],
+      )
+    : [];
+  if (revisions.length === 0)
+    throw new ThreadlogError('revision_mismatch', 'If-Match names no revision of this resource; it looks like "5"');
+  return revisions;
 }
 
 /** Sets what every answer of a write or of one resource carries. */
