@@ -33,7 +33,7 @@ export const messageSchema = z
     type: z.enum(['visitor', 'agent', 'note', 'automation']),
     /** What it is. */
     contentType: z.enum(CONTENT_TYPES),
-    /** A text, or a card's {title, description?, actions?}; null for roles that may not read messages. */
+    /** A text, or a card's {title, description?, actions?}; null beside attachments that stand alone, and for roles that may not read messages. */
     content: z.union([
       z.string(),
       z.strictObject({
@@ -113,7 +113,7 @@ export function messageAnswer(message: LastMessage<Opened>, withhold: boolean): 
     id: message.messageId,
     type: message.type,
     contentType: message.contentType,
-    content: withhold ? null : (message.content as MessageAnswer['content']),
+    content: withhold ? null : ((message.content ?? null) as MessageAnswer['content']),
     ...(message.attachments === undefined || withhold
       ? {}
       : { attachments: message.attachments as NonNullable<MessageAnswer['attachments']> }),

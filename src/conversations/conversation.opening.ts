@@ -21,7 +21,8 @@ const COMMENT = 'conversation.comment';
 
 export interface MessageInput {
   readonly type: 'text' | 'attachment' | 'card';
-  readonly content: unknown;
+  /** Absent only beside attachments. */
+  readonly content?: unknown;
   readonly attachments?: readonly unknown[];
 }
 
@@ -29,7 +30,7 @@ export function sealMessage(key: DataKey, messageId: string, message: MessageInp
   return {
     messageId,
     contentType: message.type,
-    content: key.seal(contentContext(messageId), message.content),
+    ...(message.content === undefined ? {} : { content: key.seal(contentContext(messageId), message.content) }),
     ...(message.attachments === undefined ? {} : { attachments: key.seal(attachmentsContext(messageId), message.attachments) }),
   };
 }
@@ -127,7 +128,7 @@ function openMessage(key: DataKey | undefined, message: MessageFacts): MessageFa
   return {
     messageId,
     contentType,
-    content: key.open(contentContext(messageId), content),
+    ...(content === undefined ? {} : { content: key.open(contentContext(messageId), content) }),
     ...(attachments === undefined ? {} : { attachments: key.open(attachmentsContext(messageId), attachments) }),
   };
 }

@@ -112,7 +112,7 @@ export class ConversationReader {
     const stored = storedMessage(changed);
     if (changed.outcome === 'appended' && said !== undefined) {
       const { content, attachments } = said;
-      return { ...stored, content, ...(attachments === undefined ? {} : { attachments }) };
+      return { ...stored, ...(content === undefined ? {} : { content }), ...(attachments === undefined ? {} : { attachments }) };
     }
     return openLastMessage(await this.keys.find(organizationId, changed.state.keyId), stored);
   }

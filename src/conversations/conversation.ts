@@ -34,11 +34,14 @@ export interface Author {
   readonly name: string;
 }
 
-/** A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. */
+/**
+ * A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. Content may be absent
+ * beside attachments.
+ */
 export interface MessageFacts<V = Sealed> {
   readonly messageId: string;
   readonly contentType: ContentType;
-  readonly content: V;
+  readonly content?: V;
   readonly attachments?: V;
 }
 

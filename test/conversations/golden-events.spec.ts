@@ -88,6 +88,13 @@ test.each(VALUES.flatMap(([type, path, values]) => values.map((value) => [type, 
   },
 );
 
+test('a message may hold attachments alone', () => {
+  const example = stored.find(({ type }) => type === 'MessageReceived') as StoredEvent;
+  const { content: attachments, ...data } = JSON.parse(example.data) as Record<string, string>;
+  const alone = { ...data, contentType: 'attachment', attachments };
+  expect(decode(codec, { ...example, data: JSON.stringify(alone) }).data).toEqual(alone);
+});
+
 test.each([
   ['an unknown type', { type: 'ConversationMerged' }],
   ['a version that is not there yet', { metadata: JSON.stringify({ schemaVersion: 2 }) }],
