@@ -343,11 +343,7 @@ export class Follower<L extends Lease | ReactorLease> {
 
   async #release(lease: L, handler: BatchHandler | undefined, stopped: string | null): Promise<void> {
     const { database, noun, log } = this.#options;
-    try {
-      await handler?.flush?.();
-    } catch {
-      // What was left behind comes again.
-    }
+    await ignoreFailure(handler?.flush?.(), 'what was not written comes again');
     try {
       await releaseLease(database, lease, stopped);
     } catch (error) {

@@ -1,6 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -10,7 +10,7 @@ import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { type Role, ROLES } from '../platform/roles.js';
-import { IfGiven, IsInstant, IsResourceId, IsTypedText } from '../platform/validation.js';
+import { IfGiven, IsInstant, IsOneOf, IsResourceId, IsTypedText, IsWhole, NullIsAbsent } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -25,19 +25,19 @@ const MAX_RATE_LIMIT = 1_000_000;
 
 class CreateApiKeyDto {
   @IsTypedText(200) name!: string;
-  @IsIn(ROLES) role!: Role;
+  @IsOneOf(ROLES) role!: Role;
   /** The agent that the key acts for. */
-  @IsOptional() @IsResourceId() agentId?: string | null;
+  @NullIsAbsent() @IsResourceId() agentId?: string;
   /** Valid until revoked when absent. */
-  @IsOptional() @IsInstant() expiresAt?: string | null;
+  @NullIsAbsent() @IsInstant() expiresAt?: string;
   /** Requests a minute; RATE_LIMIT_PER_MINUTE holds when absent, 0 is no limit. */
-  @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
+  @NullIsAbsent() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number;
 }
 
 class ChangeApiKeyDto {
   @IfGiven() @IsTypedText(200) name?: string;
   /** null gives it back to RATE_LIMIT_PER_MINUTE. */
-  @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
+  @IsOptional() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }
 
 const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
@@ -69,9 +69,9 @@ export class ApiKeyController {
     const input = {
       name,
       role,
-      ...(agentId === undefined || agentId === null ? {} : { agentId }),
-      ...(expiresAt === undefined || expiresAt === null ? {} : { expiresAt }),
-      ...(rateLimitPerMinute === undefined || rateLimitPerMinute === null ? {} : { rateLimitPerMinute }),
+      ...(agentId === undefined ? {} : { agentId }),
+      ...(expiresAt === undefined ? {} : { expiresAt }),
+      ...(rateLimitPerMinute === undefined ? {} : { rateLimitPerMinute }),
     };
     const made = await this.commands.execute(new CreateApiKey(commandContext(request), input));
     describeAnswer(reply, made);

@@ -1,13 +1,11 @@
 import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
-import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, Matches } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { FEED_TYPES } from '../event-decoding.js';
 import type { Position } from '../event-store/event-store.js';
 import { Answers } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
-import { Described } from '../platform/request-schema.js';
-import { Becomes, IfGiven, Limit, limited } from '../platform/validation.js';
+import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../platform/validation.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { EventsFeed, type FeedPage, feedPageSchema } from './events-feed.js';
@@ -19,17 +17,14 @@ const USUAL = 100;
 class FeedQueryDto {
   /** Exclusive: `meta.next` of the page before, or the X-Position of any answer. */
   @IfGiven()
-  @Matches(/^(start|\d{19}(-\d{19})?)$/, { message: 'after must be start, or a position as answers give it' })
+  @IsMatching(/^(start|\d{19}(-\d{19})?)$/, 'must be start, or a position as answers give it')
   after?: string;
   @IfGiven() @Limit(MOST) limit?: string;
   /** Repeated, or in one with commas between. */
-  @Described({ type: 'array', items: { type: 'string', enum: [...FEED_TYPES] }, minItems: 1, maxItems: FEED_TYPES.length })
-  @Becomes((value) => (typeof value === 'string' ? value.split(',') : value))
+  @Becomes((value) => (typeof value === 'string' ? madeOfText(value.split(',')) : value))
   @IfGiven()
-  @IsArray()
-  @ArrayMinSize(1)
-  @ArrayMaxSize(FEED_TYPES.length)
-  @IsIn(FEED_TYPES, { each: true })
+  @IsList({ min: 1, max: FEED_TYPES.length })
+  @IsOneOf(FEED_TYPES, { each: true })
   types?: string[];
 
   get position(): Position | 'start' {

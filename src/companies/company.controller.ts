@@ -8,7 +8,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsAttributes, IsResourceId, IsTypedText } from '../platform/validation.js';
+import { IfGiven, IsAttributes, IsResourceId, IsTypedText, NullIsAbsent } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -22,7 +22,7 @@ import { companyList } from './company.list.js';
 class CreateCompanyDto {
   @IsResourceId() id!: string;
   @IsTypedText(200) name!: string;
-  @IfGiven()
+  @NullIsAbsent()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
   attributes?: Record<string, CompanyAttribute | null>;
 }

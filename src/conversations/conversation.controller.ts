@@ -1,26 +1,30 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
-import { ArrayMaxSize, ArrayMinSize, IsArray, IsDefined, IsIn, IsInt, IsOptional, Matches, Max, Min, ValidateIf } from 'class-validator';
+import { IsOptional, ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { KeyInLog } from '../platform/idempotency.js';
-import { Described } from '../platform/request-schema.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import {
   IfGiven,
+  IfGivenOrWithout,
   IsAttributes,
   IsInstant,
+  IsList,
+  IsMatching,
   IsNested,
+  IsOneOf,
   IsResourceId,
   IsTag,
   IsVisibleText,
+  IsWhole,
   Limit,
   limited,
+  NullIsAbsent,
   parseInstant,
-  RESOURCE_ID_RULE,
 } from '../platform/validation.js';
 import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from './conversation.reader.js';
 import { ListConversations } from './conversation.list.js';
@@ -82,31 +86,30 @@ const TAGS_AT_ONCE = 50;
 
 class OpenConversationDto {
   /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
-  @IsOptional() @IsNested(VisitorInputDto) visitor?: VisitorInputDto | null;
-  @IfGiven() @IsResourceId() inboxId?: string;
-  @IsDefined() @IsMessage() message!: MessageDto;
-  @IfGiven() @IsVisibleText(MAX_SUBJECT) subject?: string;
-  @IfGiven()
+  @NullIsAbsent() @IsNested(VisitorInputDto) visitor?: VisitorInputDto;
+  @NullIsAbsent() @IsResourceId() inboxId?: string;
+  @IsMessage() message!: MessageDto;
+  @NullIsAbsent() @IsVisibleText(MAX_SUBJECT) subject?: string;
+  @NullIsAbsent()
   @IsAttributes(MAX_ATTRIBUTES)
   customAttributes?: Record<string, unknown>;
-  @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
-  @IfGiven() @IsResourceId() previousConversationId?: string;
+  @NullIsAbsent() @IsOneOf(PRIORITIES) priority?: Priority;
+  @NullIsAbsent() @IsResourceId() previousConversationId?: string;
   /** Who wrote the first message; the visitor when absent. */
-  @IfGiven() @IsIn(['visitor', 'agent']) as?: 'visitor' | 'agent';
+  @NullIsAbsent() @IsOneOf(['visitor', 'agent']) as?: 'visitor' | 'agent';
 }
 
 export class ReplyDto {
-  @ValidateIf((body: ReplyDto) => body.message !== undefined || body.cannedResponseId === undefined)
-  @IsDefined()
+  @IfGivenOrWithout('cannedResponseId')
   @IsMessage()
   message?: MessageDto;
   /** In the place of a message: what the canned response says in this conversation, at this moment. */
   @IfGiven() @IsResourceId() cannedResponseId?: string;
   /** `reply` when absent. */
-  @IfGiven() @IsIn(['reply', 'note']) type?: 'reply' | 'note';
+  @IfGiven() @IsOneOf(['reply', 'note']) type?: 'reply' | 'note';
   /** Set in the same append. */
   @IfGiven()
-  @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
+  @IsOneOf(SETTABLE, { hint: 'to snooze, POST to /snooze' })
   status?: SettableStatus;
 
   /** @throws ThreadlogError validation_failed */
@@ -123,17 +126,18 @@ export class ReplyDto {
 }
 
 class ReceiveDto {
-  @IsDefined() @IsMessage() message!: MessageDto;
+  @IsMessage() message!: MessageDto;
 }
 
 /** One of the two must be there; what is absent stays as it is. */
 export class AssignDto {
   /** An agent's or a team's id; null unassigns. */
-  @ValidateIf((body: AssignDto) => body.assigneeId !== null && !(body.assigneeId === undefined && body.teamId !== undefined))
-  @IsResourceId({ message: `assigneeId must be there, or teamId; an id ${RESOURCE_ID_RULE}` })
+  @IfGivenOrWithout('teamId')
+  @ValidateIf((body: AssignDto) => body.assigneeId !== null)
+  @IsResourceId()
   assigneeId?: string | null;
   /** The team whose queue the conversation is put into; null takes it out of its queue. */
-  @ValidateIf((body: AssignDto) => body.teamId !== null && body.teamId !== undefined) @IsResourceId() teamId?: string | null;
+  @IsOptional() @IsResourceId() teamId?: string | null;
 
   /** Without what else a body that holds these two may hold. */
   assignment(): Assignment {
@@ -143,29 +147,26 @@ export class AssignDto {
 }
 
 export class SnoozeDto {
-  @Described({ anyOf: [{ type: 'string', format: 'date-time' }, { const: 'next_reply' }] })
-  @ValidateIf((body: SnoozeDto) => body.until !== 'next_reply')
-  @IsInstant({ message: 'until must be an instant with a zone, such as 2026-01-16T09:00:00Z, or next_reply' })
-  until!: string;
+  @IsInstant({ or: 'next_reply' }) until!: string;
 }
 
 export class TagsDto {
-  @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsTag(MAX_TAG, { each: true }) tags!: string[];
+  @IsList({ min: 1, max: Math.min(TAGS_AT_ONCE, MAX_TAGS) }) @IsTag(MAX_TAG, { each: true }) tags!: string[];
 }
 
 class RateDto {
-  @IsInt() @Min(1) @Max(5) rating!: number;
+  @IsWhole(1, 5) rating!: number;
   /** Absent keeps the comment of the rating that is changed; null removes it. */
   @IsOptional() @IsVisibleText(5_000) comment?: string | null;
 }
 
 class ChangeDto {
   @IfGiven()
-  @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
+  @IsOneOf(SETTABLE, { hint: 'to snooze, POST to /snooze' })
   status?: SettableStatus;
   /** null clears it. */
   @IsOptional() @IsVisibleText(MAX_SUBJECT) subject?: string | null;
-  @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
+  @IfGiven() @IsOneOf(PRIORITIES) priority?: Priority;
   /** Merged; null removes. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<string, unknown>;
   @IfGiven() @IsResourceId() inboxId?: string;
@@ -173,7 +174,7 @@ class ChangeDto {
 
 /** `?revision=` or `?at=`: the conversation as it was. */
 class WhenDto {
-  @IsOptional() @Matches(/^(0|[1-9]\d{0,8})$/, { message: 'revision must be a whole number from 0' }) revision?: string;
+  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') revision?: string;
   @IsOptional() @IsInstant() at?: string;
 
   when(): { revision?: number; at?: number } {
@@ -227,9 +228,9 @@ export class ConversationController {
   ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer; warnings?: readonly KeyLeft[] }> {
     if (isVisitor(request)) return this.forVisitor.open(request, reply, body);
     const { as = 'visitor', visitor, ...input } = body;
-    if (visitor === undefined || visitor === null)
+    if (visitor === undefined)
       throw new ThreadlogError('validation_failed', undefined, {
-        errors: [{ field: 'visitor', message: 'should not be null or undefined' }],
+        errors: [{ field: 'visitor', message: 'is missing' }],
       });
     const context = commandContext(request);
     const changed = await this.commands.execute(

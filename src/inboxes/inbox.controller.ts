@@ -1,18 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import {
-  ArrayMaxSize,
-  ArrayUnique,
-  IsArray,
-  IsBoolean,
-  IsIn,
-  IsInt,
-  IsOptional,
-  Max,
-  Min,
-  ValidateBy,
-  type ValidationArguments,
-} from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { organizationAggregate } from '../organizations/organization.js';
@@ -22,8 +10,22 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { Described } from '../platform/request-schema.js';
-import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
+import {
+  Becomes,
+  IfGiven,
+  IsEmailAddress,
+  IsList,
+  IsNested,
+  IsOneOf,
+  IsResourceId,
+  IsTrueOrFalse,
+  IsTypedText,
+  IsVisibleText,
+  IsWhole,
+  NullIsAbsent,
+  NullsAreAbsent,
+  rule,
+} from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -39,12 +41,12 @@ import {
   inboxAggregate,
   type InboxChanges,
   type InboxEvent,
-  isTimezone,
-  scheduleFault,
+  scheduleFaults,
   WEEKDAYS,
   type WorkingHours,
 } from './inbox.js';
 import { inboxList } from './inbox.list.js';
+import { timeZoneNamed } from './time-zone.js';
 
 const MAX_MEMBERS = 500;
 const MAX_CAP = 10_000;
@@ -52,16 +54,14 @@ const MAX_REPLY = 5_000;
 const DAY_SECONDS = 86_400;
 
 class AssignmentDto {
-  @IsIn(ASSIGNMENT_MODES) mode!: Assignment['mode'];
+  @IsOneOf(ASSIGNMENT_MODES) mode!: Assignment['mode'];
   /** Nobody when absent. */
-  @IfGiven()
-  @IsArray()
-  @ArrayMaxSize(MAX_MEMBERS)
-  @ArrayUnique()
+  @NullIsAbsent()
+  @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
   agentIds?: string[];
   /** Open conversations that a member gets at most; no bound when absent or null. */
-  @IsOptional() @IsInt() @Min(1) @Max(MAX_CAP) cap?: number | null;
+  @IsOptional() @IsWhole(1, MAX_CAP) cap?: number | null;
 }
 
 const WEEKDAY = {
@@ -70,39 +70,31 @@ const WEEKDAY = {
 } as const;
 
 class WorkingHoursDto {
-  @Described({ type: 'string', description: 'An IANA zone, such as Europe/Berlin.' })
-  @ValidateBy({
-    name: 'isTimezone',
-    validator: { validate: isTimezone, defaultMessage: () => 'timezone must be an IANA zone, such as Europe/Berlin' },
-  })
+  @Becomes((value) => timeZoneNamed(value) ?? value)
+  @rule(
+    'isTimeZone',
+    (value) => (timeZoneNamed(value) === undefined ? 'must be the IANA name of a time zone, such as Europe/Berlin' : undefined),
+    { type: 'string', description: 'An IANA zone, such as Europe/Berlin; no abbreviation.' },
+  )
   timezone!: string;
   /** Per weekday its intervals; a day that is not there is a day off. */
-  @Described({
+  @rule('isSchedule', scheduleFaults, {
     type: 'object',
     properties: Object.fromEntries(WEEKDAYS.map((day) => [day, WEEKDAY])),
     additionalProperties: false,
     description: 'Per weekday its intervals, from and to as HH:MM; a day that is not there is a day off.',
   })
-  @ValidateBy({
-    name: 'isSchedule',
-    validator: {
-      validate: (value) => scheduleFault(value) === undefined,
-      defaultMessage: (given?: ValidationArguments) => `schedule ${scheduleFault(given?.value) ?? ''}`,
-    },
-  })
   schedule!: WorkingHours['schedule'];
 }
 
 class AutoResponderDto {
-  @IsBoolean() enabled!: boolean;
+  @IsTrueOrFalse() enabled!: boolean;
   @IsVisibleText(MAX_REPLY) message!: string;
   /** At once when absent. */
-  @IfGiven()
-  @IsInt()
-  @Min(0)
-  @Max(DAY_SECONDS)
+  @NullIsAbsent()
+  @IsWhole(0, DAY_SECONDS)
   delaySeconds?: number;
-  @IfGiven() @IsBoolean() onlyOutsideWorkingHours?: boolean;
+  @NullIsAbsent() @IsTrueOrFalse() onlyOutsideWorkingHours?: boolean;
 }
 
 /** The fields that null clears. */
@@ -118,11 +110,12 @@ class InboxFieldsDto {
   /** Replaced as a whole. */
   @IsOptional() @IsNested(AutoResponderDto) autoResponder?: AutoResponderDto | null;
   /** True makes it the default inbox in place of the one that is; false on the default one is refused. */
-  @IfGiven() @IsBoolean() isDefault?: boolean;
+  @IfGiven() @IsTrueOrFalse() isDefault?: boolean;
 }
 
+@NullsAreAbsent('assignment', 'isDefault')
 class CreateInboxDto extends InboxFieldsDto {
-  @IfGiven() @IsResourceId() id?: string;
+  @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
 }
 

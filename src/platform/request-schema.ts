@@ -25,28 +25,8 @@ function descriptionOf(type: new () => object, property: string): Description | 
   return undefined;
 }
 
-/** What class-validator's own checks say of a value. Our own rules carry their schema with them. */
-const CHECKS: Readonly<Record<string, (bound: unknown) => JsonSchema>> = {
-  isDefined: () => ({}),
-  isIn: (values) => ({ enum: values }),
-  isInt: () => ({ type: 'integer' }),
-  isBoolean: () => ({ type: 'boolean' }),
-  isArray: () => ({ type: 'array' }),
-  isObject: () => ({ type: 'object' }),
-  min: (bound) => ({ minimum: bound }),
-  max: (bound) => ({ maximum: bound }),
-  maxLength: (bound) => ({ maxLength: bound }),
-  matches: (pattern) => ({ type: 'string', pattern: (pattern as RegExp).source }),
-  arrayMinSize: (bound) => ({ minItems: bound }),
-  arrayMaxSize: (bound) => ({ maxItems: bound }),
-  arrayUnique: () => ({ uniqueItems: true }),
-};
-
 /** The check of validation.ts that two properties are not both there, by its name. */
 export const NOT_BESIDE = 'isNotBeside';
-
-/** What is added to what @Described says; the rest it says itself. */
-const BOUNDS_OF_LISTS = new Set(['arrayMinSize', 'arrayMaxSize', 'arrayUnique']);
 
 interface Property {
   schema: Record<string, unknown>;
@@ -73,7 +53,7 @@ export function requestSchema(
     const described = descriptionOf(type, name);
     if (check.type === 'conditionalValidation') property.conditions.push(check.constraints[0] as Property['conditions'][number]);
     else if (check.name === NOT_BESIDE) exclusions.push({ not: { required: [name, check.constraints[0] as string] } });
-    else if (described === undefined || BOUNDS_OF_LISTS.has(check.name ?? ''))
+    else if (described === undefined)
       Object.assign(check.each ? property.items : property.schema, schemaOfCheck(type, name, check.name, check.constraints));
   }
   const names = [...properties.keys()];
@@ -113,14 +93,13 @@ export function requestSchema(
   };
 }
 
+/** Our own rules carry their schema with them. */
 function schemaOfCheck(
   type: new () => object,
   property: string,
   name: string | undefined,
   constraints: readonly unknown[] | undefined,
 ): JsonSchema {
-  const known = CHECKS[name ?? ''];
-  if (known !== undefined) return known(constraints?.[0]);
   const own = constraints?.[0];
   if (typeof own === 'object' && own !== null) return own as JsonSchema;
   throw new Error(`${type.name}.${property}: say with @Described what ${name ?? 'is nested there'} takes`);

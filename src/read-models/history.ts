@@ -1,11 +1,11 @@
-import { Matches, IsOptional } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
 import type { Aggregate, DomainEvent, Recorded } from '../event-store/aggregate.js';
 import type { Transactor } from '../event-store/transact.js';
 import { ThreadlogError } from '../platform/errors.js';
 import type { DataKey } from '../platform/sealing.js';
-import { Limit, limited } from '../platform/validation.js';
+import { IsMatching, Limit, limited } from '../platform/validation.js';
 import type { VisitorKeys } from '../platform/visitor-keys.js';
 
 /** Events in one page of a resource's history. */
@@ -54,7 +54,7 @@ export function eventAnswer(event: Recorded<DomainEvent>): EventAnswer {
 /** `?from=` and `?limit=` of a history. */
 export class EventsQueryDto {
   /** The revision to begin with. */
-  @IsOptional() @Matches(/^(0|[1-9]\d{0,8})$/, { message: 'from must be a whole number from 0' }) from?: string;
+  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') from?: string;
   @IsOptional() @Limit(EVENTS_SHOWN) limit?: string;
 
   start(): number {

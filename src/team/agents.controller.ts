@@ -1,6 +1,6 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsIn, IsOptional } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -9,7 +9,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsEmailAddress, IsResourceId, IsTypedText } from '../platform/validation.js';
+import { IfGiven, IsEmailAddress, IsOneOf, IsResourceId, IsTypedText, NullIsAbsent, NullsAreAbsent } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -31,11 +31,12 @@ class AgentFieldsDto {
   /** null clears it. */
   @IsOptional() @IsEmailAddress() email?: string | null;
   /** `online` when absent. */
-  @IfGiven() @IsIn(AVAILABILITIES) availability?: Availability;
+  @IfGiven() @IsOneOf(AVAILABILITIES) availability?: Availability;
 }
 
+@NullsAreAbsent('availability')
 class CreateAgentDto extends AgentFieldsDto {
-  @IfGiven() @IsResourceId() id?: string;
+  @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
 }
 

@@ -1,6 +1,5 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { ArrayMaxSize, ArrayUnique, IsArray } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../event-store/transact.js';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
@@ -9,7 +8,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsResourceId, IsTypedText } from '../platform/validation.js';
+import { IfGiven, IsList, IsResourceId, IsTypedText, NullIsAbsent } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -23,13 +22,11 @@ import { teamList } from './team.list.js';
 const MAX_MEMBERS = 500;
 
 class CreateTeamDto {
-  @IfGiven() @IsResourceId() id?: string;
+  @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
   /** Nobody when absent. */
-  @IfGiven()
-  @IsArray()
-  @ArrayMaxSize(MAX_MEMBERS)
-  @ArrayUnique()
+  @NullIsAbsent()
+  @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
   agentIds?: string[];
 }
@@ -38,9 +35,7 @@ class ChangeTeamDto {
   @IfGiven() @IsTypedText(200) name?: string;
   /** All members: whoever is not named leaves the team. */
   @IfGiven()
-  @IsArray()
-  @ArrayMaxSize(MAX_MEMBERS)
-  @ArrayUnique()
+  @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
   agentIds?: string[];
 }

@@ -1,11 +1,10 @@
 import { Body, Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsDefined, IsInt, IsOptional, Max, Min } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Answers, dataAndWarningsOf, dataOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { commandContext } from '../platform/request-context.js';
-import { IsNested, IsResourceId } from '../platform/validation.js';
+import { IsNested, IsResourceId, IsWhole, NullIsAbsent } from '../platform/validation.js';
 import { type RevokedTokensAnswer, revokedTokensSchema, type VisitorTokenAnswer, visitorTokenSchema } from './visitor-token.answer.js';
 import { MintVisitorToken, RevokeVisitorTokens } from './visitor.commands.js';
 import { VisitorInputDto } from './visitor.controller.js';
@@ -17,9 +16,9 @@ const MAX_TTL = 86_400;
 
 class MintTokenDto {
   /** As in POST /conversations. */
-  @IsDefined() @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
+  @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
   /** Seconds; an hour when absent. */
-  @IsOptional() @IsInt() @Min(MIN_TTL) @Max(MAX_TTL) ttl?: number | null;
+  @NullIsAbsent() @IsWhole(MIN_TTL, MAX_TTL) ttl?: number;
 }
 
 class RevokeTokensDto {

@@ -1,13 +1,22 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsOptional, MaxLength } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
+import {
+  IfGiven,
+  IsAttributes,
+  IsEmailAddress,
+  IsHttpUrl,
+  IsResourceId,
+  IsTypedText,
+  IsVisibleText,
+  NullIsAbsent,
+} from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -21,33 +30,32 @@ import { visitorList } from './visitor.list.js';
 import { openVisitorEvent } from './visitor.opening.js';
 
 const MAX_NAME = 200;
-const MAX_EMAIL = 320;
 const MAX_PHONE = 50;
 const MAX_PLAN = 100;
 const MAX_USER_ID = 256;
 
 /** Who a conversation is with: found by id, userId or e-mail, made if unknown. A field that is null counts as absent. */
 export class VisitorInputDto {
-  @IsOptional() @IsResourceId() id?: string;
+  @NullIsAbsent() @IsResourceId() id?: string;
   /** The caller's own id of the person. */
-  @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string;
-  @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string;
-  @IsOptional() @IsTypedText(MAX_NAME) name?: string;
-  @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string;
-  @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string;
+  @NullIsAbsent() @IsVisibleText(MAX_USER_ID) userId?: string;
+  @NullIsAbsent() @IsEmailAddress() email?: string;
+  @NullIsAbsent() @IsTypedText(MAX_NAME) name?: string;
+  @NullIsAbsent() @IsVisibleText(MAX_PHONE) phone?: string;
+  @NullIsAbsent() @IsVisibleText(MAX_PLAN) plan?: string;
   /** Merged into those of a visitor that is found; null removes one. */
-  @IsOptional() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
-  @IsOptional() @IsResourceId() companyId?: string;
+  @NullIsAbsent() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
+  @NullIsAbsent() @IsResourceId() companyId?: string;
 }
 
 class CreateVisitorDto extends VisitorInputDto {
-  @IsOptional() @IsHttpUrl() avatarUrl?: string;
+  @NullIsAbsent() @IsHttpUrl() avatarUrl?: string;
 }
 
 /** The named fields only; null clears one. */
 class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
-  @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string | null;
+  @IsOptional() @IsEmailAddress() email?: string | null;
   @IsOptional() @IsTypedText(MAX_NAME) name?: string | null;
   @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string | null;
   @IsOptional() @IsHttpUrl() avatarUrl?: string | null;

@@ -202,7 +202,7 @@ describe('the holder of a token', () => {
     ['visitor.email', { visitor: { email: 'someone@example.com' } }],
     ['visitor.userId', { visitor: { userId: 'u' } }],
     ['visitor.name', { visitor: { name: 'Boss' } }],
-    ['message.content', { message: ' ' }],
+    ['message', { message: ' ' }],
   ])('fills in no %s', async (field, more) => {
     const { expect: ask } = await widget();
     const refused = await ask(400, 'POST', '/conversations', { body: { message: 'Hi', ...more } });

@@ -114,7 +114,7 @@ describe('says of a request what its checks say', () => {
       return [];
     } catch (error) {
       if (!(error instanceof ThreadlogError)) throw error;
-      return [...new Set(error.extra.errors?.map(({ field }) => field.split('.')[0] ?? '') ?? [])];
+      return [...new Set(error.extra.errors?.map(({ field }) => field.split(/[.[]/, 1)[0] ?? '') ?? [])];
     }
   };
 
