@@ -214,7 +214,7 @@ test(
     const visitors = Object.entries(streams).filter(([name]) => name.startsWith('visitor'));
     expect(visitors.map(([, events]) => events.at(-1))).toEqual(
       expect.arrayContaining([
-        expect.objectContaining({ data: { userId: 'lena' } }),
+        expect.objectContaining({ data: { userId: 'lena', email: 'lena@example.com' } }),
         expect.objectContaining({ data: { userId: 'eve', name: 'Eve' } }),
       ]),
     );
