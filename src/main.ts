@@ -50,7 +50,11 @@ async function start(config: Config, logger: Logger): Promise<(delayMs: number) 
   const backend = await openBackend(config, logger, { name: 'threadlog-api', queryTimeoutMs: QUERY_MS });
   let projections: LiveProjections | undefined;
   try {
-    const app = await createHttpApp(AppModule.over(backend) as never, { logger, trustProxy: config.TRUST_PROXY });
+    const app = await createHttpApp(AppModule.over(backend) as never, {
+    logger,
+    trustProxy: config.TRUST_PROXY,
+    corsOrigins: config.CORS_ORIGINS,
+  });
     if (config.PROJECTIONS === 'inline') {
       const { startLiveProjections } = await import('../projections/live.js');
       const transactor = app.get(Transactor);

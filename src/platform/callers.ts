@@ -19,6 +19,9 @@ declare module 'fastify' {
   }
 }
 
+/** No route of ours answers OPTIONS: it is a browser's preflight, which has no key, or 405. */
+const WITHOUT_BODY = new Set(['GET', 'HEAD', 'OPTIONS']);
+
 /** Says of a request who sends it, and counts it. */
 export class Callers {
   constructor(
@@ -43,7 +46,7 @@ export class Callers {
   /** A body is read for callers alone, and counts whatever is in it: reading one costs more than refusing it. No public route takes one. */
   install(server: FastifyInstance): void {
     server.addHook('preParsing', async (request, reply, payload) => {
-      if (!request.is404 && request.method !== 'GET' && request.method !== 'HEAD') await this.identify(request, reply);
+      if (!request.is404 && !WITHOUT_BODY.has(request.method)) await this.identify(request, reply);
       return payload;
     });
   }

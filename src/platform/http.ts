@@ -9,9 +9,11 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import type { Logger } from 'pino';
 import { Metrics } from '../metrics/metrics.js';
 import { Callers } from './callers.js';
+import { allowOrigins, describeOrigin } from './cors.js';
 import { ErrorFilter, sendProblem } from './error.filter.js';
 import { ERRORS, ThreadlogError } from './errors.js';
 import { IdempotencyKeys } from './idempotency.js';
+import type { CorsOrigins } from './origins.js';
 import { API_PREFIX, OUTSIDE_THE_API } from './routes.js';
 import { Shutdown } from './shutdown.js';
 import { assertRoutesDeclared } from './start-checks.js';
@@ -33,8 +35,9 @@ const REQUEST_ID = /^[A-Za-z0-9._:@-]{1,64}$/;
  */
 export async function createHttpApp(
   module: Type | { module: Type },
-  options: { logger: Logger; trustProxy: number },
+  options: { logger: Logger; trustProxy: number; corsOrigins?: CorsOrigins | undefined },
 ): Promise<NestFastifyApplication> {
+  const { corsOrigins } = options;
   const server: FastifyInstance = Fastify({
     loggerInstance: options.logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -48,6 +51,7 @@ export async function createHttpApp(
     // What fails before any route, hook or handler of ours is reached.
     frameworkErrors: (error, request, reply) => {
       void reply.header('x-request-id', request.id);
+      if (corsOrigins !== undefined) describeOrigin(corsOrigins, request, reply);
       sendProblem(error, request, reply);
     },
     clientErrorHandler,
@@ -75,6 +79,10 @@ export async function createHttpApp(
     void reply.header('x-request-id', request.id);
     void reply.header('x-content-type-options', 'nosniff');
     void reply.header('cache-control', 'no-store');
+  });
+  // Before the first hook that refuses anything: a page can only read a refusal that names its origin.
+  if (corsOrigins !== undefined) await allowOrigins(server, corsOrigins);
+  server.addHook('onRequest', async (request) => {
     if (request.query === TOO_MANY)
       throw new ThreadlogError('headers_too_large', `an address has at most ${MAX_QUERY_PARAMETERS} parameters`);
     refuseForbiddenNames(request.query as Record<string, unknown>);

@@ -83,7 +83,11 @@ export async function startApi(options: { environment?: Record<string, string>; 
   const clock = new TestClock();
   const backend = await openBackend(config, logger, { name: 'threadlog-test', clock });
   const beganAfter = await beginReadModelsAtHead(backend);
-  const app = await createHttpApp(AppModule.over(backend) as never, { logger, trustProxy: config.TRUST_PROXY });
+  const app = await createHttpApp(AppModule.over(backend) as never, {
+    logger,
+    trustProxy: config.TRUST_PROXY,
+    corsOrigins: config.CORS_ORIGINS,
+  });
   const projections: LiveProjections = await startLiveProjections(backend, {
     inFlight: () => backend.transactor.inFlight,
     commands: app.get(CommandBus),
