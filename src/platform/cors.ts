@@ -44,18 +44,31 @@ export async function allowOrigins(server: FastifyInstance, origins: CorsOrigins
         ...shared,
         origin: !request.url.startsWith(BELOW) ? false : origins === '*' ? origins : [...origins],
         // Any other OPTIONS is no preflight, and answered by the API itself.
-        preflight: request.headers['access-control-request-method'] !== undefined,
+        preflight: isPreflight(request),
       }),
   });
 }
 
-/** As the hook of allowOrigins() does, for an answer that is given before any hook runs. */
-export function describeOrigin(origins: CorsOrigins, request: FastifyRequest, reply: FastifyReply): void {
+/**
+ * As the hook of allowOrigins() does, for what is answered before any hook runs.
+ * @returns whether that was a preflight, and is answered
+ */
+export function answerOrigin(origins: CorsOrigins, request: FastifyRequest, reply: FastifyReply): boolean {
   const { origin } = request.headers;
-  if (!request.url.startsWith(BELOW)) return;
+  if (!request.url.startsWith(BELOW)) return false;
   void reply.header('vary', 'Origin');
-  if (origins !== '*' && (origin === undefined || !origins.includes(origin))) return;
+  if (origins === '*' || (origin !== undefined && origins.includes(origin)))
+    void reply
+      .header('access-control-allow-origin', origins === '*' ? origins : origin)
+      .header('access-control-expose-headers', EXPOSED_HEADERS.join(', '));
+  if (request.method !== 'OPTIONS' || !isPreflight(request)) return false;
   void reply
-    .header('access-control-allow-origin', origins === '*' ? origins : origin)
-    .header('access-control-expose-headers', EXPOSED_HEADERS.join(', '));
+    .status(204)
+    .header('access-control-allow-methods', METHODS.join(', '))
+    .header('access-control-allow-headers', ALLOWED_HEADERS.join(', '))
+    .header('access-control-max-age', MAX_AGE)
+    .send();
+  return true;
 }
+
+const isPreflight = ({ headers }: FastifyRequest) => headers['access-control-request-method'] !== undefined;

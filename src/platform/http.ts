@@ -9,7 +9,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import type { Logger } from 'pino';
 import { Metrics } from '../metrics/metrics.js';
 import { Callers } from './callers.js';
-import { allowOrigins, describeOrigin } from './cors.js';
+import { allowOrigins, answerOrigin } from './cors.js';
 import { ErrorFilter, sendProblem } from './error.filter.js';
 import { ERRORS, ThreadlogError } from './errors.js';
 import { IdempotencyKeys } from './idempotency.js';
@@ -51,7 +51,7 @@ export async function createHttpApp(
     // What fails before any route, hook or handler of ours is reached.
     frameworkErrors: (error, request, reply) => {
       void reply.header('x-request-id', request.id);
-      if (corsOrigins !== undefined) describeOrigin(corsOrigins, request, reply);
+      if (corsOrigins !== undefined && answerOrigin(corsOrigins, request, reply)) return;
       sendProblem(error, request, reply);
     },
     clientErrorHandler,
