@@ -35,13 +35,14 @@ export class CannedResponseRenderer {
   }
 
   /** Keeps what a keyed request is answered. */
-  async keep({ keyed, organizationId, commandId, requestHash }: CommandContext, conversationId: string, rendered: Rendered): Promise<void> {
+  async keep(context: CommandContext, conversationId: string, rendered: Rendered): Promise<void> {
+    const { keyed, organizationId, commandId } = context;
     if (keyed !== true) return;
     const conversation = await this.transactor.load(conversationAggregate, organizationId, conversationId, Infinity);
     const keyId = conversation?.state.keyId ?? '';
     const key = await this.keys.find(organizationId, keyId);
     const kept: KeptRendering = key === undefined ? { rendered } : { keyId, sealed: key.seal(renderingContext(commandId), rendered) };
-    await this.kept.first(renderingId(commandId), requestHash, kept);
+    await this.kept.first(renderingId(commandId), context, kept);
   }
 
   /** What a response that is to be sent says. @throws ThreadlogError unknown_canned_response, resource_archived */

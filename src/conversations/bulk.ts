@@ -92,7 +92,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
   ) {}
 
   async execute({ context, keyName, selection, action }: ChangeManyConversations): Promise<BulkResult> {
-    const { commandId, requestHash, keyed } = context;
+    const { commandId, keyed } = context;
     const keptId = derivedId('bulk', commandId);
     let kept = keyed === true ? await this.kept.find<Kept>(keptId) : undefined;
     if (kept?.result !== undefined) return { position: kept.result.position, items: kept.result.items.map(inOrder) };
@@ -101,7 +101,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
       if (context.ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'many conversations have no one revision');
       await this.assertPossible(context.organizationId, action);
       kept = { ids: await this.select(context.organizationId, selection) };
-      if (keyed === true) kept = await this.kept.first(keptId, requestHash, kept);
+      if (keyed === true) kept = await this.kept.first(keptId, context, kept);
     }
     const { result, final } = await this.run(kept.ids, (id) => this.commandFor(itemContext(context, id), keyName, id, action));
     if (keyed === true && final) await this.kept.complete(keptId, { ids: kept.ids, result });

@@ -272,7 +272,7 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     const visitor = await this.visitors.resolve(aside(context), input.visitor);
     const { left } = visitor;
     // The log does not hold them. Kept before the conversation is there: a retry that finds it has to find them too.
-    if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, requestHash, { left });
+    if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, context, { left });
     const { keyId, key } = await this.keys.make(organizationId, visitor.visitorId);
     const message = sealMessage(key, this.ids.next(), input.message);
     const { companyId } = visitor.state;

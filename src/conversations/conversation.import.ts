@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { metadataOf } from '../event-store/aggregate.js';
 import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
-import type { CommandContext, Transacted, Transactor } from '../event-store/transact.js';
+import { type CommandContext, isSameRequest, type RequestIdentity, type Transacted, type Transactor } from '../event-store/transact.js';
+import { canonicalJson } from '../platform/canonical-json.js';
 import { emailKey, isEmailAddress } from '../platform/email-address.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { derivedId, type Ids } from '../platform/ids.js';
@@ -219,7 +220,7 @@ interface Chunk {
 interface Planned {
   readonly dialogue: Dialogue;
   readonly conversationId: string;
-  readonly requestHash: string;
+  readonly identity: RequestIdentity;
   readonly chunks: readonly Chunk[];
   /** When it began and ended (ms); undefined: when it is imported. */
   readonly from: number | undefined;
@@ -312,8 +313,9 @@ export class ConversationImporter {
     }
     cut(true);
     // Half of the hash tells changed content as well, and stands on every event.
-    const requestHash = keyedHash(hashKey, 'import', JSON.stringify(dialogue)).slice(0, 32);
-    return { dialogue, conversationId, requestHash, chunks, from, to: at };
+    const hashOf = (text: string) => keyedHash(hashKey, 'import', text).slice(0, 32);
+    const identity = { requestHash: hashOf(canonicalJson(dialogue)), earlierRequestHash: hashOf(JSON.stringify(dialogue)) };
+    return { dialogue, conversationId, identity, chunks, from, to: at };
   }
 
   /**
@@ -334,8 +336,9 @@ export class ConversationImporter {
       if (event === undefined) continue;
       const { commandId, requestHash } = metadataOf(event);
       if (commandId !== plan.chunks.at(-1)?.commandId) return { kind: 'begun' };
-      const answer: Imported =
-        requestHash === plan.requestHash ? present(plan, event.position) : { outcome: 'refused', reason: OTHER_CONTENT };
+      const answer: Imported = isSameRequest(requestHash, plan.identity)
+        ? present(plan, event.position)
+        : { outcome: 'refused', reason: OTHER_CONTENT };
       return { kind: 'answered', answer };
     }
     return { kind: 'absent' };
@@ -357,7 +360,7 @@ export class ConversationImporter {
         conversation.conversationAggregate,
         conversationId,
         {
-          ...this.context(chunk.commandId, plan.requestHash),
+          ...this.context(chunk.commandId, plan.identity),
           keyId: with_.keyId,
           ...(begun === undefined && chunk.opens ? { fresh: true as const } : {}),
           // What follows a part that was added now is not there either.
@@ -415,11 +418,11 @@ export class ConversationImporter {
 
   /** Finds or makes the visitor; one that nothing names again belongs to this conversation alone. */
   private async visitor(plan: Planned): Promise<With> {
-    const { dialogue, conversationId, requestHash } = plan;
+    const { dialogue, conversationId, identity } = plan;
     const inboxId = await this.parts.conversations.defaultInbox(this.organizationId);
     const { id, name, ...others } = dialogue.visitor ?? {};
     const fields = name === undefined ? others : { ...others, name: typedText(name) };
-    const context = this.context(derivedId('import-visitor', this.organizationId, dialogue.id), requestHash);
+    const context = this.context(derivedId('import-visitor', this.organizationId, dialogue.id), identity);
     if (isNamed(dialogue)) {
       const given = id === undefined ? fields : { id, ...fields };
       const resolved = await this.parts.visitors.resolve({ ...context, thorough: true }, given);
@@ -478,12 +481,12 @@ export class ConversationImporter {
     return derivedId('visitor', 'import', this.organizationId, conversationId);
   }
 
-  private context(commandId: string, requestHash: string): CommandContext {
+  private context(commandId: string, identity: RequestIdentity): CommandContext {
     return {
       organizationId: this.organizationId,
       actor: { type: 'system', id: 'import' },
       commandId,
-      requestHash,
+      ...identity,
       correlationId: commandId,
       imported: true,
     };

@@ -24,14 +24,28 @@ import {
 } from './event-store.js';
 import { chain, CHAIN_START } from './hash-chain.js';
 
+/** Tells a request from another one that has the same commandId. */
+export interface RequestIdentity {
+  /** Keyed hash of the request; only where the commandId can come again (`keyed`). */
+  readonly requestHash: string;
+  /**
+   * The hash that earlier builds gave this request; absent where it is the same. It is compared with what they stored and never stored, so
+   * that a retry is answered across an upgrade.
+   */
+  readonly earlierRequestHash?: string;
+}
+
+/** Whether a stored hash is that of this request. */
+export function isSameRequest(stored: string, { requestHash, earlierRequestHash }: RequestIdentity): boolean {
+  return stored === requestHash || stored === earlierRequestHash;
+}
+
 /** Who asks, and under which id the log remembers it. */
-export interface CommandContext {
+export interface CommandContext extends RequestIdentity {
   readonly organizationId: string;
   readonly actor: Actor;
   /** The same command sent again carries the same id: it is then answered, not done, again. */
   readonly commandId: string;
-  /** Keyed hash of the request; only where the commandId can come again (`keyed`). */
-  readonly requestHash: string;
   /** True when the client sent an Idempotency-Key: what appended nothing is then remembered beside the log. */
   readonly keyed?: true;
   readonly correlationId: string;
@@ -103,7 +117,7 @@ export interface Transacted<S, E extends DomainEvent> {
 /** Answers of keyed commands that the log does not remember, since they appended nothing. */
 export interface UnchangedAnswers {
   find(commandId: string): Promise<{ readonly requestHash: string; readonly stream: string; readonly revision: number } | undefined>;
-  save(commandId: string, answer: { readonly requestHash: string; readonly stream: string; readonly revision: number }): Promise<void>;
+  save(commandId: string, request: RequestIdentity, answer: { readonly stream: string; readonly revision: number }): Promise<void>;
 }
 
 /** A stream as it was last seen. Changed in place by the append that proved it; `state` itself never is. */
@@ -321,8 +335,7 @@ export class Transactor {
           if (seen.revision !== revision) continue;
         }
         if (seen.position === undefined) throw new Error(`${aggregate.kind}: a decision on nothing answered nothing`);
-        if (command.keyed === true)
-          await this.unchanged.save(command.commandId, { requestHash: command.requestHash, stream, revision: seen.revision });
+        if (command.keyed === true) await this.unchanged.save(command.commandId, command, { stream, revision: seen.revision });
         return { outcome: 'unchanged', state: seen.state as S, revision: seen.revision, position: seen.position, events: [] };
       }
 
@@ -452,7 +465,7 @@ export class Transactor {
     command: CommandContext,
     known: { requestHash: string; from: number; to: number },
   ): Promise<Transacted<S, E>> {
-    if (known.requestHash !== command.requestHash) throw new ThreadlogError('idempotency_key_reused');
+    if (!isSameRequest(known.requestHash, command)) throw new ThreadlogError('idempotency_key_reused');
     let state = aggregate.initial;
     let position: Position | undefined;
     const events: Recorded<E>[] = [];

@@ -1,8 +1,9 @@
 import { SetMetadata } from '@nestjs/common';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { type Kysely, sql } from 'kysely';
-import type { CommandContext, UnchangedAnswers } from '../event-store/transact.js';
+import { type CommandContext, isSameRequest, type RequestIdentity, type UnchangedAnswers } from '../event-store/transact.js';
 import type { Principal } from './api-keys.js';
+import { canonicalJson } from './canonical-json.js';
 import type { Database } from './database.js';
 import { ThreadlogError } from './errors.js';
 import { derivedId } from './ids.js';
@@ -54,17 +55,26 @@ export class IdempotencyKeys {
     if (this.inFlight.has(commandId)) throw new ThreadlogError('idempotency_key_in_flight', undefined, { retryAfterSeconds: 1 });
     if (!this.over.has(request)) this.inFlight.add(commandId);
     request.keyedCommandId = commandId;
-    request.requestHash = keyedHash(
-      await this.keys.hashKey(organizationId),
-      'request',
-      request.method,
-      request.url,
-      JSON.stringify(request.body ?? null),
-    );
+    request.identity = await this.identify(request, organizationId);
     if (Reflect.getMetadata(KEY_IN_LOG, handler) === true) return;
     const claimId = derivedId('key', commandId);
-    const { mine } = await keepAnswer(this.database, claimId, request.requestHash, {});
+    const { mine } = await keepAnswer(this.database, claimId, request.identity, {});
     if (mine) this.claimed.set(request, claimId);
+  }
+
+  /**
+   * Method, path, query and body, whatever the order of names and the white space. Earlier builds took the address and the body with their
+   * names in the order in which they were sent.
+   */
+  async identify(request: FastifyRequest, organizationId: string): Promise<RequestIdentity> {
+    const { method, url, query } = request;
+    const body = request.body ?? null;
+    const [path = ''] = url.split('?', 1);
+    const key = await this.keys.hashKey(organizationId);
+    const address = path === url ? path : `${path}?${canonicalJson(query)}`;
+    const requestHash = keyedHash(key, 'request', method, address, canonicalJson(body));
+    const earlierRequestHash = keyedHash(key, 'request', method, url, JSON.stringify(body));
+    return earlierRequestHash === requestHash ? { requestHash } : { requestHash, earlierRequestHash };
   }
 
   /** Ends with the answer, and also when the client went away before it: the response is closed in both cases, and finished in one. */
@@ -97,12 +107,12 @@ export class IdempotencyKeys {
 export async function keepAnswer(
   database: Kysely<Database>,
   commandId: string,
-  requestHash: string,
+  request: RequestIdentity,
   answer: object,
 ): Promise<{ readonly answer: unknown; readonly mine: boolean }> {
   const written = await database
     .insertInto('keep.idempotency')
-    .values({ command_id: commandId, request_hash: requestHash, answer: JSON.stringify(answer) })
+    .values({ command_id: commandId, request_hash: request.requestHash, answer: JSON.stringify(answer) })
     .onConflict((conflict) =>
       conflict
         .column('command_id')
@@ -122,8 +132,8 @@ export async function keepAnswer(
     .where('command_id', '=', commandId)
     .executeTakeFirst();
   // Swept, or given back, between the two looks: as good as new.
-  if (row === undefined) return keepAnswer(database, commandId, requestHash, answer);
-  if (row.request_hash !== requestHash) throw new ThreadlogError('idempotency_key_reused');
+  if (row === undefined) return keepAnswer(database, commandId, request, answer);
+  if (!isSameRequest(row.request_hash, request)) throw new ThreadlogError('idempotency_key_reused');
   return { answer: row.answer, mine: false };
 }
 
@@ -138,18 +148,21 @@ const KEEP = '24 hours';
 export async function secretOf(
   database: Kysely<Database>,
   master: MasterKey,
-  { organizationId, commandId, requestHash, keyed }: CommandContext,
+  command: CommandContext,
   kind: string,
   newSecret: () => string,
 ): Promise<{ readonly id: string; readonly secret: string }> {
+  const { organizationId, commandId, requestHash, earlierRequestHash, keyed } = command;
   const secret = newSecret();
   if (keyed !== true) return { id: derivedId(kind, commandId), secret };
   const nameOf = (id: string) => `secret ${kind} ${organizationId} ${id}`;
   const id = derivedId(kind, commandId, secret);
   const wrapped = master.wrap(nameOf(id), Buffer.from(secret)).toString('base64');
   // A row for each body: what was refused leaves none that a mended request would meet.
-  const rowId = derivedId('secret', commandId, requestHash);
-  const kept = (await keepAnswer(database, rowId, requestHash, { id, wrapped })).answer as { id: string; wrapped: string };
+  const rowId = (hash: string) => derivedId('secret', commandId, hash);
+  const earlier = earlierRequestHash === undefined ? undefined : await keptRow(database, rowId(earlierRequestHash));
+  const { answer } = earlier ?? (await keepAnswer(database, rowId(requestHash), command, { id, wrapped }));
+  const kept = answer as { id: string; wrapped: string };
   return { id: kept.id, secret: master.unwrap(nameOf(kept.id), Buffer.from(kept.wrapped, 'base64')).toString() };
 }
 
@@ -162,11 +175,8 @@ export class UnchangedAnswerRows implements UnchangedAnswers {
     return row === undefined ? undefined : { requestHash: row.request_hash, ...(row.answer as { stream: string; revision: number }) };
   }
 
-  async save(
-    commandId: string,
-    answer: { readonly requestHash: string; readonly stream: string; readonly revision: number },
-  ): Promise<void> {
-    await keepAnswer(this.database, commandId, answer.requestHash, { stream: answer.stream, revision: answer.revision });
+  async save(commandId: string, request: RequestIdentity, answer: { readonly stream: string; readonly revision: number }): Promise<void> {
+    await keepAnswer(this.database, commandId, request, answer);
   }
 
   /** Removes what is no longer promised; called now and then by the process that runs the projections. */
@@ -185,8 +195,8 @@ export class KeptAnswers {
   }
 
   /** Keeps an answer, unless one is kept already: that one is answered then. @throws ThreadlogError idempotency_key_reused */
-  async first<T extends object>(id: string, requestHash: string, answer: T): Promise<T> {
-    return (await keepAnswer(this.database, id, requestHash, answer)).answer as T;
+  async first<T extends object>(id: string, request: RequestIdentity, answer: T): Promise<T> {
+    return (await keepAnswer(this.database, id, request, answer)).answer as T;
   }
 
   /** Puts the whole answer in the place of what was kept while it was made. */

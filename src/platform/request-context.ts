@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Actor } from '../event-store/aggregate.js';
-import { type CommandContext, commandDeadline } from '../event-store/transact.js';
+import { type CommandContext, commandDeadline, type RequestIdentity } from '../event-store/transact.js';
 import { principalOf } from './callers.js';
 import { ThreadlogError } from './errors.js';
 import { randomIds } from './ids.js';
@@ -9,8 +9,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** commandId of a keyed request, set while it is in flight. */
     keyedCommandId?: string;
-    /** Keyed hash of method, path and body of a keyed request. */
-    requestHash?: string;
+    /** Of a keyed request. */
+    identity?: RequestIdentity;
     /** Whether any of what the request does is in the log. */
     writes?: { any: boolean };
   }
@@ -39,7 +39,7 @@ export function commandContext(request: FastifyRequest): CommandContext {
     organizationId,
     actor: actorOf(request),
     commandId,
-    requestHash: request.requestHash ?? '',
+    ...(request.identity ?? { requestHash: '' }),
     ...(request.keyedCommandId === undefined ? {} : { keyed: true as const }),
     correlationId: request.id,
     deadline: commandDeadline(),

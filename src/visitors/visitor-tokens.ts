@@ -60,7 +60,7 @@ export class VisitorTokens implements VisitorTokenReader {
    * @throws ThreadlogError what VisitorDirectory.resolve() throws, idempotency_key_reused, revision_mismatch
    */
   async mint(context: CommandContext, given: PlainVisitor & { readonly id?: string }, ttlSeconds: number): Promise<MintedToken> {
-    const { commandId, requestHash, organizationId, ifMatch, keyed } = context;
+    const { commandId, organizationId, ifMatch, keyed } = context;
     const keptId = derivedId('visitor token', commandId);
     let kept = keyed === true ? await this.kept.find<KeptToken>(keptId) : undefined;
     if (kept === undefined) {
@@ -70,7 +70,7 @@ export class VisitorTokens implements VisitorTokenReader {
       const { state, position } = await this.visitor(organizationId, visitorId);
       const expiresAt = this.clock.now() + ttlSeconds * 1_000;
       kept = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left, position };
-      if (keyed === true) kept = await this.kept.first<KeptToken>(keptId, requestHash, kept);
+      if (keyed === true) kept = await this.kept.first<KeptToken>(keptId, context, kept);
     }
     const { left = [], position, ...claims } = kept;
     const { visitorId, expiresAt } = claims;

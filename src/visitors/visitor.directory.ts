@@ -1,7 +1,14 @@
 import { claimAggregate } from '../claims/claim.js';
 import { type ClaimKind, Claims, PlanOvertaken, type WantedKey } from '../claims/claims.js';
 import { parseStreamName, type Position, streamName } from '../event-store/event-store.js';
-import { assertNotRefused, type CommandContext, type Transacted, type Transactor, type UnchangedAnswers } from '../event-store/transact.js';
+import {
+  assertNotRefused,
+  type CommandContext,
+  isSameRequest,
+  type Transacted,
+  type Transactor,
+  type UnchangedAnswers,
+} from '../event-store/transact.js';
 import { companyAggregate } from '../companies/company.js';
 import { emailKey, formerEmailKeys } from '../platform/email-address.js';
 import { ThreadlogError } from '../platform/errors.js';
@@ -145,7 +152,7 @@ export class VisitorDirectory {
       assertNotRefused(command);
       return this.find(command, fields, 'refuse');
     }
-    if (before.requestHash !== command.requestHash) throw new ThreadlogError('idempotency_key_reused');
+    if (!isSameRequest(before.requestHash, command)) throw new ThreadlogError('idempotency_key_reused');
     // The keys may name another visitor by now; the command goes on with the one that it had found.
     const visitorId = parseStreamName(before.stream)?.id;
     if (visitorId === undefined) throw new Error('a remembered stream has no name of ours');
@@ -386,7 +393,7 @@ export class VisitorDirectory {
   private async remember(command: CommandContext, visitorId: string): Promise<void> {
     if (command.keyed !== true) return;
     const stream = streamName(visitorAggregate.kind, command.organizationId, visitorId);
-    await this.answers.save(memoId(command), { requestHash: command.requestHash, stream, revision: 0 });
+    await this.answers.save(memoId(command), command, { stream, revision: 0 });
   }
 
   /** That a visitor may come to a company. @throws ThreadlogError unknown_company, resource_archived */

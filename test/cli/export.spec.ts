@@ -125,7 +125,7 @@ beforeAll(async () => {
   const keyed = { ...systemContext('other', randomIds.next()), requestHash: 'x', keyed: true as const };
   const gone = await services(source).apiKeys.create(keyed, { name: 'Gone', role: 'agent' });
   await services(source).apiKeys.revoke(systemContext('other', randomIds.next()), gone.id);
-  await backend.unchangedAnswers.save(randomIds.next(), { requestHash: 'x', stream: streamName('inbox', 'other', 'i'), revision: 0 });
+  await backend.unchangedAnswers.save(randomIds.next(), { requestHash: 'x' }, { stream: streamName('inbox', 'other', 'i'), revision: 0 });
 
   exportFile = join(folder, 'export.ndjson.gz');
   const exported = await threadlog(['export', exportFile, '--json'], source.environment);

@@ -307,8 +307,10 @@ test(
 
     // The same id with other words, also when it comes twice in one file.
     const changed = { ...dialogue(0), turns: [{ from: 'visitor', text: 'Other words' }] };
+    // The order of names is no part of a dialogue.
+    const attributed = (customAttributes: object) => ({ ...dialogue(7), customAttributes });
     const twice = await importing(
-      file([changed, dialogue(7), { ...changed, id: 'd-7' }, dialogue(7)]),
+      file([changed, attributed({ plan: 'pro', seats: 5 }), { ...changed, id: 'd-7' }, attributed({ seats: 5, plan: 'pro' })]),
       organizationId,
       '--on-bad-line',
       'skip',

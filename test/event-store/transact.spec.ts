@@ -27,7 +27,13 @@ import {
 } from '../../src/event-store/event-store.js';
 import { CHAIN_START, verifyLink } from '../../src/event-store/hash-chain.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import { type CommandContext, type Decided, Transactor, type UnchangedAnswers } from '../../src/event-store/transact.js';
+import {
+  type CommandContext,
+  type Decided,
+  type RequestIdentity,
+  Transactor,
+  type UnchangedAnswers,
+} from '../../src/event-store/transact.js';
 import { randomIds } from '../../src/platform/ids.js';
 import type { Sealed } from '../../src/platform/sealing.js';
 
@@ -40,8 +46,8 @@ class AnswersInMemory implements UnchangedAnswers {
   find(commandId: string) {
     return Promise.resolve(this.rows.get(commandId));
   }
-  save(commandId: string, answer: { requestHash: string; stream: string; revision: number }) {
-    if (!this.rows.has(commandId)) this.rows.set(commandId, answer);
+  save(commandId: string, { requestHash }: RequestIdentity, { stream, revision }: { stream: string; revision: number }) {
+    if (!this.rows.has(commandId)) this.rows.set(commandId, { requestHash, stream, revision });
     return Promise.resolve();
   }
 }
@@ -216,6 +222,13 @@ describe('the same command again', () => {
         code: 'idempotency_key_reused',
       });
     expect(await world.events()).toHaveLength(3);
+  });
+
+  test('is answered by the hash that an earlier build gave it', async () => {
+    await run(world.process(), command('open'), opening);
+    const first = await run(world.process(), command('tag', { requestHash: 'earlier' }), addTags(['a']));
+    const again = await run(world.process(), command('tag', { requestHash: 'new', earlierRequestHash: 'earlier' }), addTags(['a']));
+    expect(facts(again)).toEqual(facts(first));
   });
 
   test('fifty times at once, from two processes, is one event', async () => {
