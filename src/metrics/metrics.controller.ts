@@ -20,6 +20,7 @@ export class MetricsController {
   @Public()
   @Answers(
     'Answers the metrics of this process, unless METRICS_PORT is set or the request came through a proxy.',
+    'For Prometheus, in its text format. Whoever comes through a proxy gets 404, since the metrics are for those who run the server.',
     {
       200: { contentType: 'text/plain' },
     },
