@@ -51,10 +51,10 @@ async function start(config: Config, logger: Logger): Promise<(delayMs: number) 
   let projections: LiveProjections | undefined;
   try {
     const app = await createHttpApp(AppModule.over(backend) as never, {
-    logger,
-    trustProxy: config.TRUST_PROXY,
-    corsOrigins: config.CORS_ORIGINS,
-  });
+      logger,
+      trustProxy: config.TRUST_PROXY,
+      corsOrigins: config.CORS_ORIGINS,
+    });
     if (config.PROJECTIONS === 'inline') {
       const { startLiveProjections } = await import('../projections/live.js');
       const transactor = app.get(Transactor);

@@ -50,7 +50,11 @@ export class EventsController {
 
   @Get()
   @Roles('admin', 'auditor')
-  @Answers("Reads the organization's events in the order in which they were stored.", { 200: feedPageSchema })
+  @Answers(
+    "Reads the organization's events in the order in which they were stored.",
+    'For auditors, and for programs that keep something in step: ask again after `meta.next`, and nothing is missed and nothing comes twice. `types` narrows to some types of events. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    { 200: feedPageSchema },
+  )
   async read(
     @Query() query: FeedQueryDto,
     @Req() request: FastifyRequest,

@@ -25,6 +25,7 @@ export class BulkController {
   @Roles('admin', 'agent')
   @Answers(
     'Does one thing to up to 500 conversations, named or found by a filter; every item tells what became of it.',
+    'Each conversation is changed by a command of its own and appends what the single request would; one that is refused stops no other. The answer is 200 and holds a status for every conversation. Sent again with the same `Idempotency-Key`, it completes what was begun.',
     { 200: z.strictObject({ data: z.array(bulkItemSchema), meta: bulkMetaSchema }) },
     {
       errors: [

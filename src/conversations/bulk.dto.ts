@@ -1,6 +1,6 @@
 import { ArrayMaxSize, ArrayMinSize, ArrayUnique, IsArray, IsDefined, IsIn, IsObject, ValidateNested } from 'class-validator';
 import { ThreadlogError } from '../platform/errors.js';
-import { Described } from '../platform/request-schema.js';
+import { Described, Examples } from '../platform/request-schema.js';
 import { Becomes, IfGiven, instanceOf, IsAttributes, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.js';
 import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
@@ -99,6 +99,10 @@ function excludesSome({ tagMatch: _how, status, priority, customAttributes, ...o
 }
 
 /** The body of POST /conversations/bulk. */
+@Examples({
+  'resolve two': { ids: ['conversation-1', 'conversation-2'], action: { type: 'setStatus', status: 'resolved' } },
+  'tag what a filter finds': { filter: { status: ['open'], priority: ['urgent'] }, action: { type: 'addTags', tags: ['escalated'] } },
+})
 export class BulkDto {
   /** Either these, each once, */
   @IfGiven()

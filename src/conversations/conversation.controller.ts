@@ -7,7 +7,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { KeyInLog } from '../platform/idempotency.js';
-import { Described } from '../platform/request-schema.js';
+import { Described, Examples } from '../platform/request-schema.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import {
   IfGiven,
@@ -80,6 +80,24 @@ const MAX_SUBJECT = 500;
 export const MAX_TAG = 100;
 const TAGS_AT_ONCE = 50;
 
+@Examples({
+  'a message': { visitor: { email: 'ada@example.com', name: 'Ada Lovelace' }, message: 'Where is my order?' },
+  'a card, from the team': {
+    as: 'agent',
+    visitor: { userId: 'u-1815' },
+    subject: 'Your order is on its way',
+    priority: 'low',
+    customAttributes: { orderId: 4711 },
+    message: {
+      type: 'card',
+      content: {
+        title: 'Order 4711',
+        description: 'It left our house today.',
+        actions: [{ label: 'Track it', url: 'https://example.com/4711' }],
+      },
+    },
+  },
+})
 class OpenConversationDto {
   /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
   @IsOptional() @IsNested(VisitorInputDto) visitor?: VisitorInputDto | null;
@@ -95,6 +113,19 @@ class OpenConversationDto {
   @IfGiven() @IsIn(['visitor', 'agent']) as?: 'visitor' | 'agent';
 }
 
+@Examples({
+  'a reply': { message: 'It is on its way.' },
+  'a reply that resolves': { message: 'It arrived. Have a good day!', status: 'resolved' },
+  'an internal note': { type: 'note', message: 'The parcel service lost it once before.' },
+  'a picture': {
+    message: {
+      type: 'attachment',
+      content: 'The label',
+      attachments: [{ name: 'label.png', url: 'https://example.com/label.png', type: 'image/png', size: 20480 }],
+    },
+  },
+  'a canned response': { cannedResponseId: 'a-canned-response' },
+})
 export class ReplyDto {
   @ValidateIf((body: ReplyDto) => body.message !== undefined || body.cannedResponseId === undefined)
   @IsDefined()
@@ -122,11 +153,17 @@ export class ReplyDto {
   }
 }
 
+@Examples({ 'a message': { message: 'It has not come yet.' } })
 class ReceiveDto {
   @IsDefined() @IsMessage() message!: MessageDto;
 }
 
 /** One of the two must be there; what is absent stays as it is. */
+@Examples({
+  'an agent or a team': { assigneeId: 'agent-ada' },
+  nobody: { assigneeId: null },
+  "a team's queue": { teamId: 'team-billing' },
+})
 export class AssignDto {
   /** An agent's or a team's id; null unassigns. */
   @ValidateIf((body: AssignDto) => body.assigneeId !== null && !(body.assigneeId === undefined && body.teamId !== undefined))
@@ -142,6 +179,7 @@ export class AssignDto {
   }
 }
 
+@Examples({ 'until the visitor writes': { until: 'next_reply' }, 'until an instant': { until: '2027-01-15T09:00:00Z' } })
 export class SnoozeDto {
   @Described({ anyOf: [{ type: 'string', format: 'date-time' }, { const: 'next_reply' }] })
   @ValidateIf((body: SnoozeDto) => body.until !== 'next_reply')
@@ -149,16 +187,22 @@ export class SnoozeDto {
   until!: string;
 }
 
+@Examples({ 'two tags': { tags: ['vip', 'refund'] } })
 export class TagsDto {
   @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsTag(MAX_TAG, { each: true }) tags!: string[];
 }
 
+@Examples({ 'five stars': { rating: 5, comment: 'Quick and friendly.' } })
 class RateDto {
   @IsInt() @Min(1) @Max(5) rating!: number;
   /** Absent keeps the comment of the rating that is changed; null removes it. */
   @IsOptional() @IsVisibleText(5_000) comment?: string | null;
 }
 
+@Examples({
+  resolve: { status: 'resolved' },
+  'several fields': { priority: 'urgent', subject: 'Lost parcel', customAttributes: { orderId: 4711, carrier: null } },
+})
 class ChangeDto {
   @IfGiven()
   @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
@@ -214,6 +258,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Opens a conversation with its first message.',
+    "Finds the visitor by id, userId or email, or makes it, and puts the conversation into the named inbox or the default one. Appends `ConversationOpened` with `MessageReceived` or `MessageSent`, and to the visitor `VisitorCreated` or `VisitorChanged` where something of it is new. With a visitor token the conversation is the token's visitor's own.",
     { 201: dataAndWarningsOf(conversationSchema) },
     {
       errors: ['unknown_inbox', 'unknown_company', 'unknown_conversation', 'visitor_erased', 'limit_exceeded'],
@@ -246,6 +291,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Lists conversations.',
+    'All filters combine, and no status is left out by default. Answers `lastMessage` and `messageCount` of each conversation instead of its messages. A visitor token lists the conversations of its visitor.',
     { 200: pageOf(conversationSummarySchema) },
     { visitor: { 200: pageOf(visitorConversationSummarySchema) } },
   )
@@ -263,6 +309,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Reads a conversation, as it is or as it was.',
+    'Answers the last 200 messages, oldest first. With `revision` or `at` the conversation is folded up to that moment, while the names of visitor, assignee and team are those of now. Reads the event stream itself, and so is never behind a write.',
     { 200: dataOf(conversationSchema) },
     { visitor: { 200: dataOf(visitorConversationSchema) } },
   )
@@ -286,6 +333,7 @@ export class ConversationController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a conversation.',
+    'Sets what the body names and leaves everything else: status, subject, priority, inbox, custom attributes (merged; `null` removes one). All changes are one append of `ConversationStatusChanged`, `SubjectChanged`, `PriorityChanged`, `InboxChanged` or `CustomAttributesChanged`; a value that is there already appends nothing.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['transition_not_allowed', 'conversation_closed', 'unknown_inbox', 'limit_exceeded', 'visitor_erased'],
@@ -306,6 +354,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Replies, or writes an internal note.',
+    "Appends `MessageSent`, or `NoteAdded` for the team alone; with `status` also `ConversationStatusChanged`, in the same append. The text is the request's own or that of a canned response. A public reply ends the visitor's waiting time.",
     { 201: dataOf(messageSchema) },
     {
       errors: [
@@ -341,6 +390,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Takes a message of the visitor.',
+    "Appends `MessageReceived`, and opens a conversation that is pending, snoozed or resolved (`ConversationStatusChanged`). With an API key the message is written in the visitor's name.",
     { 201: dataOf(messageSchema) },
     {
       errors: ['conversation_closed', 'visitor_erased', 'limit_exceeded'],
@@ -361,6 +411,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Reads messages, the newest or those before one.',
+    'Pages through the whole conversation, oldest first within a page. `before` takes the id of a message that was read earlier.',
     { 200: partOf(messageSchema) },
     { visitor: { 200: partOf(visitorMessageSchema) } },
   )
@@ -382,6 +433,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     "Assigns an agent, a team or nobody, and puts a conversation into a team's queue or takes it out.",
+    'Appends `ConversationAssigned`, `ConversationUnassigned` or `ConversationTeamChanged`, and nothing for what is so already. The team whose queue it is stays beside the agent who has it.',
     { 200: dataOf(conversationSummarySchema) },
     { errors: ['conversation_closed', 'unknown_assignee', 'unknown_team'] },
   )
@@ -400,6 +452,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Snoozes until an instant, or until the visitor writes.',
+    'Appends `ConversationSnoozed`. The conversation opens again by itself when the time has come, and at once when the visitor writes. The instant is in the future, at most a year ahead.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['transition_not_allowed', 'conversation_closed', 'snooze_in_past', 'snooze_too_far'],
@@ -418,7 +471,12 @@ export class ConversationController {
   @HttpCode(200)
   @Roles('admin', 'agent')
   @KeyInLog()
-  @Answers('Adds tags.', { 200: dataOf(conversationSummarySchema) }, { errors: ['conversation_closed', 'limit_exceeded'] })
+  @Answers(
+    'Adds tags.',
+    'Appends `TagsAdded` with those tags that the conversation does not have yet, and nothing when it has them all.',
+    { 200: dataOf(conversationSummarySchema) },
+    { errors: ['conversation_closed', 'limit_exceeded'] },
+  )
   async addTags(
     @Param('id') id: string,
     @Body() body: TagsDto,
@@ -431,7 +489,12 @@ export class ConversationController {
   @Delete(':id/tags/:tag')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Removes a tag.', { 200: dataOf(conversationSummarySchema) }, { errors: ['conversation_closed'] })
+  @Answers(
+    'Removes a tag.',
+    'Appends `TagRemoved`; a tag that is not there is 200 all the same. The tag stands URL-encoded in the path.',
+    { 200: dataOf(conversationSummarySchema) },
+    { errors: ['conversation_closed'] },
+  )
   async removeTag(
     @Param('id') id: string,
     @Param('tag') tag: string,
@@ -447,6 +510,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Rates the latest ended episode.',
+    'Appends `ConversationRated`. A rating can be given in every status once an episode has ended, and changed until the next episode ends.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['no_ended_episode', 'visitor_erased'],
@@ -469,7 +533,11 @@ export class ConversationController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    'Reads the events of a conversation.',
+    'Every event of the stream from a revision on, oldest first, each with its actor, its cause and its hash in the chain. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Param('id') id: string,
     @Query() query: EventsQueryDto,

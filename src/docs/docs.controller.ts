@@ -19,7 +19,11 @@ export class DocsController {
 
   @Get('docs.json')
   @Public()
-  @Answers('Answers this document.', { 200: z.record(z.string(), z.unknown()) })
+  @Answers(
+    'Answers this document.',
+    'OpenAPI 3.1, generated from the code of this server. The same text is committed as docs/openapi.json.',
+    { 200: z.record(z.string(), z.unknown()) },
+  )
   json(): OpenApiDocument {
     return this.make().document;
   }
@@ -27,7 +31,9 @@ export class DocsController {
   /** One file: no script, and nothing from anywhere else. */
   @Get('docs')
   @Public()
-  @Answers('Answers this document as a page.', { 200: { contentType: 'text/html' } })
+  @Answers('Answers this document as a page.', 'For people. It needs no script, and loads nothing from elsewhere.', {
+    200: { contentType: 'text/html' },
+  })
   page(@Res({ passthrough: true }) reply: FastifyReply): string {
     void reply
       .type('text/html; charset=utf-8')

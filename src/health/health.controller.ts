@@ -37,7 +37,11 @@ export class HealthController {
   /** The process answers. */
   @Get('live')
   @Public()
-  @Answers('Tells whether the process answers.', { 200: liveSchema })
+  @Answers(
+    'Tells whether the process answers.',
+    'For whoever restarts a process that hangs. Looks at no store, so that a store that is away restarts nothing.',
+    { 200: liveSchema },
+  )
   live(): { status: 'ok' } {
     return { status: 'ok' };
   }
@@ -50,6 +54,7 @@ export class HealthController {
   @Public()
   @Answers(
     'Tells whether both stores answer, the read models are filled, no projection or reactor stands still, and the process is not about to end.',
+    'For load balancers. Names each store and each group of projections; 503 with the same body when one of them does not work, or while the process is ending.',
     {
       200: readySchema,
       503: readySchema,

@@ -22,7 +22,7 @@ import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { Described } from '../platform/request-schema.js';
+import { Described, Examples } from '../platform/request-schema.js';
 import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
@@ -66,7 +66,7 @@ class AssignmentDto {
 
 const WEEKDAY = {
   type: 'array',
-  items: { type: 'array', prefixItems: [{ type: 'string' }, { type: 'string' }], minItems: 2, maxItems: 2 },
+  items: { type: 'array', items: { type: 'string' }, minItems: 2, maxItems: 2 },
 } as const;
 
 class WorkingHoursDto {
@@ -121,11 +121,29 @@ class InboxFieldsDto {
   @IfGiven() @IsBoolean() isDefault?: boolean;
 }
 
+@Examples({
+  'an inbox': { id: 'inbox-sales', name: 'Sales', email: 'sales@example.com' },
+  'with working hours': {
+    name: 'Support',
+    assignment: { mode: 'round_robin', agentIds: ['agent-ada'], cap: 5 },
+    workingHours: {
+      timezone: 'Europe/Berlin',
+      schedule: {
+        monday: [
+          ['09:00', '12:30'],
+          ['13:30', '17:00'],
+        ],
+      },
+    },
+    autoResponder: { enabled: true, message: 'We are back in the morning.', onlyOutsideWorkingHours: true },
+  },
+})
 class CreateInboxDto extends InboxFieldsDto {
   @IfGiven() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
 }
 
+@Examples({ 'the default inbox': { isDefault: true }, 'open at any time': { workingHours: null } })
 class ChangeInboxDto extends InboxFieldsDto {
   @IfGiven() @IsTypedText(200) name?: string;
 }
@@ -167,7 +185,12 @@ export class InboxController {
   @Post()
   @HttpCode(201)
   @Roles('admin')
-  @Answers('Makes an inbox.', { 201: dataOf(inboxSchema) }, { errors: ['id_taken'] })
+  @Answers(
+    'Makes an inbox.',
+    'Appends `InboxCreated`, and with `isDefault` also `DefaultInboxChanged` to the organization. Without an `id` the server makes one.',
+    { 201: dataOf(inboxSchema) },
+    { errors: ['id_taken'] },
+  )
   async create(
     @Body() body: CreateInboxDto,
     @Req() request: FastifyRequest,
@@ -181,7 +204,12 @@ export class InboxController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists inboxes.', { 200: pageOf(inboxSchema) }, { query: parametersOf(inboxList) })
+  @Answers(
+    'Lists inboxes.',
+    'Pages and sorts inboxes; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(inboxSchema) },
+    { query: parametersOf(inboxList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(inboxList, principalOf(request).organizationId, query);
@@ -189,7 +217,11 @@ export class InboxController {
 
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads an inbox.', { 200: dataOf(inboxSchema) })
+  @Answers(
+    'Reads an inbox.',
+    'Reads the event stream itself, and so is never behind a write. An archived inbox is answered with `archived: true`.',
+    { 200: dataOf(inboxSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -208,7 +240,11 @@ export class InboxController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    'Reads the events of an inbox.',
+    'Who made, changed and archived the inbox, oldest first. Which inbox is the default one stands in the events of the organization.',
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -220,7 +256,12 @@ export class InboxController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an inbox.', { 200: dataOf(inboxSchema) }, { errors: ['default_inbox_required'] })
+  @Answers(
+    'Changes the named fields of an inbox.',
+    'Appends `InboxChanged` with the fields that differ; `isDefault: true` appends `DefaultInboxChanged` to the organization. Assignment, working hours and automatic answer are each replaced as a whole.',
+    { 200: dataOf(inboxSchema) },
+    { errors: ['default_inbox_required'] },
+  )
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeInboxDto,
@@ -234,7 +275,12 @@ export class InboxController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin')
-  @Answers('Archives an inbox.', { 204: null }, { errors: ['default_inbox_required'] })
+  @Answers(
+    'Archives an inbox.',
+    'Appends `InboxArchived`, and `InboxRetired` to the organization. Conversations go on naming the inbox. The default inbox is refused: make another one the default first.',
+    { 204: null },
+    { errors: ['default_inbox_required'] },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -246,7 +292,11 @@ export class InboxController {
   @Post(':id/unarchive')
   @HttpCode(200)
   @Roles('admin')
-  @Answers('Brings an inbox back from the archive.', { 200: dataOf(inboxSchema) })
+  @Answers(
+    'Brings an inbox back from the archive.',
+    'Appends `InboxUnarchived`, and `InboxReinstated` to the organization; an inbox that is not archived is answered as it is.',
+    { 200: dataOf(inboxSchema) },
+  )
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

@@ -20,8 +20,10 @@ export interface QueryParameter {
 
 /** What a route says of its answers: the API's document is generated from it, and every answer in the tests is held against it. */
 export interface Declared {
-  /** One sentence. */
+  /** One short sentence. */
   readonly summary: string;
+  /** One to three sentences: what it does beyond the summary, and which events it appends. Who may call is added from the roles. */
+  readonly description: string;
   /** By status, those of success; 503 too where it has another body than an error's. */
   readonly answers: Readonly<Record<number, AnswerBody>>;
   /** The same for the holder of a visitor token, where it is told less. */
@@ -34,9 +36,10 @@ export interface Declared {
 /** Declares what a route answers. A route that declares nothing stops the program at start. */
 export const Answers = (
   summary: string,
+  description: string,
   answers: Declared['answers'],
   { errors = [], query = [], visitor = {} }: Partial<Pick<Declared, 'errors' | 'query' | 'visitor'>> = {},
-) => SetMetadata(ANSWERS, { summary, answers, visitor, errors, query } satisfies Declared);
+) => SetMetadata(ANSWERS, { summary, description, answers, visitor, errors, query } satisfies Declared);
 
 /** What a handler declares of its answers; undefined when it declares nothing. */
 export const declaredAnswers = (handler: object) => Reflect.getMetadata(ANSWERS, handler) as Declared | undefined;

@@ -6,7 +6,7 @@ import { type AnswerBody, type Declared, declaredAnswers } from './answers.js';
 import { declaredRoles } from './auth.guard.js';
 import { type ErrorCode, ERRORS } from './errors.js';
 import { problemSchema } from './problem.js';
-import { type JsonSchema, requestSchema } from './request-schema.js';
+import { examplesOf, type JsonSchema, requestSchema } from './request-schema.js';
 import type { CallerRole } from './roles.js';
 import { API_PREFIX, type Route, routesOf } from './routes.js';
 
@@ -25,11 +25,16 @@ export interface OpenApiDocument extends JsonSchema {
 export interface Operation {
   readonly operationId: string;
   readonly summary: string;
+  readonly description: string;
   readonly tags: readonly string[];
   readonly parameters: readonly (Parameter | Reference)[];
-  readonly requestBody?: { readonly required: boolean; readonly content: Readonly<Record<string, { readonly schema: JsonSchema }>> };
+  readonly requestBody?: { readonly required: boolean; readonly content: Readonly<Record<string, BodyContent>> };
   readonly responses: Readonly<Record<string, Answer | Reference>>;
   readonly 'x-roles': readonly CallerRole[] | 'public';
+}
+export interface BodyContent {
+  readonly schema: JsonSchema;
+  readonly examples: Readonly<Record<string, { readonly value: object }>>;
 }
 export interface Parameter {
   readonly name: string;
@@ -124,7 +129,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
     jsonSchemaDialect: 'https://json-schema.org/draft/2020-12/schema',
     servers: [{ url: '/' }],
     security: SECURED,
-    tags: [...new Set(Object.values(paths).flatMap((one) => Object.values(one).flatMap(({ tags }) => tags)))].map((name) => ({ name })),
+    tags: [...new Set(Object.values(paths).flatMap((one) => Object.values(one).flatMap(({ tags }) => tags)))].map(described),
     paths,
     components: {
       schemas: schemas.all(),
@@ -139,11 +144,36 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
   };
 }
 
+/** What a path's first step names. */
+const TAGS: Readonly<Record<string, string>> = {
+  conversations: 'Threads of messages between a visitor and the team, their status, assignee and tags.',
+  visitors: 'The people who write to the team.',
+  'visitor-tokens': 'Tokens with which a widget in a browser speaks for one visitor.',
+  organization: 'The organization that the key belongs to.',
+  companies: 'The companies that visitors belong to.',
+  inboxes: 'Where conversations arrive, with assignment, working hours and an automatic answer.',
+  agents: 'The people who answer.',
+  teams: 'Groups of agents that a conversation can be assigned to.',
+  'canned-responses': 'Texts with placeholders that agents send again and again.',
+  'api-keys': 'Keys for programs and agents, each with its role.',
+  events: 'Everything that happened in the organization, in order.',
+  health: 'Whether the process answers and its stores do, for those who run it.',
+  api: 'This document, for people and for programs.',
+  metrics: 'Measurements for Prometheus, for those who run the server.',
+};
+
+/** @throws Error for a tag without a description */
+function described(name: string): { name: string; description: string } {
+  const description = TAGS[name];
+  if (description === undefined) throw new Error(`the tag ${name} has no description (TAGS)`);
+  return { name, description };
+}
+
 const SECURED = [{ apiKey: [] }, { bearer: [] }];
 
 function operation(
   route: Route,
-  { summary, answers, visitor, errors, query }: Declared,
+  { summary, description, answers, visitor, errors, query }: Declared,
   schemas: Schemas,
   refused: (status: number, codes: readonly ErrorCode[]) => Reference,
 ): Operation {
@@ -167,6 +197,7 @@ function operation(
   return {
     operationId: `${tag}.${handler.name}`,
     summary,
+    description: `${description} ${isOpen ? 'Needs no key.' : `Roles: ${roles.join(', ')}.`}`,
     tags: [tag],
     ...(isOpen ? { security: [] } : {}),
     'x-roles': roles,
@@ -178,7 +209,7 @@ function operation(
     ],
     ...(body === undefined
       ? {}
-      : { requestBody: { required: true, content: { 'application/json': { schema: schemas.ofRequest(body) } } } }),
+      : { requestBody: { required: true, content: { 'application/json': { schema: schemas.ofRequest(body), examples: named(body) } } } }),
     responses: Object.fromEntries([
       ...Object.entries(answers).map(
         ([status, answer]) => [status, success(answer, visitor[Number(status)], Number(status), isOpen, schemas)] as const,
@@ -187,6 +218,8 @@ function operation(
     ]),
   };
 }
+
+const named = (body: new () => object) => Object.fromEntries(Object.entries(examplesOf(body)).map(([name, value]) => [name, { value }]));
 
 /** @param visitor what a visitor is answered instead: the second of the two that the document then names */
 function success(answer: AnswerBody, visitor: z.ZodType | undefined, status: number, isOpen: boolean, schemas: Schemas): Answer {
@@ -285,7 +318,7 @@ class Schemas {
   }
 
   ofAnswer(schema: z.ZodType): JsonSchema {
-    const { $schema: _dialect, $defs = {}, ...rest } = z.toJSONSchema(schema, { override: withoutSafeIntegers }) as JsonSchema;
+    const { $schema: _dialect, $defs = {}, ...rest } = z.toJSONSchema(schema, { override: plainly }) as JsonSchema;
     for (const [name, definition] of Object.entries($defs as Record<string, JsonSchema>)) {
       const { id: _name, ...said } = pointed(definition);
       const known = this.named.get(name);
@@ -296,8 +329,13 @@ class Schemas {
   }
 }
 
-/** Every number of an answer is one; zod says so of each. */
-function withoutSafeIntegers({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
+/** As tools read it: every number of an answer is a safe integer, and a pair of texts is a list of two. */
+function plainly({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
+  const { prefixItems } = jsonSchema;
+  if (Array.isArray(prefixItems) && new Set(prefixItems.map((one) => JSON.stringify(one))).size === 1) {
+    delete jsonSchema['prefixItems'];
+    Object.assign(jsonSchema, { items: prefixItems[0] as JsonSchema, minItems: prefixItems.length, maxItems: prefixItems.length });
+  }
   if (jsonSchema['minimum'] === Number.MIN_SAFE_INTEGER) delete jsonSchema['minimum'];
   if (jsonSchema['maximum'] === Number.MAX_SAFE_INTEGER) delete jsonSchema['maximum'];
 }

@@ -16,6 +16,17 @@ export const Described =
     else described.set(String(property), description);
   };
 
+const EXAMPLES = new WeakMap<object, Readonly<Record<string, object>>>();
+
+/** Bodies that a route takes as they stand, each under a few words that say what it asks for. The first is the plainest. */
+export const Examples =
+  (examples: Readonly<Record<string, object>>): ClassDecorator =>
+  (type) =>
+    void EXAMPLES.set(type, examples);
+
+/** The examples of a DTO's own, not those of a class that it extends. */
+export const examplesOf = (type: new () => object): Readonly<Record<string, object>> => EXAMPLES.get(type) ?? {};
+
 function descriptionOf(type: new () => object, property: string): Description | undefined {
   for (let prototype: unknown = type.prototype; typeof prototype === 'object' && prototype !== null;) {
     const found = DESCRIBED.get(prototype)?.get(property);

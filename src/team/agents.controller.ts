@@ -8,6 +8,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { Examples } from '../platform/request-schema.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsEmailAddress, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
@@ -34,11 +35,13 @@ class AgentFieldsDto {
   @IfGiven() @IsIn(AVAILABILITIES) availability?: Availability;
 }
 
+@Examples({ 'an agent': { id: 'agent-ada', name: 'Ada Lovelace', email: 'ada@example.com' } })
 class CreateAgentDto extends AgentFieldsDto {
   @IfGiven() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
 }
 
+@Examples({ 'gone home': { availability: 'away' } })
 class ChangeAgentDto extends AgentFieldsDto {
   @IfGiven() @IsTypedText(200) name?: string;
 }
@@ -66,7 +69,12 @@ export class AgentController {
   @Post()
   @HttpCode(201)
   @Roles('admin')
-  @Answers('Makes an agent.', { 201: dataOf(agentSchema) }, { errors: ['id_taken'] })
+  @Answers(
+    'Makes an agent.',
+    "Appends `AgentCreated`. Agents and teams share their ids, since a conversation's assignee is either of them. Without an `id` the server makes one.",
+    { 201: dataOf(agentSchema) },
+    { errors: ['id_taken'] },
+  )
   async create(
     @Body() body: CreateAgentDto,
     @Req() request: FastifyRequest,
@@ -79,7 +87,12 @@ export class AgentController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists agents.', { 200: pageOf(agentSchema) }, { query: parametersOf(agentList) })
+  @Answers(
+    'Lists agents.',
+    'Pages and sorts agents; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(agentSchema) },
+    { query: parametersOf(agentList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(agentList, principalOf(request).organizationId, query);
@@ -87,7 +100,11 @@ export class AgentController {
 
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads an agent.', { 200: dataOf(agentSchema) })
+  @Answers(
+    'Reads an agent.',
+    'Reads the event stream itself, and so is never behind a write. An archived agent is answered with `archived: true`.',
+    { 200: dataOf(agentSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -101,7 +118,7 @@ export class AgentController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers('Reads the events of an agent.', 'Who made, changed and archived the agent, oldest first.', { 200: partOf(eventSchema) })
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -113,7 +130,7 @@ export class AgentController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an agent.', { 200: dataOf(agentSchema) })
+  @Answers('Changes the named fields of an agent.', 'Appends `AgentChanged` with the fields that differ.', { 200: dataOf(agentSchema) })
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeAgentDto,
@@ -127,7 +144,11 @@ export class AgentController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin')
-  @Answers('Archives an agent and revokes the keys that are bound to it.', { 204: null })
+  @Answers(
+    'Archives an agent and revokes the keys that are bound to it.',
+    'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. It is taken off every conversation that has not ended (`ConversationUnassigned`); what it did goes on naming it.',
+    { 204: null },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -139,7 +160,11 @@ export class AgentController {
   @Post(':id/unarchive')
   @HttpCode(200)
   @Roles('admin')
-  @Answers('Brings an agent back from the archive.', { 200: dataOf(agentSchema) })
+  @Answers(
+    'Brings an agent back from the archive.',
+    'Appends `AssigneeUnarchived`; an agent that is not archived is answered as it is. Its API keys stay revoked.',
+    { 200: dataOf(agentSchema) },
+  )
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

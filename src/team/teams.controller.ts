@@ -8,6 +8,7 @@ import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { ThreadlogError } from '../platform/errors.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { Examples } from '../platform/request-schema.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsResourceId, IsTypedText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
@@ -22,6 +23,7 @@ import { teamList } from './team.list.js';
 
 const MAX_MEMBERS = 500;
 
+@Examples({ 'a team': { id: 'team-billing', name: 'Billing', agentIds: ['agent-ada'] } })
 class CreateTeamDto {
   @IfGiven() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
@@ -34,6 +36,7 @@ class CreateTeamDto {
   agentIds?: string[];
 }
 
+@Examples({ 'its members': { agentIds: ['agent-ada', 'agent-grace'] } })
 class ChangeTeamDto {
   @IfGiven() @IsTypedText(200) name?: string;
   /** All members: whoever is not named leaves the team. */
@@ -64,7 +67,12 @@ export class TeamController {
   @Post()
   @HttpCode(201)
   @Roles('admin')
-  @Answers('Makes a team.', { 201: dataOf(teamSchema) }, { errors: ['id_taken'] })
+  @Answers(
+    'Makes a team.',
+    "Appends `TeamCreated`. Agents and teams share their ids, since a conversation's assignee is either of them. Without an `id` the server makes one.",
+    { 201: dataOf(teamSchema) },
+    { errors: ['id_taken'] },
+  )
   async create(
     @Body() body: CreateTeamDto,
     @Req() request: FastifyRequest,
@@ -78,7 +86,12 @@ export class TeamController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists teams.', { 200: pageOf(teamSchema) }, { query: parametersOf(teamList) })
+  @Answers(
+    'Lists teams.',
+    'Pages and sorts teams; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(teamSchema) },
+    { query: parametersOf(teamList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(teamList, principalOf(request).organizationId, query);
@@ -86,7 +99,11 @@ export class TeamController {
 
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads a team.', { 200: dataOf(teamSchema) })
+  @Answers(
+    'Reads a team.',
+    'Reads the event stream itself, and so is never behind a write. An archived team is answered with `archived: true`.',
+    { 200: dataOf(teamSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -100,7 +117,7 @@ export class TeamController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers('Reads the events of a team.', 'Who made, changed and archived the team, oldest first.', { 200: partOf(eventSchema) })
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -112,7 +129,11 @@ export class TeamController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of a team.', { 200: dataOf(teamSchema) })
+  @Answers(
+    'Changes the named fields of a team.',
+    'Appends `TeamChanged` with the fields that differ. `agentIds` is the whole list: whoever is not named leaves the team.',
+    { 200: dataOf(teamSchema) },
+  )
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeTeamDto,
@@ -127,7 +148,11 @@ export class TeamController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin')
-  @Answers('Archives a team.', { 204: null })
+  @Answers(
+    'Archives a team.',
+    'Appends `AssigneeArchived`. The team is taken off every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`), and its id stays taken.',
+    { 204: null },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -139,7 +164,9 @@ export class TeamController {
   @Post(':id/unarchive')
   @HttpCode(200)
   @Roles('admin')
-  @Answers('Brings a team back from the archive.', { 200: dataOf(teamSchema) })
+  @Answers('Brings a team back from the archive.', 'Appends `AssigneeUnarchived`; a team that is not archived is answered as it is.', {
+    200: dataOf(teamSchema),
+  })
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

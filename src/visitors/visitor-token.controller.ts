@@ -5,6 +5,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Answers, dataAndWarningsOf, dataOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { commandContext } from '../platform/request-context.js';
+import { Examples } from '../platform/request-schema.js';
 import { IsNested, IsResourceId } from '../platform/validation.js';
 import { type RevokedTokensAnswer, revokedTokensSchema, type VisitorTokenAnswer, visitorTokenSchema } from './visitor-token.answer.js';
 import { MintVisitorToken, RevokeVisitorTokens } from './visitor.commands.js';
@@ -15,6 +16,7 @@ const DEFAULT_TTL = 3_600;
 const MIN_TTL = 60;
 const MAX_TTL = 86_400;
 
+@Examples({ 'for an hour': { visitor: { userId: 'u-1815', name: 'Ada Lovelace' }, ttl: 3600 } })
 class MintTokenDto {
   /** As in POST /conversations. */
   @IsDefined() @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
@@ -22,6 +24,7 @@ class MintTokenDto {
   @IsOptional() @IsInt() @Min(MIN_TTL) @Max(MAX_TTL) ttl?: number | null;
 }
 
+@Examples({ 'all of one visitor': { visitorId: 'a-visitor' } })
 class RevokeTokensDto {
   @IsResourceId() visitorId!: string;
 }
@@ -36,6 +39,7 @@ export class VisitorTokenController {
   @Roles('admin', 'agent')
   @Answers(
     'Mints a token by which a widget speaks for its visitor.',
+    "Finds or makes the visitor as `POST /conversations` does, with the same events. The token itself is signed and stored nowhere. It opens, reads, continues and rates the visitor's own conversations until its time is over.",
     { 201: dataAndWarningsOf(visitorTokenSchema) },
     {
       errors: ['unknown_company', 'visitor_erased', 'limit_exceeded'],
@@ -56,7 +60,12 @@ export class VisitorTokenController {
   @Post('revoke')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Ends all tokens that a visitor has.', { 200: dataOf(revokedTokensSchema) }, { errors: ['not_found'] })
+  @Answers(
+    'Ends all tokens that a visitor has.',
+    'Appends `VisitorTokensRevoked`. Every token of the visitor ends at once in this process and within a second in all others; tokens minted later are good.',
+    { 200: dataOf(revokedTokensSchema) },
+    { errors: ['not_found'] },
+  )
   async revoke(
     @Body() body: RevokeTokensDto,
     @Req() request: FastifyRequest,

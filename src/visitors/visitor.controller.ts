@@ -6,6 +6,7 @@ import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
 import { Roles } from '../platform/auth.guard.js';
 import { principalOf } from '../platform/callers.js';
 import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { Examples } from '../platform/request-schema.js';
 import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
 import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
@@ -40,11 +41,13 @@ export class VisitorInputDto {
   @IsOptional() @IsResourceId() companyId?: string;
 }
 
+@Examples({ 'a visitor': { userId: 'u-1815', email: 'ada@example.com', name: 'Ada Lovelace', attributes: { locale: 'en' } } })
 class CreateVisitorDto extends VisitorInputDto {
   @IsOptional() @IsHttpUrl() avatarUrl?: string;
 }
 
 /** The named fields only; null clears one. */
+@Examples({ 'two fields': { plan: 'pro', phone: null } })
 class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
   @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string | null;
@@ -74,6 +77,7 @@ export class VisitorController {
   @Roles('admin', 'agent')
   @Answers(
     'Makes a visitor, or finds the one with this userId or e-mail address.',
+    'Appends `VisitorCreated`, or `VisitorChanged` where the visitor who was found differs from the body. Answers 201 for a new visitor and 200 for one who was found. An `id` in the body must be new.',
     { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
     {
       errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
@@ -93,7 +97,12 @@ export class VisitorController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists visitors.', { 200: pageOf(visitorSchema) }, { query: parametersOf(visitorList) })
+  @Answers(
+    'Lists visitors.',
+    'Pages and sorts visitors, and finds them by company, userId or email.',
+    { 200: pageOf(visitorSchema) },
+    { query: parametersOf(visitorList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(visitorList, principalOf(request).organizationId, query);
@@ -102,7 +111,11 @@ export class VisitorController {
   /** Folds the stream, so it is never behind a write. */
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads a visitor.', { 200: dataOf(visitorSchema) })
+  @Answers(
+    'Reads a visitor.',
+    'Reads the event stream itself, and so is never behind a write. An archived visitor is answered with `archived: true`.',
+    { 200: dataOf(visitorSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -115,7 +128,11 @@ export class VisitorController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    'Reads the events of a visitor.',
+    'Who made, changed and archived the visitor, oldest first. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -129,6 +146,7 @@ export class VisitorController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a visitor.',
+    'Appends `VisitorChanged` with the fields that differ. `null` clears a field; attributes are merged, and `null` removes one of them.',
     { 200: dataOf(visitorSchema) },
     { errors: ['visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
   )
@@ -146,7 +164,11 @@ export class VisitorController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
-  @Answers('Archives a visitor.', { 204: null })
+  @Answers(
+    'Archives a visitor.',
+    "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for somebody else. Conversations go on naming the visitor.",
+    { 204: null },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
