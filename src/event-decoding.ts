@@ -112,5 +112,5 @@ const TOLD = Object.entries(CODECS).filter(([kind]) => !INTERNAL.includes(kind))
 /** The streams that tell what happened in an organization. */
 export const FEED_KINDS = TOLD.map(([kind]) => kind as StreamKind);
 
-/** The types of their events. */
-export const FEED_TYPES: readonly string[] = TOLD.flatMap(([, codec]) => Object.keys(codec.versions));
+/** The types of their events, each once: an inbox and a conversation both have an InboxChanged. */
+export const FEED_TYPES: readonly string[] = [...new Set(TOLD.flatMap(([, codec]) => Object.keys(codec.versions)))];

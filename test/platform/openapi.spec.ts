@@ -87,6 +87,11 @@ test('says of every list what is in it', () => {
   expect(lists.filter(([, items]) => items !== 'object')).toEqual([]);
 });
 
+test('names each choice once', () => {
+  for (const [path, { enum: choices }] of within(document))
+    if (Array.isArray(choices)) expect([path, choices]).toEqual([path, [...new Set<unknown>(choices)]]);
+});
+
 const ajv = new Ajv2020({ strict: false, allErrors: true });
 addFormats.default(ajv);
 for (const [name, schema] of Object.entries(document.components.schemas)) ajv.addSchema({ $id: name, ...pointed(schema) });
