@@ -56,7 +56,7 @@ export class EventsController {
     @Req() request: FastifyRequest,
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<FeedPage> {
-    await this.readModel.reached(request, CORE_GROUP);
+    await this.readModel.reached(request, CORE_GROUP, { parked: true });
     const page = await this.feed.page(principalOf(request).organizationId, query.position, { limit: query.size, types: query.types });
     if (page.meta.next !== 'start') void reply.header('x-position', page.meta.next);
     return page;
