@@ -64,7 +64,7 @@ export function jobKindsOf(backend: Backend, database: Kysely<Database>, command
   const { store, transactor, masterKey, checkpoints, readModels, logger } = backend;
   return [
     wakeConversationJobs(commands),
-    takeOffArchivedJobs({ commands, transactor, checkpoints, find: new FindConversationIdsHandler(database, readModels) }),
+    takeOffArchivedJobs({ commands, store, transactor, checkpoints, find: new FindConversationIdsHandler(database, readModels) }),
     signHeadJobs({ store, transactor, masterKey, database, log: logger, reactor: HEAD_SIGNER }),
   ];
 }
