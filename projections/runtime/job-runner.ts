@@ -26,7 +26,7 @@ export interface JobKind {
    * Does a job. It may be done twice, by another process at the same time too: what it does must be the same then.
    * @param signal fires when the job is not this worker's any more, or when the process ends
    */
-  handle(job: Job, signal: AbortSignal): Promise<Outcome>;
+  readonly handle: (job: Job, signal: AbortSignal) => Promise<Outcome>;
 }
 
 /** Told of every attempt. */
