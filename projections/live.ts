@@ -24,7 +24,7 @@ const POOL_SIZE = 6;
 export interface LiveProjections {
   /** Finishes the batch in hand and gives the leases up. */
   stop(): Promise<void>;
-  /** Rejects when a group or reactor cannot go on without a person. */
+  /** Rejects when a group of projections cannot go on without a person. */
   readonly failed: Promise<never>;
 }
 
@@ -93,9 +93,11 @@ export async function startLiveProjections(
       .catch((error: unknown) => logger.warn({ error: String(error) }, 'old idempotency rows could not be removed'));
   }, 10 * 60_000);
   sweep.unref();
-  const running = [...groups, ...reacting].map((one) => one.run(stopping.signal));
+  const projecting = groups.map((one) => one.run(stopping.signal));
+  // A reactor that stops says so itself, in the log and to readiness. The read models go on, and a worker that ended would take them along.
+  const running = [...projecting, ...reacting.map((one) => one.run(stopping.signal).catch(() => undefined))];
   const failed = new Promise<never>((_, reject) => {
-    for (const one of running) one.catch(reject);
+    for (const one of projecting) one.catch(reject);
   });
   // Whoever starts the projections decides what a stopped group means; nobody listening must not end the process.
   failed.catch(() => undefined);

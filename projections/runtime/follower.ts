@@ -48,8 +48,8 @@ export interface BatchHandler {
    * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
    */
   write(batch: FeedPart, from: Position | 'start'): Promise<void>;
-  /** Called twice a second, also while a batch is being handled, and once at the end: moves a checkpoint that was left behind. */
-  flush?(): Promise<void>;
+  /** Moves a checkpoint that was left behind. Called twice a second, also while a batch is being handled; 'at once' when the lease is given up. */
+  flush?(when: 'in time' | 'at once'): Promise<void>;
 }
 
 /** What all followers of the feed are given. */
@@ -309,7 +309,7 @@ export class Follower<L extends Lease | ReactorLease> {
       work.lost = { error };
       work.session.abort();
     };
-    void work.handler.flush?.().catch((error: unknown) => {
+    void work.handler.flush?.('in time').catch((error: unknown) => {
       // A pause is met by the next batch, which waits for its end.
       if (!(error instanceof GroupPaused)) lost(error);
     });
@@ -343,7 +343,7 @@ export class Follower<L extends Lease | ReactorLease> {
   async #release(lease: L, handler: BatchHandler | undefined, stopped: string | null): Promise<void> {
     const { database, noun, log } = this.#options;
     try {
-      await handler?.flush?.();
+      await handler?.flush?.('at once');
     } catch {
       // What was left behind comes again.
     }

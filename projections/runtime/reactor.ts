@@ -220,8 +220,9 @@ class ReactorHandler implements BatchHandler {
     await this.#inTurn(() => this.#write(batch));
   }
 
-  async flush(): Promise<void> {
-    if (this.#behind !== undefined && performance.now() - this.#writtenAt >= LAZY_MS) await this.#inTurn(() => this.#flush());
+  async flush(when: 'in time' | 'at once'): Promise<void> {
+    if (when === 'at once') await this.#inTurn(() => this.#flush());
+    else if (this.#behind !== undefined && performance.now() - this.#writtenAt >= LAZY_MS) await this.#inTurn(() => this.#flush());
   }
 
   /** A checkpoint that is moved from two places at once would look like another's. */
