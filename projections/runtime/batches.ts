@@ -22,6 +22,12 @@ export interface FeedPart extends Batch {
   readonly stored: readonly StoredEvent[];
 }
 
+/** A batch as it was read from the feed. */
+export interface ReadPart extends FeedPart {
+  /** Whether the log held any event here, wanted or not. */
+  readonly any: boolean;
+}
+
 /** Revisions that an operator has passed over, by stream. */
 export type Skipped = ReadonlyMap<StreamName, ReadonlySet<number>>;
 
@@ -38,7 +44,7 @@ export async function* batchesOf(
     readonly signal: AbortSignal;
     readonly maxEvents?: number | undefined;
   },
-): AsyncGenerator<FeedPart, void, undefined> {
+): AsyncGenerator<ReadPart, void, undefined> {
   const { kinds, types, signal, maxEvents = MOST_EVENTS } = options;
   const isWanted = ({ type, stream }: StoredEvent) =>
     (types === undefined || types.has(type)) && (kinds === 'all' || kinds.has(parseStreamName(stream)?.kind ?? ''));
@@ -46,7 +52,13 @@ export async function* batchesOf(
     for (const { events, last } of inTransactions(part.events, maxEvents)) {
       const wanted = events.filter(isWanted);
       const through = last ? part.through : (events.at(-1)?.position ?? part.through);
-      yield { ...(await readBatch(options.decode, wanted, options.skipped)), stored: wanted, through, caughtUp: last && part.caughtUp };
+      yield {
+        ...(await readBatch(options.decode, wanted, options.skipped)),
+        stored: wanted,
+        any: events.length > 0,
+        through,
+        caughtUp: last && part.caughtUp,
+      };
     }
   }
 }

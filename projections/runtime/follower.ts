@@ -4,7 +4,7 @@ import type { Kysely } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/platform/database.js';
 import { pause } from '../../src/platform/pause.js';
-import { batchesOf, type FeedPart, type Skipped } from './batches.js';
+import { batchesOf, type FeedPart, type ReadPart, type Skipped } from './batches.js';
 import { Cadence } from './cadence.js';
 import { CheckpointRefused, describeError, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
 import {
@@ -268,10 +268,10 @@ export class Follower<L extends Lease | ReactorLease> {
     if (work.lost !== undefined) throw work.lost.error;
   }
 
-  async #write(work: Work, batch: FeedPart): Promise<void> {
+  async #write(work: Work, batch: ReadPart): Promise<void> {
     const { name, checkpoints } = this.#options;
     // A place before the first event is no place that head() knows.
-    if (batch.through === work.position || (batch.events === 0 && work.position === 'start')) return;
+    if (batch.through === work.position || (!batch.any && work.position === 'start')) return;
     const began = performance.now();
     work.writing = true;
     try {
