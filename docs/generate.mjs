@@ -11,10 +11,10 @@ const row = (cells) => `| ${cells.map((cell) => String(cell).replaceAll('|', '\\
 const table = (head, rows) => [row(head), row(head.map(() => '---')), ...rows.map(row)].join('\n');
 
 async function errors() {
-  const { ERRORS } = await source('platform/errors.ts');
+  const { ERRORS } = await source('errors.ts');
   return [
     '# Errors',
-    'Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `instance`, `code`, `requestId`, often a `detail`; on `validation_failed` also `errors: [{field, message}]`, on a refused transition `allowed: [moves]`. Generated from `src/platform/errors.ts`.',
+    'Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `instance`, `code`, `requestId`, often a `detail`; on `validation_failed` also `errors: [{field, message}]`, on a refused transition `allowed: [moves]`. Generated from `src/errors.ts`.',
     table(
       ['code', 'status', 'meaning'],
       Object.entries(ERRORS).map(([code, { status, title }]) => [`\`${code}\``, status, title]),
@@ -43,9 +43,9 @@ async function configuration() {
 async function routes() {
   const { AppModule } = await source('app.module.ts');
   const { Reflector } = await import('@nestjs/core');
-  const { declaredRoles } = await source('platform/auth.guard.ts');
-  const { routesOf } = await source('platform/routes.ts');
-  const { CALLER_ROLES: roles } = await source('platform/roles.ts');
+  const { declaredRoles } = await source('security/auth.guard.ts');
+  const { routesOf } = await source('http/routes.ts');
+  const { CALLER_ROLES: roles } = await source('security/roles.ts');
   const reflector = new Reflector();
   const rows = routesOf(AppModule.controllers).map(({ method, path, handler }) => {
     const allowed = declaredRoles(reflector, handler);
@@ -83,7 +83,7 @@ async function events() {
 /** The API, as /api/docs.json answers it. */
 async function openapi() {
   const { AppModule } = await source('app.module.ts');
-  const { openApiDocument } = await source('platform/openapi.ts');
+  const { openApiDocument } = await source('docs/openapi.ts');
   return JSON.stringify(openApiDocument(AppModule.controllers));
 }
 

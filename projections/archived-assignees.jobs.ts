@@ -3,9 +3,9 @@ import { z } from 'zod';
 import type { ConversationChanged } from '../src/conversations/conversation.commands.js';
 import { TakeOffArchived } from '../src/conversations/conversation.commands.js';
 import type { Status } from '../src/conversations/conversation.js';
-import type { Position } from '../src/event-store/event-store.js';
-import type { Transactor } from '../src/event-store/transact.js';
-import { derivedId } from '../src/platform/ids.js';
+import type { EventStore, Position } from '../src/event-store/event-store.js';
+import type { Transactor } from '../src/commands/transactor.js';
+import { derivedId } from '../src/ids.js';
 import type { Checkpoints } from '../src/read-models/checkpoints.js';
 import { FindConversationIds, type FindConversationIdsHandler } from '../src/conversations/conversation.list.js';
 import { CORE_GROUP } from '../src/read-models/groups.js';
@@ -36,11 +36,12 @@ const BEHIND: Outcome = { againInMs: 1_000, because: 'the list of conversations 
  */
 export function takeOffArchivedJobs(parts: {
   readonly commands: CommandBus;
+  readonly store: EventStore;
   readonly transactor: Transactor;
   readonly checkpoints: Checkpoints;
   readonly find: FindConversationIdsHandler;
 }): JobKind {
-  const { commands, transactor, checkpoints, find } = parts;
+  const { commands, store, transactor, checkpoints, find } = parts;
   const reached = async (position: Position) => (await checkpoints.waitFor(CORE_GROUP, position, LIST_MS)) === 'reached';
   return {
     kind: TAKE_OFF_ARCHIVED,
@@ -49,7 +50,9 @@ export function takeOffArchivedJobs(parts: {
       const { assigneeId, eventId, position } = payloadSchema.parse(payload);
       const unchanged = new Set<string>();
       const refused = new Set<string>();
-      let after = position as Position;
+      // Everything that is in the log by now, and the archiving with it, must be in the list: that is what this sweep is about.
+      const head = await store.head();
+      let after = head === 'start' || head < position ? (position as Position) : head;
       for (let round = 0; ; round++) {
         if (!(await reached(after))) return BEHIND;
         const assignee = (await transactor.load(assigneeAggregate, organizationId, assigneeId, 0))?.state;

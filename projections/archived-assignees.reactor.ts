@@ -21,6 +21,7 @@ export const archivedAssignees: Reactor = {
           consequences.add({
             kind: TAKE_OFF_ARCHIVED,
             key: `${event.id}.${sweep}`,
+            lane: `${TAKE_OFF_ARCHIVED} ${event.id}`,
             organizationId,
             payload,
             due: { inMs },

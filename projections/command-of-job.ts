@@ -1,4 +1,4 @@
-import { ERRORS, ThreadlogError } from '../src/platform/errors.js';
+import { ERRORS, ThreadlogError } from '../src/errors.js';
 
 /** The command was refused for what it asks: asked again it would be refused again. */
 export function isRefused(error: unknown): error is ThreadlogError {

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { type Conversation, type ConversationEvent, evolveConversation, initialConversation } from '../src/conversations/conversation.js';
-import type { Opened } from '../src/conversations/conversation.opening.js';
+import type { Unsealed } from '../src/conversations/conversation.sealing.js';
 import { type ConversationRow, conversationsTable, rowOfConversation, stateOfRow } from '../src/conversations/conversation.table.js';
 import type { Recorded } from '../src/event-store/aggregate.js';
 import type { Position } from '../src/event-store/event-store.js';
@@ -9,7 +9,7 @@ import { readRows } from './runtime/rows.js';
 
 /** What is remembered of a conversation between batches: what its row holds, unfolded. */
 interface Known {
-  readonly state: Conversation<Opened>;
+  readonly state: Conversation<Unsealed>;
   readonly revision: number;
 }
 
@@ -24,7 +24,7 @@ function weightOf({ state }: Known): number {
 }
 
 /**
- * One row per conversation: the fold of its stream with personal fields opened, as columns that lists filter and sort by. A batch is
+ * One row per conversation: the fold of its stream with personal fields unsealed, as columns that lists filter and sort by. A batch is
  * folded in memory and written in one statement, however many events each conversation has in it.
  */
 export class ConversationListProjection implements FoldingProjection {
@@ -69,7 +69,7 @@ export class ConversationListProjection implements FoldingProjection {
         if (event.revision <= known.revision) continue;
         if (event.revision !== known.revision + 1)
           throw new Error(`revision ${event.revision} of ${event.stream} follows ${known.revision}`);
-        const state = skipped ? known.state : evolveConversation(known.state, event as Recorded<ConversationEvent<Opened>>);
+        const state = skipped ? known.state : evolveConversation(known.state, event as Recorded<ConversationEvent<Unsealed>>);
         known = { state, revision: event.revision };
         position = event.position;
       }

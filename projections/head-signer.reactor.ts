@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { EventStore, Position } from '../src/event-store/event-store.js';
 import { headAggregate, HEAD_STREAM, HeadKey, HistoryChanged, type LogFold, LOG_START, nextFold } from '../src/event-store/log-head.js';
-import type { Transactor } from '../src/event-store/transact.js';
-import type { MasterKey } from '../src/platform/sealing.js';
+import type { Transactor } from '../src/commands/transactor.js';
+import type { MasterKey } from '../src/security/sealing.js';
 import { SIGN_HEAD, type SignHeadPayload } from './head-signer.jobs.js';
 import type { Beginning, Reactor } from './runtime/reactor.js';
 

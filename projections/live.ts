@@ -2,7 +2,7 @@ import type { Kysely } from 'kysely';
 import type { CommandBus } from '@nestjs/cqrs';
 import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
-import type { Database } from '../src/platform/database.js';
+import type { Database } from '../src/database/database.js';
 import { batchDecoder, sealedDecoder } from '../src/event-decoding.js';
 import { READ_TABLES } from '../src/read-tables.js';
 import { assertEveryTableWritten, assertReactors, GROUPS, jobKindsOf, reactorsOf } from './registry.js';
@@ -11,6 +11,7 @@ import { JobRunner } from './runtime/job-runner.js';
 import { Jobs } from './runtime/jobs.js';
 import { followFor, installReactor } from './runtime/reactor.js';
 import { openWorkerSessions } from './runtime/sessions.js';
+import { ignoreFailure } from '../src/ignore-failure.js';
 
 /**
  * How long a worker waits for one answer of the database (ms): far longer than a batch takes. Without it a worker whose connection is
@@ -24,7 +25,7 @@ const POOL_SIZE = 6;
 export interface LiveProjections {
   /** Finishes the batch in hand and gives the leases up. */
   stop(): Promise<void>;
-  /** Rejects when a group or reactor cannot go on without a person. */
+  /** Rejects when a group of projections cannot go on without a person. */
   readonly failed: Promise<never>;
 }
 
@@ -93,12 +94,16 @@ export async function startLiveProjections(
       .catch((error: unknown) => logger.warn({ error: String(error) }, 'old idempotency rows could not be removed'));
   }, 10 * 60_000);
   sweep.unref();
-  const running = [...groups, ...reacting].map((one) => one.run(stopping.signal));
+  const projecting = groups.map((one) => one.run(stopping.signal));
+  // A reactor that stops says so itself, in the log and to readiness. The read models go on, and a worker that ended would take them along.
+  const running = [
+    ...projecting,
+    ...reacting.map((one) => ignoreFailure(one.run(stopping.signal), 'its row and the log say why it stopped, and read models go on')),
+  ];
   const failed = new Promise<never>((_, reject) => {
-    for (const one of running) one.catch(reject);
+    for (const one of projecting) one.catch(reject);
   });
-  // Whoever starts the projections decides what a stopped group means; nobody listening must not end the process.
-  failed.catch(() => undefined);
+  void ignoreFailure(failed, 'whoever starts the projections decides what a stopped group means, and may not listen');
   return {
     failed,
     async stop() {

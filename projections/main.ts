@@ -4,8 +4,8 @@ import { AppModule } from '../src/app.module.js';
 import { openBackend } from '../src/backend.js';
 import { describeConfig, InvalidConfiguration, readConfig } from '../src/config.js';
 import { Metrics, startMetricsServer } from '../src/metrics/metrics.js';
-import { endSignal } from '../src/platform/end-signal.js';
-import { createLogger } from '../src/platform/log.js';
+import { endSignal } from '../src/end-signal.js';
+import { createLogger } from '../src/log.js';
 import { QUERY_MS, startLiveProjections } from './live.js';
 
 /** How long a worker may take to stop (ms): the longest batch, and the rest. */

@@ -1,7 +1,7 @@
 import type { CommandBus } from '@nestjs/cqrs';
 import type { Kysely } from 'kysely';
 import type { Backend } from '../src/backend.js';
-import type { Database } from '../src/platform/database.js';
+import type { Database } from '../src/database/database.js';
 import { FindConversationIdsHandler } from '../src/conversations/conversation.list.js';
 import { CORE_GROUP } from '../src/read-models/groups.js';
 import type { ReadTable } from '../src/read-models/table.js';
@@ -64,7 +64,7 @@ export function jobKindsOf(backend: Backend, database: Kysely<Database>, command
   const { store, transactor, masterKey, checkpoints, readModels, logger } = backend;
   return [
     wakeConversationJobs(commands),
-    takeOffArchivedJobs({ commands, transactor, checkpoints, find: new FindConversationIdsHandler(database, readModels) }),
+    takeOffArchivedJobs({ commands, store, transactor, checkpoints, find: new FindConversationIdsHandler(database, readModels) }),
     signHeadJobs({ store, transactor, masterKey, database, log: logger, reactor: HEAD_SIGNER }),
   ];
 }

@@ -1,7 +1,7 @@
 import type { CommandBus } from '@nestjs/cqrs';
 import { z } from 'zod';
 import { WakeConversation } from '../src/conversations/conversation.commands.js';
-import { derivedId } from '../src/platform/ids.js';
+import { derivedId } from '../src/ids.js';
 import { isRefused } from './command-of-job.js';
 import type { JobKind } from './runtime/job-runner.js';
 

@@ -4,9 +4,9 @@ import { CommandBus, CqrsModule } from '@nestjs/cqrs';
 import { apiKeyCommandHandlers } from './api-keys/api-key.commands.js';
 import * as apiKeyCommands from './api-keys/api-key.commands.js';
 import { ApiKeyController } from './api-keys/api-key.controller.js';
-import { ApiKeyService } from './api-keys/api-key.service.js';
-import { EventsController } from './audit/events.controller.js';
-import { EventsFeed } from './audit/events-feed.js';
+import { ApiKeyWriter } from './api-keys/api-key.writer.js';
+import { EventsController } from './audit/event-feed.controller.js';
+import { EventsFeed } from './audit/event-feed.reader.js';
 import type { Backend } from './backend.js';
 import { cannedResponseCommandHandlers, CannedResponseWriter } from './canned-responses/canned-response.commands.js';
 import * as cannedResponseCommands from './canned-responses/canned-response.commands.js';
@@ -15,36 +15,36 @@ import { CannedResponseRenderer } from './canned-responses/canned-response.rende
 import { companyCommandHandlers } from './companies/company.commands.js';
 import * as companyCommands from './companies/company.commands.js';
 import { CompanyController } from './companies/company.controller.js';
-import { bulkCommandHandlers } from './conversations/bulk.js';
-import * as bulkCommands from './conversations/bulk.js';
+import { bulkCommandHandlers } from './conversations/bulk.commands.js';
+import * as bulkCommands from './conversations/bulk.commands.js';
 import { BulkController } from './conversations/bulk.controller.js';
 import { conversationCommandHandlers, ConversationWriter } from './conversations/conversation.commands.js';
 import * as conversationCommands from './conversations/conversation.commands.js';
 import { ConversationController } from './conversations/conversation.controller.js';
-import { VisitorConversations } from './conversations/visitor-conversations.js';
+import { VisitorConversations } from './conversations/visitor-conversation.requests.js';
 import { DocsController } from './docs/docs.controller.js';
 import { EVENT_STORE } from './event-store/event-store.js';
-import { Transactor } from './event-store/transact.js';
+import { Transactor } from './commands/transactor.js';
 import { inboxCommandHandlers, InboxWriter } from './inboxes/inbox.commands.js';
 import * as inboxCommands from './inboxes/inbox.commands.js';
 import { InboxController } from './inboxes/inbox.controller.js';
 import { Metrics } from './metrics/metrics.js';
 import { METRICS_ELSEWHERE, MetricsController } from './metrics/metrics.controller.js';
 import { OrganizationController } from './organizations/organization.controller.js';
-import { OrganizationService } from './organizations/organization.service.js';
-import { ApiKeys } from './platform/api-keys.js';
-import { AGENT_DIRECTORY, AuthGuard } from './platform/auth.guard.js';
-import { Callers } from './platform/callers.js';
-import { CLOCK } from './platform/clock.js';
-import { DATABASE } from './platform/database.js';
-import { IDS } from './platform/ids.js';
-import { IdempotencyKeys, KeptAnswers } from './platform/idempotency.js';
-import { RateLimits } from './platform/rate-limits.js';
-import { MasterKey } from './platform/sealing.js';
-import { VisitorKeys } from './platform/visitor-keys.js';
-import { VisitorTokenSigner } from './platform/visitor-token.js';
-import { Shutdown } from './platform/shutdown.js';
-import { assertHandled } from './platform/start-checks.js';
+import { OrganizationWriter } from './organizations/organization.writer.js';
+import { ApiKeyLookup } from './security/api-key-lookup.js';
+import { AGENT_LOOKUP, AuthGuard } from './security/auth.guard.js';
+import { Callers } from './security/callers.js';
+import { CLOCK } from './clock.js';
+import { DATABASE } from './database/database.js';
+import { IDS } from './ids.js';
+import { IdempotencyKeys, KeptAnswers } from './commands/idempotency.js';
+import { RateLimits } from './http/rate-limits.js';
+import { MasterKey } from './security/sealing.js';
+import { VisitorKeys } from './security/visitor-keys.js';
+import { VisitorTokenSigner } from './security/visitor-token-signer.js';
+import { Shutdown } from './http/shutdown.js';
+import { assertHandled } from './http/start-checks.js';
 import { Checkpoints } from './read-models/checkpoints.js';
 import { ConversationReader, conversationQueryHandlers } from './conversations/conversation.reader.js';
 import * as conversationQueries from './conversations/conversation.reader.js';
@@ -58,17 +58,17 @@ import { Cursors } from './read-models/paging.js';
 import { FoldLists } from './read-models/fold-list.js';
 import { ReadModel } from './read-models/read-your-writes.js';
 import { ReadModels } from './read-models/read-models.js';
-import { StreamAgentDirectory } from './team/agent-directory.js';
-import { AgentController } from './team/agents.controller.js';
-import { TeamController } from './team/teams.controller.js';
+import { AssigneeReader } from './team/assignee.reader.js';
+import { AgentController } from './team/agent.controller.js';
+import { TeamController } from './team/team.controller.js';
 import { teamCommandHandlers } from './team/team.commands.js';
 import * as teamCommands from './team/team.commands.js';
 import { visitorCommandHandlers } from './visitors/visitor.commands.js';
 import * as visitorCommands from './visitors/visitor.commands.js';
 import { VisitorController } from './visitors/visitor.controller.js';
 import { VisitorTokenController } from './visitors/visitor-token.controller.js';
-import { VisitorTokens } from './visitors/visitor-tokens.js';
-import { VisitorDirectory } from './visitors/visitor.directory.js';
+import { VisitorTokens } from './visitors/visitor-token.writer.js';
+import { VisitorWriter } from './visitors/visitor.writer.js';
 
 /** Every file that declares commands or queries. */
 const MESSAGES = [
@@ -113,10 +113,10 @@ export class AppModule {
 
   static over(backend: Backend): DynamicModule {
     const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, unchangedAnswers } = backend;
-    const apiKeys = new ApiKeys(database);
-    const assignees = new StreamAgentDirectory(transactor);
-    const apiKeyService = new ApiKeyService(transactor, database, apiKeys, masterKey, assignees);
-    const visitors = new VisitorDirectory(transactor, keys, unchangedAnswers);
+    const apiKeys = new ApiKeyLookup(database);
+    const assignees = new AssigneeReader(transactor);
+    const apiKeyWriter = new ApiKeyWriter(transactor, database, apiKeys, masterKey, assignees);
+    const visitors = new VisitorWriter(transactor, keys, unchangedAnswers);
     const kept = new KeptAnswers(database);
     const signer = new VisitorTokenSigner(masterKey.derive('visitor tokens'));
     const visitorTokens = new VisitorTokens(transactor, visitors, signer, kept, backend.clock, backend.ids);
@@ -153,14 +153,14 @@ export class AppModule {
         { provide: ReadModels, useValue: readModels },
         { provide: Checkpoints, useValue: checkpoints },
         { provide: Cursors, useValue: cursors },
-        { provide: ApiKeys, useValue: apiKeys },
+        { provide: ApiKeyLookup, useValue: apiKeys },
         { provide: IdempotencyKeys, useValue: new IdempotencyKeys(keys, database) },
         { provide: Metrics, useValue: new Metrics(store, checkpoints, backend.clock, { pool: backend.pool, transactor }) },
         { provide: METRICS_ELSEWHERE, useValue: backend.config.METRICS_PORT !== undefined },
         { provide: Callers, useValue: new Callers(apiKeys, visitorTokens, rateLimits) },
         Shutdown,
         { provide: ReadModel, useValue: new ReadModel(checkpoints, store) },
-        { provide: VisitorDirectory, useValue: visitors },
+        { provide: VisitorWriter, useValue: visitors },
         { provide: KeptAnswers, useValue: kept },
         { provide: VisitorTokens, useValue: visitorTokens },
         { provide: ConversationWriter, useValue: new ConversationWriter(transactor, keys) },
@@ -170,12 +170,12 @@ export class AppModule {
         { provide: EventsFeed, useValue: new EventsFeed(database, readModels, keys) },
         { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
         { provide: FoldLists, useValue: new FoldLists(database, readModels, cursors) },
-        { provide: StreamAgentDirectory, useValue: assignees },
-        { provide: AGENT_DIRECTORY, useValue: assignees },
+        { provide: AssigneeReader, useValue: assignees },
+        { provide: AGENT_LOOKUP, useValue: assignees },
         VisitorConversations,
         { provide: InboxWriter, useValue: new InboxWriter(transactor, assignees) },
-        { provide: ApiKeyService, useValue: apiKeyService },
-        { provide: OrganizationService, useValue: new OrganizationService(transactor, database, keys, apiKeyService) },
+        { provide: ApiKeyWriter, useValue: apiKeyWriter },
+        { provide: OrganizationWriter, useValue: new OrganizationWriter(transactor, database, keys, apiKeyWriter) },
         ...handlers,
       ],
     };

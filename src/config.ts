@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { parseOrigins } from './http/origins.js';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const postgresUrl = z.string().regex(/^postgres(ql)?:\/\/\S+$/, 'must be postgres://user:password@host:port/database');
@@ -65,6 +66,20 @@ export const SETTINGS = {
     .default(1)
     .describe(
       'How long the API still answers after SIGTERM, SIGHUP or Ctrl-C while its readiness says no and every answer closes its connection; behind a balancer longer than the time between two of its checks',
+    ),
+  CORS_ORIGINS: z
+    .string()
+    .transform((text, context) => {
+      try {
+        return parseOrigins(text);
+      } catch (error) {
+        context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : String(error) });
+        return z.NEVER;
+      }
+    })
+    .optional()
+    .describe(
+      'Origins whose pages may call the API from a browser, separated by commas, such as https://shop.example.com; * for every origin. Without it a page on another origin needs a proxy',
     ),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'silent']).default('info').describe('Least severity that is logged'),
   TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0).describe('Number of reverse proxies in front, for the client address'),

@@ -1,5 +1,5 @@
 import { conversationAggregate, type ConversationEvent } from './conversations/conversation.js';
-import { openConversationEvent } from './conversations/conversation.opening.js';
+import { unsealConversationEvent } from './conversations/conversation.sealing.js';
 import { companyAggregate } from './companies/company.js';
 import { apiKeyAggregate } from './api-keys/api-key.js';
 import { cannedResponseAggregate } from './canned-responses/canned-response.js';
@@ -8,12 +8,12 @@ import { parseStreamName, type StoredEvent, type StreamKind } from './event-stor
 import { headAggregate } from './event-store/log-head.js';
 import { inboxAggregate } from './inboxes/inbox.js';
 import { organizationAggregate } from './organizations/organization.js';
-import type { DataKey } from './platform/sealing.js';
-import type { VisitorKeys } from './platform/visitor-keys.js';
+import type { DataKey } from './security/sealing.js';
+import type { VisitorKeys } from './security/visitor-keys.js';
 import { assigneeAggregate } from './team/assignee.js';
-import { claimAggregate } from './claims/claim.js';
+import { claimAggregate } from './commands/claim.js';
 import { visitorAggregate, type VisitorEvent } from './visitors/visitor.js';
-import { openVisitorEvent } from './visitors/visitor.opening.js';
+import { unsealVisitorEvent } from './visitors/visitor.sealing.js';
 import type { DecodeBatch, ProjectedEvent } from './event-store/decoding.js';
 
 /** The codec of every kind of stream that holds domain events: at start, each event type has exactly one. */
@@ -99,8 +99,8 @@ export function batchDecoder(keys: VisitorKeys): DecodeBatch {
 }
 
 function open(kind: StreamKind, event: Recorded<DomainEvent>, key: DataKey | undefined): Recorded<DomainEvent> {
-  if (kind === 'conversation') return openConversationEvent(event as Recorded<ConversationEvent>, key);
-  if (kind === 'visitor') return openVisitorEvent(event as Recorded<VisitorEvent>, key);
+  if (kind === 'conversation') return unsealConversationEvent(event as Recorded<ConversationEvent>, key);
+  if (kind === 'visitor') return unsealVisitorEvent(event as Recorded<VisitorEvent>, key);
   return event;
 }
 
@@ -112,5 +112,5 @@ const TOLD = Object.entries(CODECS).filter(([kind]) => !INTERNAL.includes(kind))
 /** The streams that tell what happened in an organization. */
 export const FEED_KINDS = TOLD.map(([kind]) => kind as StreamKind);
 
-/** The types of their events. */
-export const FEED_TYPES: readonly string[] = TOLD.flatMap(([, codec]) => Object.keys(codec.versions));
+/** The types of their events, each once: an inbox and a conversation both have an InboxChanged. */
+export const FEED_TYPES: readonly string[] = [...new Set(TOLD.flatMap(([, codec]) => Object.keys(codec.versions)))];

@@ -10,10 +10,10 @@ import {
   ReplyToConversation,
   SnoozeConversation,
 } from './conversations/conversation.commands.js';
-import type { CommandContext } from './event-store/transact.js';
-import { OrganizationService, systemContext } from './organizations/organization.service.js';
-import { API_PREFIX } from './platform/routes.js';
-import { derivedId } from './platform/ids.js';
+import type { CommandContext } from './commands/transactor.js';
+import { OrganizationWriter, systemContext } from './organizations/organization.writer.js';
+import { API_PREFIX } from './http/routes.js';
+import { derivedId } from './ids.js';
 import { createAgent, createTeam, assigneeAggregate } from './team/assignee.js';
 
 /** The organization of a fresh installation; others get an id by chance. */
@@ -26,7 +26,7 @@ const FIRST_ORGANIZATION = 'main';
  */
 export async function firstStart(backend: Backend, app: INestApplicationContext): Promise<(port: number) => void> {
   const { config } = backend;
-  const organizations = app.get(OrganizationService);
+  const organizations = app.get(OrganizationWriter);
   const [first, ...others] = await organizations.listOrganizations();
   let key: string | undefined;
   if (first === undefined || (first.id === FIRST_ORGANIZATION && others.length === 0 && !(await organizations.hasKey(first.id)))) {

@@ -4,13 +4,13 @@ import type { LiveProjections } from '../projections/live.js';
 import { AppModule } from './app.module.js';
 import { openBackend } from './backend.js';
 import { type Config, describeConfig, InvalidConfiguration, readConfig } from './config.js';
-import { Transactor } from './event-store/transact.js';
+import { Transactor } from './commands/transactor.js';
 import { firstStart } from './first-start.js';
 import { Metrics, startMetricsServer } from './metrics/metrics.js';
-import { endSignal } from './platform/end-signal.js';
-import { createHttpApp } from './platform/http.js';
-import { createLogger } from './platform/log.js';
-import { Shutdown } from './platform/shutdown.js';
+import { endSignal } from './end-signal.js';
+import { createHttpApp } from './http/http-app.js';
+import { createLogger } from './log.js';
+import { Shutdown } from './http/shutdown.js';
 
 /** How long requests in flight may take to end after a signal (ms). */
 const DRAIN_MS = 10_000;
@@ -50,7 +50,11 @@ async function start(config: Config, logger: Logger): Promise<(delayMs: number) 
   const backend = await openBackend(config, logger, { name: 'threadlog-api', queryTimeoutMs: QUERY_MS });
   let projections: LiveProjections | undefined;
   try {
-    const app = await createHttpApp(AppModule.over(backend) as never, { logger, trustProxy: config.TRUST_PROXY });
+    const app = await createHttpApp(AppModule.over(backend) as never, {
+      logger,
+      trustProxy: config.TRUST_PROXY,
+      corsOrigins: config.CORS_ORIGINS,
+    });
     if (config.PROJECTIONS === 'inline') {
       const { startLiveProjections } = await import('../projections/live.js');
       const transactor = app.get(Transactor);

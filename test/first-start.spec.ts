@@ -9,9 +9,9 @@ import { readConfig } from '../src/config.js';
 import { firstStart } from '../src/first-start.js';
 import { inboxAggregate } from '../src/inboxes/inbox.js';
 import { organizationAggregate } from '../src/organizations/organization.js';
-import { hashApiKey } from '../src/platform/api-keys.js';
-import { createHttpApp } from '../src/platform/http.js';
-import { createLogger } from '../src/platform/log.js';
+import { hashApiKey } from '../src/security/api-key-lookup.js';
+import { createHttpApp } from '../src/http/http-app.js';
+import { createLogger } from '../src/log.js';
 import { createDatabase } from './support/database.js';
 
 const KEY = 'a_key_for_the_first_start_of_threadlog';

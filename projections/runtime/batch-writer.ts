@@ -1,6 +1,6 @@
 import type { ControlledTransaction, Kysely } from 'kysely';
 import type { Position, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import type { Batch, FeedPart, Skipped } from './batches.js';
 import { describeError, GroupPaused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
 import { tableOf } from './generations.js';
@@ -10,6 +10,7 @@ import { park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent, Projection, ProjectionTarget } from './projection.js';
 import { GatheredRows, type RowCopier, targetOf } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
+import { ignoreFailure } from '../../src/ignore-failure.js';
 
 /** Writes the batches of one generation: rows and checkpoint together, or neither. */
 export class BatchWriter {
@@ -190,10 +191,6 @@ export class BatchWriter {
   }
 }
 
-/** It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells. */
 async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
-  await tx
-    ?.rollback()
-    .execute()
-    .catch(() => undefined);
+  await ignoreFailure(tx?.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
 }

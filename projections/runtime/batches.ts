@@ -20,6 +20,8 @@ export interface Batch {
 /** A batch with the events as they are stored. */
 export interface FeedPart extends Batch {
   readonly stored: readonly StoredEvent[];
+  /** Events of the log that it goes over, wanted or not. */
+  readonly looked: number;
 }
 
 /** Revisions that an operator has passed over, by stream. */
@@ -46,7 +48,13 @@ export async function* batchesOf(
     for (const { events, last } of inTransactions(part.events, maxEvents)) {
       const wanted = events.filter(isWanted);
       const through = last ? part.through : (events.at(-1)?.position ?? part.through);
-      yield { ...(await readBatch(options.decode, wanted, options.skipped)), stored: wanted, through, caughtUp: last && part.caughtUp };
+      yield {
+        ...(await readBatch(options.decode, wanted, options.skipped)),
+        stored: wanted,
+        looked: events.length,
+        through,
+        caughtUp: last && part.caughtUp,
+      };
     }
   }
 }

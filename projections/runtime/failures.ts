@@ -1,5 +1,5 @@
 import type { StoredEvent } from '../../src/event-store/event-store.js';
-import { isConnectionFault } from '../../src/platform/database.js';
+import { isConnectionFault } from '../../src/database/database.js';
 
 /** The group cannot go on until a person has looked. Restarting it meets the same again. */
 export class GroupStopped extends Error {

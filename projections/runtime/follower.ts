@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Kysely } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
-import { pause } from '../../src/platform/pause.js';
+import type { Database } from '../../src/database/database.js';
+import { pause } from '../../src/pause.js';
 import { batchesOf, type FeedPart, type Skipped } from './batches.js';
 import { Cadence } from './cadence.js';
 import { CheckpointRefused, describeError, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
@@ -22,6 +22,7 @@ import {
 } from './lease.js';
 import type { DecodeBatch } from './projection.js';
 import type { RuntimeLog } from './runtime-log.js';
+import { ignoreFailure } from '../../src/ignore-failure.js';
 
 /** A feed that runs beside a busy log may never say that it has caught up; its small batches are collected all the same. */
 const WORTH_WRITING = 64;
@@ -48,8 +49,8 @@ export interface BatchHandler {
    * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
    */
   write(batch: FeedPart, from: Position | 'start'): Promise<void>;
-  /** Called twice a second, also while a batch is being handled, and once at the end: moves a checkpoint that was left behind. */
-  flush?(): Promise<void>;
+  /** Moves a checkpoint that was left behind. Called twice a second, also while a batch is being handled; 'at once' when the lease is given up. */
+  flush?(when: 'in time' | 'at once'): Promise<void>;
 }
 
 /** What all followers of the feed are given. */
@@ -261,8 +262,8 @@ export class Follower<L extends Lease | ReactorLease> {
       if (!session.signal.aborted) throw error;
     } finally {
       session.abort();
-      // The read ahead ends by the signal, and its failure is no news now; the generator cannot be closed before.
-      await next.catch(() => undefined);
+      // The generator cannot be closed before.
+      await ignoreFailure(next, 'the read ahead was told to end, and what it read is not wanted');
       await batches.return();
     }
     if (work.lost !== undefined) throw work.lost.error;
@@ -270,8 +271,8 @@ export class Follower<L extends Lease | ReactorLease> {
 
   async #write(work: Work, batch: FeedPart): Promise<void> {
     const { name, checkpoints } = this.#options;
-    // A place before the first event is no place that head() knows.
-    if (batch.through === work.position || (batch.events === 0 && work.position === 'start')) return;
+    // Before the first event of the log there is no place that head() knows.
+    if (batch.through === work.position || (batch.looked === 0 && work.position === 'start')) return;
     const began = performance.now();
     work.writing = true;
     try {
@@ -309,7 +310,7 @@ export class Follower<L extends Lease | ReactorLease> {
       work.lost = { error };
       work.session.abort();
     };
-    void work.handler.flush?.().catch((error: unknown) => {
+    void work.handler.flush?.('in time').catch((error: unknown) => {
       // A pause is met by the next batch, which waits for its end.
       if (!(error instanceof GroupPaused)) lost(error);
     });
@@ -323,7 +324,7 @@ export class Follower<L extends Lease | ReactorLease> {
     await renewLease(this.#options.database, work.lease);
     if (!work.idle || work.session.signal.aborted) return;
     // The log is asked, since a feed that has gone silent looks like one with nothing to say.
-    const head = await this.#options.store.head().catch(() => undefined);
+    const head = await ignoreFailure(this.#options.store.head(), 'a log that is away says nothing of how far the group is');
     if (head !== undefined && (head === 'start' || head <= (work.position === 'start' ? '' : work.position)))
       await noteNothingToDo(this.#options.database, work.lease);
   }
@@ -342,11 +343,7 @@ export class Follower<L extends Lease | ReactorLease> {
 
   async #release(lease: L, handler: BatchHandler | undefined, stopped: string | null): Promise<void> {
     const { database, noun, log } = this.#options;
-    try {
-      await handler?.flush?.();
-    } catch {
-      // What was left behind comes again.
-    }
+    await ignoreFailure(handler?.flush?.('at once'), 'what was not written comes again');
     try {
       await releaseLease(database, lease, stopped);
     } catch (error) {
@@ -358,6 +355,6 @@ export class Follower<L extends Lease | ReactorLease> {
 
 /** A promise that is awaited later: its failure is met there, and must not end the process before. */
 function ahead<T>(promise: Promise<T>): Promise<T> {
-  promise.catch(() => undefined);
+  void ignoreFailure(promise, 'its failure is met where it is awaited');
   return promise;
 }

@@ -1,6 +1,6 @@
 import { sql, type Kysely } from 'kysely';
 import type { Position } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { LeaseLost } from './failures.js';
 import { type Lease, leaseEnd, leaseIsOver, positionFrom } from './lease.js';

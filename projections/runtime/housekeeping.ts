@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { describeError } from './failures.js';
 import { lockGenerations, tablesOfGeneration } from './generations.js';

@@ -1,6 +1,6 @@
 import { sql, type Kysely } from 'kysely';
 import type { StreamName } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import { isOfTheSurroundings, type Poison } from './failures.js';
 import type { ProjectedEvent } from './projection.js';
 

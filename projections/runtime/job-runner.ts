@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { describeError } from './failures.js';
 import { type Job, JOB_LEASE_MS, type Jobs } from './jobs.js';
 import type { RuntimeLog } from './runtime-log.js';
-import { pause } from '../../src/platform/pause.js';
+import { pause } from '../../src/pause.js';
 
 /** Jobs that a process does at once. */
 const AT_ONCE = 16;
@@ -26,7 +26,7 @@ export interface JobKind {
    * Does a job. It may be done twice, by another process at the same time too: what it does must be the same then.
    * @param signal fires when the job is not this worker's any more, or when the process ends
    */
-  handle(job: Job, signal: AbortSignal): Promise<Outcome>;
+  readonly handle: (job: Job, signal: AbortSignal) => Promise<Outcome>;
 }
 
 /** Told of every attempt. */

@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 
 /** How long a worker that says nothing keeps its jobs (ms). */
 export const JOB_LEASE_MS = 15_000;

@@ -1,6 +1,6 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { CheckpointRefused, GroupPaused, LeaseLost } from './failures.js';
 

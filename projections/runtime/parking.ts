@@ -1,6 +1,6 @@
 import { sql, type Kysely } from 'kysely';
 import { parseStreamName, type StreamName } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';
 
 /** More than this within a minute is no accident of a few streams: the group stops instead of going on without them. */

@@ -1,7 +1,7 @@
 import type { Kysely } from 'kysely';
 import type { DecodeBatch, ProjectedEvent } from '../../src/event-store/decoding.js';
 import { parseStreamName, type StoredEvent, type StreamKind } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import { readGroup, type ReadGroup } from '../../src/read-models/groups.js';
 import type { ReadTable } from '../../src/read-models/table.js';
 

@@ -7,7 +7,7 @@ import {
   type StreamKind,
   type StreamName,
 } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import type { FeedPart, Skipped } from './batches.js';
 import { describeError, GroupPaused, GroupStopped, CheckpointRefused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
 import { type BatchHandler, Follower, type FollowerSurroundings } from './follower.js';
@@ -16,6 +16,7 @@ import type { JobKey, Jobs, NewJob } from './jobs.js';
 import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './lease.js';
 import { NO_GENERATION, park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent } from './projection.js';
+import { ignoreFailure } from '../../src/ignore-failure.js';
 
 /** How far a checkpoint may be behind what was handled without consequences (ms). */
 const LAZY_MS = 500;
@@ -193,7 +194,7 @@ class ReactorHandler implements BatchHandler {
   #writtenAt = 0;
   /** What was handled since, and led to no job. */
   #behind: { readonly through: Position; readonly events: number; readonly state: boolean } | undefined;
-  #turn: Promise<void> = Promise.resolve();
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: ReactorOptions, lease: ReactorLease) {
     this.#options = options;
@@ -220,14 +221,15 @@ class ReactorHandler implements BatchHandler {
     await this.#inTurn(() => this.#write(batch));
   }
 
-  async flush(): Promise<void> {
-    if (this.#behind !== undefined && performance.now() - this.#writtenAt >= LAZY_MS) await this.#inTurn(() => this.#flush());
+  async flush(when: 'in time' | 'at once'): Promise<void> {
+    if (when === 'at once') await this.#inTurn(() => this.#flush());
+    else if (this.#behind !== undefined && performance.now() - this.#writtenAt >= LAZY_MS) await this.#inTurn(() => this.#flush());
   }
 
   /** A checkpoint that is moved from two places at once would look like another's. */
   async #inTurn(work: () => Promise<void>): Promise<void> {
     const turn = this.#turn.then(work);
-    this.#turn = turn.catch(() => undefined);
+    this.#turn = ignoreFailure(turn, 'who asked for it hears of it, and the next one only waits for its end');
     await turn;
   }
 
@@ -401,8 +403,5 @@ function stopped(name: string, error: unknown): GroupStopped {
 /** It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells. */
 async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
   if (tx === undefined || tx.isCommitted || tx.isRolledBack) return;
-  await tx
-    .rollback()
-    .execute()
-    .catch(() => undefined);
+  await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
 }

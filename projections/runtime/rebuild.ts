@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Kysely, sql } from 'kysely';
 import type pg from 'pg';
 import { type EventStore, type Position, parseStreamName, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { batchesOf, type FeedPart, readBatch } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
@@ -26,6 +26,7 @@ import { RebuildPace } from './rebuild-pace.js';
 import { RowCopier } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { openWorkerSessions } from './sessions.js';
+import { ignoreFailure } from '../../src/ignore-failure.js';
 
 /** A busy machine must not fail it (ms). */
 const CONNECT_MS = 20_000;
@@ -250,8 +251,7 @@ class Rebuild {
         if (done === true) throw new Error('the feed ended by itself');
         if (!batch.caughtUp) {
           next = batches.next();
-          // It is met where it is awaited, if the write does not fail before.
-          next.catch(() => undefined);
+          void ignoreFailure(next, 'its failure is met where it is awaited, if the write does not fail before');
         }
         if (batch.through !== this.#position && !(batch.events === 0 && this.#position === 'start')) {
           await writer.write(batch, this.#position);
@@ -265,8 +265,8 @@ class Rebuild {
     } finally {
       // What is read ahead ends by the signal; the feed cannot be closed before.
       reading.abort();
-      await next.catch(() => undefined);
-      await batches.return().catch(() => undefined);
+      await ignoreFailure(next, 'the read ahead was told to end, and what it read is not wanted');
+      await ignoreFailure(batches.return(), 'a feed may end by throwing when it is told to end');
     }
   }
 
@@ -299,10 +299,7 @@ class Rebuild {
       return old;
     } catch (error) {
       writer.forget();
-      await tx
-        .rollback()
-        .execute()
-        .catch(() => undefined);
+      await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
       throw error;
     }
   }
@@ -326,7 +323,7 @@ class Rebuild {
       reading.abort();
     }
     if (through === this.#position || through === 'start') return undefined;
-    return { ...(await readBatch(this.#decode, events, writer.skipped)), stored: events, through, caughtUp: true };
+    return { ...(await readBatch(this.#decode, events, writer.skipped)), stored: events, looked: events.length, through, caughtUp: true };
   }
 
   /** @returns false when somebody reads the tables for too long */

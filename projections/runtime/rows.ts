@@ -1,6 +1,6 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
 import pg from 'pg';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import { type ReadTable, typeOfColumn } from '../../src/read-models/table.js';
 import type { WithMoved } from './lease.js';
 import type { ProjectionTarget, RowsToWrite } from './projection.js';

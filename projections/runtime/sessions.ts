@@ -1,4 +1,4 @@
-import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
+import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { WORKER_SESSION } from './lease.js';
 
 /** Sessions that batches are written in: with WORKER_SESSION's settings, in the address, where those that it has stay in force as well. */

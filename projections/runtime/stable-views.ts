@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 
 /** Of the views for people, whose names never change. Nothing of Threadlog reads them. */
 const SCHEMA = 'threadlog';

@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely';
 import type { EventStore, Position, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
-import type { Database } from '../../src/platform/database.js';
+import type { Database } from '../../src/database/database.js';
 import { BatchWriter } from './batch-writer.js';
 import { readBatch, type Skipped } from './batches.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';

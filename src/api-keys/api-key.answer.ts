@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { ROLES } from '../platform/roles.js';
+import { ROLES } from '../security/roles.js';
 import type { ApiKey } from './api-key.js';
 
 /** An API key as every route answers it. */

@@ -1,8 +1,8 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import type { CommandContext } from '../event-store/transact.js';
+import type { CommandContext } from '../commands/transactor.js';
 import type { ApiKeyChanges } from './api-key.js';
-import { type ApiKeyChanged, type ApiKeyInput, ApiKeyService } from './api-key.service.js';
+import { type ApiKeyChanged, type ApiKeyInput, ApiKeyWriter } from './api-key.writer.js';
 
 /** Answers the key itself, which is never shown again. @throws ThreadlogError unknown_agent, expiry_in_past */
 export class CreateApiKey extends Command<ApiKeyChanged & { readonly key: string }> {
@@ -16,7 +16,7 @@ export class CreateApiKey extends Command<ApiKeyChanged & { readonly key: string
 
 @CommandHandler(CreateApiKey)
 export class CreateApiKeyHandler implements ICommandHandler<CreateApiKey> {
-  constructor(@Inject(ApiKeyService) private readonly apiKeys: ApiKeyService) {}
+  constructor(@Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter) {}
 
   execute({ context, input }: CreateApiKey): Promise<ApiKeyChanged & { readonly key: string }> {
     return this.apiKeys.create(context, input);
@@ -36,7 +36,7 @@ export class ChangeApiKey extends Command<ApiKeyChanged> {
 
 @CommandHandler(ChangeApiKey)
 export class ChangeApiKeyHandler implements ICommandHandler<ChangeApiKey> {
-  constructor(@Inject(ApiKeyService) private readonly apiKeys: ApiKeyService) {}
+  constructor(@Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter) {}
 
   execute({ context, id, changes }: ChangeApiKey): Promise<ApiKeyChanged> {
     return this.apiKeys.change(context, id, changes);
@@ -55,7 +55,7 @@ export class RevokeApiKey extends Command<ApiKeyChanged> {
 
 @CommandHandler(RevokeApiKey)
 export class RevokeApiKeyHandler implements ICommandHandler<RevokeApiKey> {
-  constructor(@Inject(ApiKeyService) private readonly apiKeys: ApiKeyService) {}
+  constructor(@Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter) {}
 
   execute({ context, id }: RevokeApiKey): Promise<ApiKeyChanged> {
     return this.apiKeys.revoke(context, id);

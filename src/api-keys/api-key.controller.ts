@@ -1,16 +1,17 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsIn, IsInt, IsOptional, Max, Min } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Transactor } from '../event-store/transact.js';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { commandContext, describeAnswer } from '../platform/request-context.js';
-import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { type Role, ROLES } from '../platform/roles.js';
-import { IfGiven, IsInstant, IsResourceId, IsTypedText } from '../platform/validation.js';
+import { Transactor } from '../commands/transactor.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { type Role, ROLES } from '../security/roles.js';
+import { IfGiven, IsInstant, IsOneOf, IsResourceId, IsTypedText, IsWhole, NullIsAbsent } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -23,21 +24,26 @@ import { apiKeyList } from './api-key.list.js';
 
 const MAX_RATE_LIMIT = 1_000_000;
 
+@Examples({
+  'for a program': { name: 'Website', role: 'agent', rateLimitPerMinute: 600 },
+  'for an agent, until a day': { name: 'Ada, phone', role: 'agent', agentId: 'agent-ada', expiresAt: '2027-12-31T23:59:59Z' },
+})
 class CreateApiKeyDto {
   @IsTypedText(200) name!: string;
-  @IsIn(ROLES) role!: Role;
+  @IsOneOf(ROLES) role!: Role;
   /** The agent that the key acts for. */
-  @IsOptional() @IsResourceId() agentId?: string | null;
+  @NullIsAbsent() @IsResourceId() agentId?: string;
   /** Valid until revoked when absent. */
-  @IsOptional() @IsInstant() expiresAt?: string | null;
+  @NullIsAbsent() @IsInstant() expiresAt?: string;
   /** Requests a minute; RATE_LIMIT_PER_MINUTE holds when absent, 0 is no limit. */
-  @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
+  @NullIsAbsent() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number;
 }
 
+@Examples({ 'a new name': { name: 'Website, old' } })
 class ChangeApiKeyDto {
   @IfGiven() @IsTypedText(200) name?: string;
   /** null gives it back to RATE_LIMIT_PER_MINUTE. */
-  @IsOptional() @IsInt() @Min(0) @Max(MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
+  @IsOptional() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }
 
 const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
@@ -59,7 +65,12 @@ export class ApiKeyController {
   @Post()
   @HttpCode(201)
   @Roles('admin')
-  @Answers('Makes an API key; the only answer that holds the key itself.', { 201: dataOf(newApiKeySchema) }, { errors: ['expiry_in_past'] })
+  @Answers(
+    'Makes an API key; the only answer that holds the key itself.',
+    "Appends `ApiKeyCreated`. The key is stored as a hash, so no later answer can hold it; a retry with the same `Idempotency-Key` answers it again for 24 hours. A key bound to an agent writes in that agent's name.",
+    { 201: dataOf(newApiKeySchema) },
+    { errors: ['expiry_in_past'] },
+  )
   async create(
     @Body() body: CreateApiKeyDto,
     @Req() request: FastifyRequest,
@@ -69,9 +80,9 @@ export class ApiKeyController {
     const input = {
       name,
       role,
-      ...(agentId === undefined || agentId === null ? {} : { agentId }),
-      ...(expiresAt === undefined || expiresAt === null ? {} : { expiresAt }),
-      ...(rateLimitPerMinute === undefined || rateLimitPerMinute === null ? {} : { rateLimitPerMinute }),
+      ...(agentId === undefined ? {} : { agentId }),
+      ...(expiresAt === undefined ? {} : { expiresAt }),
+      ...(rateLimitPerMinute === undefined ? {} : { rateLimitPerMinute }),
     };
     const made = await this.commands.execute(new CreateApiKey(commandContext(request), input));
     describeAnswer(reply, made);
@@ -81,7 +92,12 @@ export class ApiKeyController {
 
   @Get()
   @Roles('admin', 'auditor')
-  @Answers('Lists API keys.', { 200: pageOf(apiKeySchema) }, { query: parametersOf(apiKeyList) })
+  @Answers(
+    'Lists API keys.',
+    'Pages and sorts API keys, without their secrets; `archived=true` lists the revoked ones instead.',
+    { 200: pageOf(apiKeySchema) },
+    { query: parametersOf(apiKeyList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(apiKeyList, principalOf(request).organizationId, query);
@@ -89,7 +105,9 @@ export class ApiKeyController {
 
   @Get(':id')
   @Roles('admin', 'auditor')
-  @Answers('Reads an API key.', { 200: dataOf(apiKeySchema) })
+  @Answers('Reads an API key.', 'Answers name, role, prefix, limits and whether it was revoked, and never the secret.', {
+    200: dataOf(apiKeySchema),
+  })
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -103,7 +121,7 @@ export class ApiKeyController {
 
   @Get(':id/events')
   @Roles('admin', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers('Reads the events of an API key.', 'Who made, renamed, limited and revoked the key, oldest first.', { 200: partOf(eventSchema) })
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -115,7 +133,11 @@ export class ApiKeyController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an API key.', { 200: dataOf(apiKeySchema) })
+  @Answers(
+    'Changes the named fields of an API key.',
+    'Appends `ApiKeyRenamed` or `ApiKeyRateLimitChanged`. What a key may do never changes: make another one.',
+    { 200: dataOf(apiKeySchema) },
+  )
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeApiKeyDto,
@@ -130,7 +152,11 @@ export class ApiKeyController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin')
-  @Answers('Revokes an API key, at once.', { 204: null })
+  @Answers(
+    'Revokes an API key, at once.',
+    'Appends `ApiKeyRevoked`. The key is refused at once by this process and within a second by all others. It cannot be brought back.',
+    { 204: null },
+  )
   async revoke(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
-import type { Role } from '../platform/roles.js';
+import { ThreadlogError } from '../errors.js';
+import type { Role } from '../security/roles.js';
 
 /*
  * What an auditor may know of an API key. The key itself and its hash are never in the log: keep.api_keys holds the hash and decides

@@ -1,11 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { claimAggregate } from '../claims/claim.js';
-import { Claims, PlanOvertaken } from '../claims/claims.js';
-import { type CommandContext, everAgain, step, type Transacted, Transactor } from '../event-store/transact.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { derivedId } from '../platform/ids.js';
-import { VisitorKeys } from '../platform/visitor-keys.js';
+import { claimAggregate } from '../commands/claim.js';
+import { Claims, PlanOvertaken } from '../commands/claims.js';
+import { type CommandContext, everAgain, step, type Transacted, Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
+import { derivedId } from '../ids.js';
+import { VisitorKeys } from '../security/visitor-keys.js';
 import {
   archiveCannedResponse,
   type CannedResponse,

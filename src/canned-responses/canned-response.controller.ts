@@ -2,14 +2,15 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
-import { assertNotRefused, Transactor } from '../event-store/transact.js';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { commandContext, describeAnswer } from '../platform/request-context.js';
-import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../platform/validation.js';
+import { assertNotRefused, Transactor } from '../commands/transactor.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -32,6 +33,7 @@ const MAX_TITLE = 200;
 const MAX_SHORTCUT = 50;
 const MAX_TEMPLATE = 10_000;
 
+@Examples({ 'a greeting': { title: 'Greeting', shortcut: '/hello', content: 'Hi {{visitor.name | "there"}}, how can we help?' } })
 class CreateCannedResponseDto {
   @IsTypedText(MAX_TITLE) title!: string;
   @IsShortcut(MAX_SHORTCUT) shortcut!: string;
@@ -39,12 +41,14 @@ class CreateCannedResponseDto {
   @IsVisibleText(MAX_TEMPLATE) content!: string;
 }
 
+@Examples({ 'its text': { content: 'Hello {{visitor.name | "there"}}!' } })
 class ChangeCannedResponseDto {
   @IfGiven() @IsTypedText(MAX_TITLE) title?: string;
   @IfGiven() @IsShortcut(MAX_SHORTCUT) shortcut?: string;
   @IfGiven() @IsVisibleText(MAX_TEMPLATE) content?: string;
 }
 
+@Examples({ 'in a conversation': { conversationId: 'a-conversation' } })
 class RenderDto {
   @IsResourceId() conversationId!: string;
 }
@@ -73,7 +77,12 @@ export class CannedResponseController {
   @Post()
   @HttpCode(201)
   @Roles('admin', 'agent')
-  @Answers('Makes a canned response.', { 201: dataOf(cannedResponseSchema) }, { errors: ['shortcut_taken', 'unknown_variable'] })
+  @Answers(
+    'Makes a canned response.',
+    "Appends `CannedResponseCreated`. The shortcut is one response's at a time, and unknown variables in the content are refused here and not when it is sent.",
+    { 201: dataOf(cannedResponseSchema) },
+    { errors: ['shortcut_taken', 'unknown_variable'] },
+  )
   async create(
     @Body() { title, shortcut, content }: CreateCannedResponseDto,
     @Req() request: FastifyRequest,
@@ -86,7 +95,12 @@ export class CannedResponseController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists canned responses.', { 200: pageOf(cannedResponseSchema) }, { query: parametersOf(cannedResponseList) })
+  @Answers(
+    'Lists canned responses.',
+    'Pages and sorts canned responses, and finds one by its shortcut; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(cannedResponseSchema) },
+    { query: parametersOf(cannedResponseList) },
+  )
   async list(
     @Query() query: Record<string, unknown>,
     @Req() request: FastifyRequest,
@@ -97,7 +111,11 @@ export class CannedResponseController {
 
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads a canned response.', { 200: dataOf(cannedResponseSchema) })
+  @Answers(
+    'Reads a canned response.',
+    'Reads the event stream itself, and so is never behind a write. An archived response is answered with `archived: true`.',
+    { 200: dataOf(cannedResponseSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -111,7 +129,9 @@ export class CannedResponseController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers('Reads the events of a canned response.', 'Who made, changed and archived the response, oldest first.', {
+    200: partOf(eventSchema),
+  })
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -125,6 +145,7 @@ export class CannedResponseController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a canned response.',
+    'Appends `CannedResponseChanged` with the fields that differ. Messages that were sent with the response stay as they are.',
     { 200: dataOf(cannedResponseSchema) },
     { errors: ['shortcut_taken', 'unknown_variable'] },
   )
@@ -145,7 +166,7 @@ export class CannedResponseController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
-  @Answers('Archives a canned response.', { 204: null })
+  @Answers('Archives a canned response.', 'Appends `CannedResponseArchived` and frees the shortcut for another response.', { 204: null })
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -157,7 +178,12 @@ export class CannedResponseController {
   @Post(':id/unarchive')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Brings a canned response back from the archive.', { 200: dataOf(cannedResponseSchema) }, { errors: ['shortcut_taken'] })
+  @Answers(
+    'Brings a canned response back from the archive.',
+    'Appends `CannedResponseUnarchived`; its shortcut must be free still. A response that is not archived is answered as it is.',
+    { 200: dataOf(cannedResponseSchema) },
+    { errors: ['shortcut_taken'] },
+  )
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -172,6 +198,7 @@ export class CannedResponseController {
   @Roles('admin', 'agent')
   @Answers(
     'Tells what it would say in a conversation. Writes nothing.',
+    "Fills in the values of this moment: of the conversation's visitor and company, and of whoever asks. `missing` names the variables that had no value. Appends nothing.",
     { 200: dataOf(renderedSchema) },
     { errors: ['unknown_conversation'] },
   )

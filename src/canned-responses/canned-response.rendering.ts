@@ -1,13 +1,13 @@
 import { companyAggregate } from '../companies/company.js';
 import { conversationAggregate } from '../conversations/conversation.js';
-import type { CommandContext, Transactor } from '../event-store/transact.js';
-import { ThreadlogError } from '../platform/errors.js';
-import type { KeptAnswers } from '../platform/idempotency.js';
-import { derivedId } from '../platform/ids.js';
-import type { Sealed } from '../platform/sealing.js';
-import type { VisitorKeys } from '../platform/visitor-keys.js';
+import type { CommandContext, Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
+import type { KeptAnswers } from '../commands/idempotency.js';
+import { derivedId } from '../ids.js';
+import type { Sealed } from '../security/sealing.js';
+import type { VisitorKeys } from '../security/visitor-keys.js';
 import { visitorAggregate } from '../visitors/visitor.js';
-import { openVisitor } from '../visitors/visitor.opening.js';
+import { unsealVisitor } from '../visitors/visitor.sealing.js';
 import { cannedResponseAggregate } from './canned-response.js';
 import { type Rendered, renderTemplate } from './template.js';
 
@@ -31,17 +31,18 @@ export class CannedResponseRenderer {
     if (kept === undefined) return undefined;
     if ('rendered' in kept) return inOrder(kept.rendered);
     const key = await this.keys.find(organizationId, kept.keyId);
-    return key && (key.open(renderingContext(commandId), kept.sealed) as Rendered);
+    return key && (key.unseal(renderingContext(commandId), kept.sealed) as Rendered);
   }
 
   /** Keeps what a keyed request is answered. */
-  async keep({ keyed, organizationId, commandId, requestHash }: CommandContext, conversationId: string, rendered: Rendered): Promise<void> {
+  async keep(context: CommandContext, conversationId: string, rendered: Rendered): Promise<void> {
+    const { keyed, organizationId, commandId } = context;
     if (keyed !== true) return;
     const conversation = await this.transactor.load(conversationAggregate, organizationId, conversationId, Infinity);
     const keyId = conversation?.state.keyId ?? '';
     const key = await this.keys.find(organizationId, keyId);
     const kept: KeptRendering = key === undefined ? { rendered } : { keyId, sealed: key.seal(renderingContext(commandId), rendered) };
-    await this.kept.first(renderingId(commandId), requestHash, kept);
+    await this.kept.first(renderingId(commandId), context, kept);
   }
 
   /** What a response that is to be sent says. @throws ThreadlogError unknown_canned_response, resource_archived */
@@ -66,11 +67,11 @@ export class CannedResponseRenderer {
       this.keys.find(organizationId, keyId),
     ]);
     // Of an erased visitor there are no values, and no word that stands for them either.
-    const opened = visitor === undefined || key === undefined ? undefined : openVisitor(visitor.state, key);
+    const unsealed = visitor === undefined || key === undefined ? undefined : unsealVisitor(visitor.state, key);
     const companyId = visitor?.state.companyId ?? null;
     const company = companyId === null ? undefined : await this.transactor.load(companyAggregate, organizationId, companyId);
     return renderTemplate(content, {
-      visitor: { name: text(opened?.name), email: text(opened?.email), attributes: opened?.attributes ?? {} },
+      visitor: { name: text(unsealed?.name), email: text(unsealed?.email), attributes: unsealed?.attributes ?? {} },
       agent: { name: agentName },
       company: { name: company?.state.name ?? null },
     });

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { typedText } from '../platform/unseen-characters.js';
+import { ThreadlogError } from '../errors.js';
+import { typedText } from '../texts/unseen-characters.js';
 import { parseTemplate } from './template.js';
 
 /** A text that agents send again and again. It is no visitor's, so nothing of it is sealed. */

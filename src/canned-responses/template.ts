@@ -1,5 +1,5 @@
-import { ThreadlogError } from '../platform/errors.js';
-import { saysNothing } from '../platform/unseen-characters.js';
+import { ThreadlogError } from '../errors.js';
+import { saysNothing } from '../texts/unseen-characters.js';
 
 /*
  * The placeholders of a canned response: {{visitor.name}}, or {{visitor.name | "there"}} with what stands there when there is no name. Plain

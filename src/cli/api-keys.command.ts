@@ -1,10 +1,10 @@
 import { apiKeyAggregate } from '../api-keys/api-key.js';
-import { systemContext } from '../organizations/organization.service.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { randomIds } from '../platform/ids.js';
-import { ROLES } from '../platform/roles.js';
-import { typedText } from '../platform/unseen-characters.js';
-import { textFault } from '../platform/validation.js';
+import { systemContext } from '../organizations/organization.writer.js';
+import { ThreadlogError } from '../errors.js';
+import { randomIds } from '../ids.js';
+import { ROLES } from '../security/roles.js';
+import { typedText } from '../texts/unseen-characters.js';
+import { textFault } from '../http/validation.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { chooseOrganization, withSession } from './session.js';
 import type { Terminal } from './terminal.js';

@@ -1,6 +1,6 @@
 import { BadDialogue, ConversationImporter, type Dialogue, type Imported, readDialogue } from '../conversations/conversation.import.js';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
-import { type KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
+import { type KeyLeft, VisitorWriter } from '../visitors/visitor.writer.js';
 import { type Command, type ExitCode, oneOf, parseCommandLine, WrongUsage } from './command.js';
 import { type ExportHeader, headerOf } from './log-export.js';
 import { eventsInFile, LogImport } from './log-import.js';
@@ -192,7 +192,7 @@ class ImportRun {
         keys,
         ids,
         agents: session.agents,
-        visitors: new VisitorDirectory(transactor, keys, unchangedAnswers),
+        visitors: new VisitorWriter(transactor, keys, unchangedAnswers),
         conversations: new ConversationWriter(transactor, keys),
         patiently: patience(signal),
       },

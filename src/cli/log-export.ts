@@ -6,8 +6,8 @@ import { parseStreamName, type StreamName } from '../event-store/event-store.js'
 import { eventsUntil } from '../event-store/events-until.js';
 import { HeadKey, type LogFold, type LogHead, logHead, LOG_START, nextFold } from '../event-store/log-head.js';
 import { ChainCheck } from '../event-store/log-verification.js';
-import { type KeptRow, readKept } from '../platform/keep-tables.js';
-import type { MasterKey } from '../platform/sealing.js';
+import { type KeptRow, readKept } from '../database/keep-tables.js';
+import type { MasterKey } from '../security/sealing.js';
 import { CommandFailed } from './command.js';
 
 /*

@@ -5,10 +5,11 @@ import { type Append, type Appended, LIMITS, type NewEvent, type StoredEvent } f
 import { eventsUntil } from '../event-store/events-until.js';
 import { type LogFold, LOG_START, nextFold } from '../event-store/log-head.js';
 import { ChainCheck } from '../event-store/log-verification.js';
-import { KeptRows, KeptRowsDiffer, type KeptRow } from '../platform/keep-tables.js';
+import { KeptRows, KeptRowsDiffer, type KeptRow } from '../database/keep-tables.js';
 import { CommandFailed } from './command.js';
 import { exportEnd, exportEvent, type ExportEvent, type ExportHeader, ExportKey, exportRow, exportSeal, jsonOf } from './log-export.js';
 import type { Line } from './ndjson-lines.js';
+import { ignoreFailure } from '../ignore-failure.js';
 
 /** Bytes of stored texts that go to the store at once; while they are under way, the next are read and proved. */
 const BLOCK_BYTES = 2 * 1024 * 1024;
@@ -72,7 +73,7 @@ export class LogImport {
       await this.keys(reader, head === 'start');
       await this.events(reader, head === 'start' ? undefined : flat(there));
     } finally {
-      await this.writing.catch(() => undefined);
+      await ignoreFailure(this.writing, 'where the import succeeds it was awaited before, and otherwise another error ends the import');
       await there.return();
       await reader.return?.();
     }
@@ -206,8 +207,7 @@ export class LogImport {
         throw new CommandFailed('somebody else writes to this log: end every server and worker, and begin again with an empty instance');
       for (const { events } of block) this.done.events += events.length;
     });
-    // Its failure is met where it is awaited.
-    this.writing.catch(() => undefined);
+    void ignoreFailure(this.writing, 'its failure is met where it is awaited');
   }
 
   /** @throws CommandFailed when the file ends here, or the line is none */

@@ -85,11 +85,14 @@ async function* unpacked(path: string, signal: AbortSignal): AsyncGenerator<Buff
       if (next.done === true) done = true;
       else start = Buffer.concat([start, next.value]);
     }
+    let packed = 0;
     const rest = (async function* () {
+      packed += start.length;
       if (start.length > 0) yield start;
       while (!done) {
         const next = await chunks.next();
         if (next.done === true) return;
+        packed += next.value.length;
         yield next.value;
       }
     })();
@@ -101,6 +104,8 @@ async function* unpacked(path: string, signal: AbortSignal): AsyncGenerator<Buff
     // A fault of the source reaches the reader through gunzip, which pipeline destroys with it.
     pipeline(rest, gunzip, () => undefined);
     yield* gunzip as AsyncIterable<Buffer>;
+    // A member that follows another is read. At zeros gunzip ends, and would leave out whatever else is there without a word.
+    if (gunzip.bytesWritten < packed) throw new Error('something follows the gzip data');
   } finally {
     signal.removeEventListener('abort', ended);
     source.destroy();

@@ -1,6 +1,6 @@
 import { organizationAggregate } from '../organizations/organization.js';
-import { typedText } from '../platform/unseen-characters.js';
-import { textFault } from '../platform/validation.js';
+import { typedText } from '../texts/unseen-characters.js';
+import { textFault } from '../http/validation.js';
 import { type Command, CommandFailed, parseCommandLine, WrongUsage } from './command.js';
 import { withSession } from './session.js';
 import type { Terminal } from './terminal.js';

@@ -1,4 +1,4 @@
-import { replaceUnseen } from '../platform/unseen-characters.js';
+import { replaceUnseen } from '../texts/unseen-characters.js';
 
 /**
  * A text of others (a name, a line of a file, an error that quotes either) as it may be shown in a terminal: on one line, and nothing in it

@@ -3,7 +3,7 @@ import { CommandBus } from '@nestjs/cqrs';
 import { AppModule } from '../app.module.js';
 import { openBackend } from '../backend.js';
 import { readConfig } from '../config.js';
-import { createLogger } from '../platform/log.js';
+import { createLogger } from '../log.js';
 import { printable } from './printable.js';
 import type { ChildWork } from './read-models.js';
 

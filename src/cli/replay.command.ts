@@ -8,7 +8,7 @@ import {
   type StreamName,
 } from '../event-store/event-store.js';
 import { eventsUntil } from '../event-store/events-until.js';
-import { parseInstant } from '../platform/validation.js';
+import { parseInstant } from '../http/validation.js';
 import { ConversationReader } from '../conversations/conversation.reader.js';
 import { eventAnswer } from '../read-models/history.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';

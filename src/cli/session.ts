@@ -1,10 +1,10 @@
-import { ApiKeyService } from '../api-keys/api-key.service.js';
+import { ApiKeyWriter } from '../api-keys/api-key.writer.js';
 import { type Backend, openBackend } from '../backend.js';
 import { readConfig } from '../config.js';
-import { OrganizationService } from '../organizations/organization.service.js';
-import { ApiKeys } from '../platform/api-keys.js';
-import { createLogger } from '../platform/log.js';
-import { StreamAgentDirectory } from '../team/agent-directory.js';
+import { OrganizationWriter } from '../organizations/organization.writer.js';
+import { ApiKeyLookup } from '../security/api-key-lookup.js';
+import { createLogger } from '../log.js';
+import { AssigneeReader } from '../team/assignee.reader.js';
 import { CommandFailed, type ExitCode } from './command.js';
 
 /** Nobody waits behind a command as requests do behind a server, and a busy machine must not fail it (ms). */
@@ -13,9 +13,9 @@ const CONNECT_TIMEOUT_MS = 20_000;
 /** An open backend with the services that commands are made of. */
 export interface Session {
   readonly backend: Backend;
-  readonly agents: StreamAgentDirectory;
-  readonly apiKeys: ApiKeyService;
-  readonly organizations: OrganizationService;
+  readonly agents: AssigneeReader;
+  readonly apiKeys: ApiKeyWriter;
+  readonly organizations: OrganizationWriter;
 }
 
 /**
@@ -29,9 +29,9 @@ export async function withSession(work: (session: Session) => Promise<ExitCode>)
   });
   try {
     const { transactor, database, masterKey, keys } = backend;
-    const agents = new StreamAgentDirectory(transactor);
-    const apiKeys = new ApiKeyService(transactor, database, new ApiKeys(database), masterKey, agents);
-    const organizations = new OrganizationService(transactor, database, keys, apiKeys);
+    const agents = new AssigneeReader(transactor);
+    const apiKeys = new ApiKeyWriter(transactor, database, new ApiKeyLookup(database), masterKey, agents);
+    const organizations = new OrganizationWriter(transactor, database, keys, apiKeys);
     return await work({ backend, agents, apiKeys, organizations });
   } finally {
     await backend.close();

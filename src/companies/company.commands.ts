@@ -1,7 +1,7 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { type CommandContext, type Transacted, Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
 import {
   archiveCompany,
   changeCompany,

@@ -1,14 +1,15 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Transactor } from '../event-store/transact.js';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { commandContext, describeAnswer } from '../platform/request-context.js';
-import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsAttributes, IsResourceId, IsTypedText } from '../platform/validation.js';
+import { Transactor } from '../commands/transactor.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { IfGiven, IsAttributes, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -19,14 +20,16 @@ import { ArchiveCompany, ChangeCompany, type CompanyChanged, CreateCompany, Unar
 import { type Company, companyAggregate, type CompanyAttribute, type CompanyEvent, MAX_COMPANY_ATTRIBUTES } from './company.js';
 import { companyList } from './company.list.js';
 
+@Examples({ 'a company': { id: 'acme', name: 'Acme', attributes: { seats: 12 } } })
 class CreateCompanyDto {
   @IsResourceId() id!: string;
   @IsTypedText(200) name!: string;
-  @IfGiven()
+  @NullIsAbsent()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
   attributes?: Record<string, CompanyAttribute | null>;
 }
 
+@Examples({ 'an attribute': { attributes: { seats: 13, trial: null } } })
 class ChangeCompanyDto {
   @IfGiven() @IsTypedText(200) name?: string;
   /** Merged; null removes one. */
@@ -54,7 +57,12 @@ export class CompanyController {
   @Post()
   @HttpCode(201)
   @Roles('admin', 'agent')
-  @Answers('Makes a company.', { 201: dataOf(companySchema) }, { errors: ['id_taken'] })
+  @Answers(
+    'Makes a company.',
+    'Appends `CompanyCreated`. The caller chooses the id, which is unique in the organization.',
+    { 201: dataOf(companySchema) },
+    { errors: ['id_taken'] },
+  )
   async create(
     @Body() body: CreateCompanyDto,
     @Req() request: FastifyRequest,
@@ -69,7 +77,12 @@ export class CompanyController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists companies.', { 200: pageOf(companySchema) }, { query: parametersOf(companyList) })
+  @Answers(
+    'Lists companies.',
+    'Pages and sorts companies; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(companySchema) },
+    { query: parametersOf(companyList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(companyList, principalOf(request).organizationId, query);
@@ -77,7 +90,11 @@ export class CompanyController {
 
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads a company.', { 200: dataOf(companySchema) })
+  @Answers(
+    'Reads a company.',
+    'Reads the event stream itself, and so is never behind a write. An archived company is answered with `archived: true`.',
+    { 200: dataOf(companySchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -91,7 +108,7 @@ export class CompanyController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers('Reads the events of a company.', 'Who made, changed and archived the company, oldest first.', { 200: partOf(eventSchema) })
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -103,7 +120,12 @@ export class CompanyController {
 
   @Put(':id')
   @Roles('admin', 'agent')
-  @Answers('Changes the named fields of a company.', { 200: dataOf(companySchema) }, { errors: ['limit_exceeded'] })
+  @Answers(
+    'Changes the named fields of a company.',
+    'Appends `CompanyChanged` with the fields that differ. Attributes are merged, and `null` removes one of them.',
+    { 200: dataOf(companySchema) },
+    { errors: ['limit_exceeded'] },
+  )
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeCompanyDto,
@@ -118,7 +140,11 @@ export class CompanyController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
-  @Answers('Archives a company.', { 204: null })
+  @Answers(
+    'Archives a company.',
+    'Appends `CompanyArchived`. Visitors and conversations go on naming the company, and its id stays taken.',
+    { 204: null },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -130,7 +156,9 @@ export class CompanyController {
   @Post(':id/unarchive')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Brings a company back from the archive.', { 200: dataOf(companySchema) })
+  @Answers('Brings a company back from the archive.', 'Appends `CompanyUnarchived`; a company that is not archived is answered as it is.', {
+    200: dataOf(companySchema),
+  })
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

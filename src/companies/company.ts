@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { ThreadlogError } from '../errors.js';
 
 /** A company is not a person: nothing of it is sealed. */
 export type CompanyAttribute = string | number | boolean;

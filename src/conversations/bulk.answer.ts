@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { type ErrorCode, ERRORS } from '../platform/errors.js';
-import type { BulkItem } from './bulk.js';
+import { type ErrorCode, ERRORS } from '../errors.js';
+import type { BulkItem } from './bulk.commands.js';
 
 /** The answer of POST /conversations/bulk: an item for each conversation, as its own request would have been answered. */
 export const bulkItemSchema = z

@@ -2,14 +2,14 @@ import { Body, Controller, HttpCode, Inject, Post, Req, Res } from '@nestjs/comm
 import { CommandBus } from '@nestjs/cqrs';
 import { z } from 'zod';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { commandContext } from '../platform/request-context.js';
+import { Answers } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { commandContext } from '../http/request-context.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchema } from './bulk.answer.js';
-import { ChangeManyConversations } from './bulk.js';
+import { ChangeManyConversations } from './bulk.commands.js';
 import { BulkDto } from './bulk.dto.js';
 
 /** One action on up to 500 conversations. The request is answered with 200 whatever became of each: every item has a status of its own. */
@@ -25,6 +25,7 @@ export class BulkController {
   @Roles('admin', 'agent')
   @Answers(
     'Does one thing to up to 500 conversations, named or found by a filter; every item tells what became of it.',
+    'Each conversation is changed by a command of its own and appends what the single request would; one that is refused stops no other. The answer is 200 and holds a status for every conversation. Sent again with the same `Idempotency-Key`, it completes what was begun.',
     { 200: z.strictObject({ data: z.array(bulkItemSchema), meta: bulkMetaSchema }) },
     {
       errors: [

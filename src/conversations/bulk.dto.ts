@@ -1,49 +1,62 @@
-import { ArrayMaxSize, ArrayMinSize, ArrayUnique, IsArray, IsDefined, IsIn, IsObject, ValidateNested } from 'class-validator';
-import { ThreadlogError } from '../platform/errors.js';
-import { Described } from '../platform/request-schema.js';
-import { Becomes, IfGiven, instanceOf, IsAttributes, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
-import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.js';
+import { ValidateNested } from 'class-validator';
+import { ThreadlogError } from '../errors.js';
+import { Described, Examples } from '../http/request-schema.js';
+import {
+  Becomes,
+  IfGiven,
+  instanceOf,
+  IsAttributes,
+  IsList,
+  IsNested,
+  IsOneOf,
+  IsRecord,
+  isRecord,
+  IsResourceId,
+  IsTypedText,
+  IsVisibleText,
+} from '../http/validation.js';
+import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.commands.js';
 import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
 import type { ConversationFilter } from './conversation.list.js';
 import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus, STATUSES } from './conversation.js';
 import { ConversationFilterDto } from './list-query.dto.js';
 
 class AssignAction extends AssignDto {
-  @IsIn(['assign']) type!: 'assign';
+  @IsOneOf(['assign']) type!: 'assign';
 }
 
 class SnoozeAction extends SnoozeDto {
-  @IsIn(['snooze']) type!: 'snooze';
+  @IsOneOf(['snooze']) type!: 'snooze';
 }
 
 class AddTagsAction extends TagsDto {
-  @IsIn(['addTags']) type!: 'addTags';
+  @IsOneOf(['addTags']) type!: 'addTags';
 }
 
 class RemoveTagAction {
-  @IsIn(['removeTag']) type!: 'removeTag';
+  @IsOneOf(['removeTag']) type!: 'removeTag';
   /** In whatever spelling; also `.` and `..`, which older builds took. */
   @IsTypedText(MAX_TAG) tag!: string;
 }
 
 class SetStatusAction {
-  @IsIn(['setStatus']) type!: 'setStatus';
-  @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, use the action snooze' })
+  @IsOneOf(['setStatus']) type!: 'setStatus';
+  @IsOneOf(SETTABLE, { hint: 'to snooze, use the action snooze' })
   status!: SettableStatus;
 }
 
 class SetPriorityAction {
-  @IsIn(['setPriority']) type!: 'setPriority';
-  @IsIn(PRIORITIES) priority!: Priority;
+  @IsOneOf(['setPriority']) type!: 'setPriority';
+  @IsOneOf(PRIORITIES) priority!: Priority;
 }
 
 class SetInboxAction {
-  @IsIn(['setInbox']) type!: 'setInbox';
+  @IsOneOf(['setInbox']) type!: 'setInbox';
   @IsResourceId() inboxId!: string;
 }
 
 class SetCustomAttributesAction {
-  @IsIn(['setCustomAttributes']) type!: 'setCustomAttributes';
+  @IsOneOf(['setCustomAttributes']) type!: 'setCustomAttributes';
   /** Merged; null removes. */
   @IsAttributes(MAX_ATTRIBUTES) customAttributes!: Record<string, unknown>;
 }
@@ -69,7 +82,7 @@ const ACTION_TYPES = Object.keys(ACTIONS) as (keyof typeof ACTIONS)[];
 
 /** What is no action: names what the types are. */
 class UntypedAction {
-  @IsIn(ACTION_TYPES) type!: string;
+  @IsOneOf(ACTION_TYPES) type!: string;
 }
 
 type ActionDto = InstanceType<(typeof ACTIONS)[keyof typeof ACTIONS]>;
@@ -78,14 +91,13 @@ type ActionDto = InstanceType<(typeof ACTIONS)[keyof typeof ACTIONS]>;
 const IsAction = (): PropertyDecorator => (target, property) => {
   Described((of) => ({ oneOf: [...new Set<new () => object>(Object.values(ACTIONS))].map(of) }))(target, property);
   Becomes((value) => {
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-    const { type } = value as { type?: unknown };
+    if (!isRecord(value)) return value;
+    const { type } = value;
     const known = ACTION_TYPES.find((one) => one === type);
     return known === undefined ? instanceOf(UntypedAction, { type }) : instanceOf<object>(ACTIONS[known], value);
   })(target, property);
-  // Without it an empty list would pass: nothing in it is invalid.
-  IsObject({ message: 'action must be an object with its type' })(target, property);
   ValidateNested()(target, property);
+  IsRecord('must be an object with its type')(target, property);
 };
 
 /** Whether a filter asks for anything that some conversation may lack. A list of all values there are asks for nothing. */
@@ -99,18 +111,19 @@ function excludesSome({ tagMatch: _how, status, priority, customAttributes, ...o
 }
 
 /** The body of POST /conversations/bulk. */
+@Examples({
+  'resolve two': { ids: ['conversation-1', 'conversation-2'], action: { type: 'setStatus', status: 'resolved' } },
+  'tag what a filter finds': { filter: { status: ['open'], priority: ['urgent'] }, action: { type: 'addTags', tags: ['escalated'] } },
+})
 export class BulkDto {
   /** Either these, each once, */
   @IfGiven()
-  @IsArray()
-  @ArrayMinSize(1)
-  @ArrayMaxSize(MAX_BULK)
-  @ArrayUnique()
+  @IsList({ min: 1, max: MAX_BULK, unique: true })
   @IsVisibleText(128, { each: true })
   ids?: string[];
   /** or all that this finds, with the names and values of the list's filters. */
   @IfGiven() @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
-  @IsDefined() @IsAction() action!: ActionDto;
+  @IsAction() action!: ActionDto;
 
   /** @throws ThreadlogError validation_failed */
   selection(): BulkSelection {
@@ -120,7 +133,7 @@ export class BulkDto {
         errors: [{ field: 'ids', message: ids === undefined ? 'must be there, or filter' : 'must be absent beside filter' }],
       });
     if (ids !== undefined) return { ids };
-    const narrowed = filter?.filter('filter.') ?? {};
+    const narrowed = filter?.filter('filter') ?? {};
     if (!excludesSome(narrowed))
       throw new ThreadlogError('validation_failed', undefined, {
         errors: [{ field: 'filter', message: 'must leave some conversations out: every one of the organization would be changed' }],

@@ -1,8 +1,8 @@
 import { z } from 'zod';
-import type { DataKey } from '../platform/sealing.js';
+import type { DataKey } from '../security/sealing.js';
 import type { Visitor } from '../visitors/visitor.js';
 import { type Author, CHANNELS, CONTENT_TYPES, type Conversation, type LastMessage, PRIORITIES, STATUSES } from './conversation.js';
-import { type Opened, openConversation, openedText } from './conversation.opening.js';
+import { type Unsealed, unsealConversation, unsealedText } from './conversation.sealing.js';
 
 /*
  * What the API answers of a conversation: the same shapes for the conversation itself, for commands and for lists. The schemas are what
@@ -33,7 +33,7 @@ export const messageSchema = z
     type: z.enum(['visitor', 'agent', 'note', 'automation']),
     /** What it is. */
     contentType: z.enum(CONTENT_TYPES),
-    /** A text, or a card's {title, description?, actions?}; null for roles that may not read messages. */
+    /** A text, or a card's {title, description?, actions?}; null beside attachments that stand alone, and for roles that may not read messages. */
     content: z.union([
       z.string(),
       z.strictObject({
@@ -108,12 +108,12 @@ export function visitorBrief(id: string, visitor: VisitorJoined | undefined): Vi
 }
 
 /** @param withhold true for roles that may not read message contents */
-export function messageAnswer(message: LastMessage<Opened>, withhold: boolean): MessageAnswer {
+export function messageAnswer(message: LastMessage<Unsealed>, withhold: boolean): MessageAnswer {
   return {
     id: message.messageId,
     type: message.type,
     contentType: message.contentType,
-    content: withhold ? null : (message.content as MessageAnswer['content']),
+    content: withhold ? null : ((message.content ?? null) as MessageAnswer['content']),
     ...(message.attachments === undefined || withhold
       ? {}
       : { attachments: message.attachments as NonNullable<MessageAnswer['attachments']> }),
@@ -124,11 +124,11 @@ export function messageAnswer(message: LastMessage<Opened>, withhold: boolean): 
 
 const authorAnswer = ({ id, name }: Author) => ({ id, name });
 
-function baseAnswer(id: string, c: Conversation<Opened>, revision: number, joined: Joined): Omit<ConversationSummary, 'lastMessage'> {
+function baseAnswer(id: string, c: Conversation<Unsealed>, revision: number, joined: Joined): Omit<ConversationSummary, 'lastMessage'> {
   return {
     id,
     status: c.status,
-    subject: openedText(c.subject),
+    subject: unsealedText(c.subject),
     inboxId: c.inboxId,
     channel: c.channel,
     visitor: joined.visitor,
@@ -138,7 +138,7 @@ function baseAnswer(id: string, c: Conversation<Opened>, revision: number, joine
     customAttributes: c.customAttributes as ConversationSummary['customAttributes'],
     priority: c.priority,
     snoozedUntil: c.status === 'snoozed' ? (c.snooze?.until ?? null) : null,
-    rating: c.rating === null ? null : { rating: c.rating.rating, comment: openedText(c.rating.comment) },
+    rating: c.rating === null ? null : { rating: c.rating.rating, comment: unsealedText(c.rating.comment) },
     previousConversationId: c.previousConversationId,
     revision,
     createdAt: c.createdAt,
@@ -150,7 +150,7 @@ function baseAnswer(id: string, c: Conversation<Opened>, revision: number, joine
 
 export function conversationSummary(
   id: string,
-  c: Conversation<Opened>,
+  c: Conversation<Unsealed>,
   revision: number,
   joined: Joined,
   withhold: boolean,
@@ -160,10 +160,10 @@ export function conversationSummary(
 
 export function conversationAnswer(
   id: string,
-  c: Conversation<Opened>,
+  c: Conversation<Unsealed>,
   revision: number,
   joined: Joined,
-  messages: readonly LastMessage<Opened>[],
+  messages: readonly LastMessage<Unsealed>[],
   withhold: boolean,
 ): ConversationAnswer {
   return { ...baseAnswer(id, c, revision, joined), messages: messages.map((message) => messageAnswer(message, withhold)) };
@@ -177,5 +177,5 @@ export function summaryOfSealed(
   key: DataKey | undefined,
   joined: Joined,
 ): ConversationSummary {
-  return conversationSummary(id, openConversation(state, key), revision, joined, false);
+  return conversationSummary(id, unsealConversation(state, key), revision, joined, false);
 }

@@ -13,7 +13,8 @@ const author = z.object({ type: z.enum(['agent', 'apiKey', 'automation']), id: z
 const message = z.object({
   messageId: z.string(),
   contentType: z.enum(['text', 'attachment', 'card']),
-  content: sealed,
+  // Absent in what was attached without a caption; always there in what an earlier build wrote.
+  content: sealed.optional(),
   attachments: sealed.optional(),
 });
 const revision = z.number().int();

@@ -1,21 +1,21 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
-import { aside, assertNotRefused, type CommandContext, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, assertNotRefused, type CommandContext, isExpected, type Transacted, Transactor } from '../commands/transactor.js';
 import { type Inbox, inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { KeptAnswers } from '../platform/idempotency.js';
-import { derivedId, type Ids, IDS } from '../platform/ids.js';
-import type { DataKey } from '../platform/sealing.js';
-import { textFault } from '../platform/validation.js';
-import { VisitorKeys } from '../platform/visitor-keys.js';
+import { ThreadlogError } from '../errors.js';
+import { KeptAnswers } from '../commands/idempotency.js';
+import { derivedId, type Ids, IDS } from '../ids.js';
+import type { DataKey } from '../security/sealing.js';
+import { textFault } from '../http/validation.js';
+import { VisitorKeys } from '../security/visitor-keys.js';
 import { assigneeAggregate, type AssigneeState } from '../team/assignee.js';
-import { type KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
-import type { PlainVisitor } from '../visitors/visitor.opening.js';
+import { type KeyLeft, VisitorWriter } from '../visitors/visitor.writer.js';
+import type { PlainVisitor } from '../visitors/visitor.sealing.js';
 import * as conversation from './conversation.js';
 import type { Author, Channel, Conversation, ConversationEvent, Decision, Priority, SettableStatus } from './conversation.js';
-import { type MessageInput, sealAttributes, sealComment, sealMessage, sealSubject } from './conversation.opening.js';
+import { type MessageInput, sealAttributes, sealComment, sealMessage, sealSubject } from './conversation.sealing.js';
 import { MAX_CONTENT } from './message.dto.js';
 
 /** How old the memory of an agent, team, inbox or company may be when a command looks whether it exists (ms). */
@@ -64,8 +64,7 @@ export class ConversationWriter {
       byVisitor ? { ...command, keyId } : { ...context, keyId },
       (state, prepared: T, now) => {
         const { revision } = state.shown;
-        if (byVisitor && ifMatch !== undefined && ifMatch !== revision)
-          throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
+        if (byVisitor && !isExpected(ifMatch, revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
         return decide(prepared, now)(state);
       },
       prepare,
@@ -80,9 +79,9 @@ export class ConversationWriter {
     return key;
   }
 
-  /** Which of a conversation's assignee and team are archived. Nothing is looked up for one that is open, since it cannot become so. */
+  /** Which of a conversation's assignee and team are archived. Nothing is looked up for one that cannot become open. */
   async archived(organizationId: string, { status, assignee, team }: Conversation): Promise<ReadonlySet<string>> {
-    if (status === 'open') return NOBODY;
+    if (status === 'open' || status === 'closed') return NOBODY;
     const ids = [...new Set([assignee, team].flatMap((one) => one?.id ?? []))];
     const found = await Promise.all(ids.map((id) => this.agentOrTeam(organizationId, id)));
     return new Set(ids.filter((_, index) => found[index]?.archived === true));
@@ -137,8 +136,8 @@ export class ConversationWriter {
     return { ...(assignee === undefined ? {} : { assignee }), ...(team === undefined ? {} : { team }) };
   }
 
-  /** @throws ThreadlogError unknown_inbox */
-  async inboxExists(organizationId: string, id: string): Promise<Inbox> {
+  /** An inbox, archived ones too. @throws ThreadlogError unknown_inbox */
+  async knownInbox(organizationId: string, id: string): Promise<Inbox> {
     const found = await this.transactor.load(inboxAggregate, organizationId, id, SETTINGS_MAX_AGE_MS);
     if (found === undefined) throw new ThreadlogError('unknown_inbox', `no inbox has the id ${id}`);
     return found.state;
@@ -146,7 +145,7 @@ export class ConversationWriter {
 
   /** The id of an inbox that a conversation may go to. @throws ThreadlogError unknown_inbox, resource_archived */
   async inbox(organizationId: string, id: string): Promise<string> {
-    if ((await this.inboxExists(organizationId, id)).archived) throw resourceArchived('inbox', id);
+    if ((await this.knownInbox(organizationId, id)).archived) throw resourceArchived('inbox', id);
     return id;
   }
 
@@ -248,7 +247,7 @@ export class OpenConversation extends Command<ConversationOpened> {
 export class OpenConversationHandler implements ICommandHandler<OpenConversation> {
   constructor(
     @Inject(ConversationWriter) private readonly writer: ConversationWriter,
-    @Inject(VisitorDirectory) private readonly visitors: VisitorDirectory,
+    @Inject(VisitorWriter) private readonly visitors: VisitorWriter,
     @Inject(VisitorKeys) private readonly keys: VisitorKeys,
     @Inject(KeptAnswers) private readonly kept: KeptAnswers,
     @Inject(IDS) private readonly ids: Ids,
@@ -272,7 +271,7 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     const visitor = await this.visitors.resolve(aside(context), input.visitor);
     const { left } = visitor;
     // The log does not hold them. Kept before the conversation is there: a retry that finds it has to find them too.
-    if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, requestHash, { left });
+    if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, context, { left });
     const { keyId, key } = await this.keys.make(organizationId, visitor.visitorId);
     const message = sealMessage(key, this.ids.next(), input.message);
     const { companyId } = visitor.state;

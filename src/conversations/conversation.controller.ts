@@ -1,27 +1,32 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
-import { ArrayMaxSize, ArrayMinSize, IsArray, IsDefined, IsIn, IsInt, IsOptional, Matches, Max, Min, ValidateIf } from 'class-validator';
+import { IsOptional, ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { KeyInLog } from '../platform/idempotency.js';
-import { Described } from '../platform/request-schema.js';
-import { commandContext, describeAnswer } from '../platform/request-context.js';
+import { Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { KeyInLog } from '../commands/idempotency.js';
+import { Examples } from '../http/request-schema.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
 import {
   IfGiven,
+  IfGivenOrWithout,
   IsAttributes,
   IsInstant,
+  IsList,
+  IsMatching,
   IsNested,
+  IsOneOf,
   IsResourceId,
   IsTag,
   IsVisibleText,
+  IsWhole,
   Limit,
   limited,
+  NullIsAbsent,
   parseInstant,
-  RESOURCE_ID_RULE,
-} from '../platform/validation.js';
+} from '../http/validation.js';
 import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from './conversation.reader.js';
 import { ListConversations } from './conversation.list.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
@@ -29,7 +34,7 @@ import type { PageMeta } from '../read-models/paging.js';
 import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
-import type { KeyLeft } from '../visitors/visitor.directory.js';
+import type { KeyLeft } from '../visitors/visitor.writer.js';
 import {
   type ConversationAnswer,
   conversationSchema,
@@ -62,7 +67,7 @@ import {
   type Priority,
   type SettableStatus,
 } from './conversation.js';
-import { type MessageInput, openConversationEvent } from './conversation.opening.js';
+import { type MessageInput, unsealConversationEvent } from './conversation.sealing.js';
 import { ListQueryDto } from './list-query.dto.js';
 import { IsMessage, type MessageDto } from './message.dto.js';
 import {
@@ -73,40 +78,70 @@ import {
   type VisitorMessageAnswer,
   visitorMessageSchema,
 } from './visitor-conversation.answer.js';
-import { VisitorConversations } from './visitor-conversations.js';
+import { VisitorConversations } from './visitor-conversation.requests.js';
 
 export const SETTABLE = ['open', 'pending', 'resolved', 'closed'] as const;
 const MAX_SUBJECT = 500;
 export const MAX_TAG = 100;
 const TAGS_AT_ONCE = 50;
 
+@Examples({
+  'a message': { visitor: { email: 'ada@example.com', name: 'Ada Lovelace' }, message: 'Where is my order?' },
+  'a card, from the team': {
+    as: 'agent',
+    visitor: { userId: 'u-1815' },
+    subject: 'Your order is on its way',
+    priority: 'low',
+    customAttributes: { orderId: 4711 },
+    message: {
+      type: 'card',
+      content: {
+        title: 'Order 4711',
+        description: 'It left our house today.',
+        actions: [{ label: 'Track it', url: 'https://example.com/4711' }],
+      },
+    },
+  },
+})
 class OpenConversationDto {
   /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
-  @IsOptional() @IsNested(VisitorInputDto) visitor?: VisitorInputDto | null;
-  @IfGiven() @IsResourceId() inboxId?: string;
-  @IsDefined() @IsMessage() message!: MessageDto;
-  @IfGiven() @IsVisibleText(MAX_SUBJECT) subject?: string;
-  @IfGiven()
+  @NullIsAbsent() @IsNested(VisitorInputDto) visitor?: VisitorInputDto;
+  @NullIsAbsent() @IsResourceId() inboxId?: string;
+  @IsMessage() message!: MessageDto;
+  @NullIsAbsent() @IsVisibleText(MAX_SUBJECT) subject?: string;
+  @NullIsAbsent()
   @IsAttributes(MAX_ATTRIBUTES)
   customAttributes?: Record<string, unknown>;
-  @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
-  @IfGiven() @IsResourceId() previousConversationId?: string;
+  @NullIsAbsent() @IsOneOf(PRIORITIES) priority?: Priority;
+  @NullIsAbsent() @IsResourceId() previousConversationId?: string;
   /** Who wrote the first message; the visitor when absent. */
-  @IfGiven() @IsIn(['visitor', 'agent']) as?: 'visitor' | 'agent';
+  @NullIsAbsent() @IsOneOf(['visitor', 'agent']) as?: 'visitor' | 'agent';
 }
 
+@Examples({
+  'a reply': { message: 'It is on its way.' },
+  'a reply that resolves': { message: 'It arrived. Have a good day!', status: 'resolved' },
+  'an internal note': { type: 'note', message: 'The parcel service lost it once before.' },
+  'a picture': {
+    message: {
+      type: 'attachment',
+      content: 'The label',
+      attachments: [{ name: 'label.png', url: 'https://example.com/label.png', type: 'image/png', size: 20480 }],
+    },
+  },
+  'a canned response': { cannedResponseId: 'a-canned-response' },
+})
 export class ReplyDto {
-  @ValidateIf((body: ReplyDto) => body.message !== undefined || body.cannedResponseId === undefined)
-  @IsDefined()
+  @IfGivenOrWithout('cannedResponseId')
   @IsMessage()
   message?: MessageDto;
   /** In the place of a message: what the canned response says in this conversation, at this moment. */
   @IfGiven() @IsResourceId() cannedResponseId?: string;
   /** `reply` when absent. */
-  @IfGiven() @IsIn(['reply', 'note']) type?: 'reply' | 'note';
+  @IfGiven() @IsOneOf(['reply', 'note']) type?: 'reply' | 'note';
   /** Set in the same append. */
   @IfGiven()
-  @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
+  @IsOneOf(SETTABLE, { hint: 'to snooze, POST to /snooze' })
   status?: SettableStatus;
 
   /** @throws ThreadlogError validation_failed */
@@ -122,18 +157,25 @@ export class ReplyDto {
   }
 }
 
+@Examples({ 'a message': { message: 'It has not come yet.' } })
 class ReceiveDto {
-  @IsDefined() @IsMessage() message!: MessageDto;
+  @IsMessage() message!: MessageDto;
 }
 
 /** One of the two must be there; what is absent stays as it is. */
+@Examples({
+  'an agent or a team': { assigneeId: 'agent-ada' },
+  nobody: { assigneeId: null },
+  "a team's queue": { teamId: 'team-billing' },
+})
 export class AssignDto {
   /** An agent's or a team's id; null unassigns. */
-  @ValidateIf((body: AssignDto) => body.assigneeId !== null && !(body.assigneeId === undefined && body.teamId !== undefined))
-  @IsResourceId({ message: `assigneeId must be there, or teamId; an id ${RESOURCE_ID_RULE}` })
+  @IfGivenOrWithout('teamId')
+  @ValidateIf((body: AssignDto) => body.assigneeId !== null)
+  @IsResourceId()
   assigneeId?: string | null;
   /** The team whose queue the conversation is put into; null takes it out of its queue. */
-  @ValidateIf((body: AssignDto) => body.teamId !== null && body.teamId !== undefined) @IsResourceId() teamId?: string | null;
+  @IsOptional() @IsResourceId() teamId?: string | null;
 
   /** Without what else a body that holds these two may hold. */
   assignment(): Assignment {
@@ -142,30 +184,34 @@ export class AssignDto {
   }
 }
 
+@Examples({ 'until the visitor writes': { until: 'next_reply' }, 'until an instant': { until: '2027-01-15T09:00:00Z' } })
 export class SnoozeDto {
-  @Described({ anyOf: [{ type: 'string', format: 'date-time' }, { const: 'next_reply' }] })
-  @ValidateIf((body: SnoozeDto) => body.until !== 'next_reply')
-  @IsInstant({ message: 'until must be an instant with a zone, such as 2026-01-16T09:00:00Z, or next_reply' })
-  until!: string;
+  @IsInstant({ or: 'next_reply' }) until!: string;
 }
 
+@Examples({ 'two tags': { tags: ['vip', 'refund'] } })
 export class TagsDto {
-  @IsArray() @ArrayMinSize(1) @ArrayMaxSize(Math.min(TAGS_AT_ONCE, MAX_TAGS)) @IsTag(MAX_TAG, { each: true }) tags!: string[];
+  @IsList({ min: 1, max: Math.min(TAGS_AT_ONCE, MAX_TAGS) }) @IsTag(MAX_TAG, { each: true }) tags!: string[];
 }
 
+@Examples({ 'five stars': { rating: 5, comment: 'Quick and friendly.' } })
 class RateDto {
-  @IsInt() @Min(1) @Max(5) rating!: number;
+  @IsWhole(1, 5) rating!: number;
   /** Absent keeps the comment of the rating that is changed; null removes it. */
   @IsOptional() @IsVisibleText(5_000) comment?: string | null;
 }
 
+@Examples({
+  resolve: { status: 'resolved' },
+  'several fields': { priority: 'urgent', subject: 'Lost parcel', customAttributes: { orderId: 4711, carrier: null } },
+})
 class ChangeDto {
   @IfGiven()
-  @IsIn(SETTABLE, { message: 'status must be open, pending, resolved or closed; to snooze, POST to /snooze' })
+  @IsOneOf(SETTABLE, { hint: 'to snooze, POST to /snooze' })
   status?: SettableStatus;
   /** null clears it. */
   @IsOptional() @IsVisibleText(MAX_SUBJECT) subject?: string | null;
-  @IfGiven() @IsIn(PRIORITIES) priority?: Priority;
+  @IfGiven() @IsOneOf(PRIORITIES) priority?: Priority;
   /** Merged; null removes. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<string, unknown>;
   @IfGiven() @IsResourceId() inboxId?: string;
@@ -173,7 +219,7 @@ class ChangeDto {
 
 /** `?revision=` or `?at=`: the conversation as it was. */
 class WhenDto {
-  @IsOptional() @Matches(/^(0|[1-9]\d{0,8})$/, { message: 'revision must be a whole number from 0' }) revision?: string;
+  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') revision?: string;
   @IsOptional() @IsInstant() at?: string;
 
   when(): { revision?: number; at?: number } {
@@ -195,7 +241,7 @@ class MessagesQueryDto {
   }
 }
 
-const HISTORY: HistoryOf<Conversation, ConversationEvent> = { aggregate: conversationAggregate, open: openConversationEvent };
+const HISTORY: HistoryOf<Conversation, ConversationEvent> = { aggregate: conversationAggregate, unseal: unsealConversationEvent };
 
 @Controller('conversations')
 export class ConversationController {
@@ -214,6 +260,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Opens a conversation with its first message.',
+    "Finds the visitor by id, userId or email, or makes it, and puts the conversation into the named inbox or the default one. Appends `ConversationOpened` with `MessageReceived` or `MessageSent`, and to the visitor `VisitorCreated` or `VisitorChanged` where something of it is new. With a visitor token the conversation is the token's visitor's own.",
     { 201: dataAndWarningsOf(conversationSchema) },
     {
       errors: ['unknown_inbox', 'unknown_company', 'unknown_conversation', 'visitor_erased', 'limit_exceeded'],
@@ -227,9 +274,9 @@ export class ConversationController {
   ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer; warnings?: readonly KeyLeft[] }> {
     if (isVisitor(request)) return this.forVisitor.open(request, reply, body);
     const { as = 'visitor', visitor, ...input } = body;
-    if (visitor === undefined || visitor === null)
+    if (visitor === undefined)
       throw new ThreadlogError('validation_failed', undefined, {
-        errors: [{ field: 'visitor', message: 'should not be null or undefined' }],
+        errors: [{ field: 'visitor', message: 'is missing' }],
       });
     const context = commandContext(request);
     const changed = await this.commands.execute(
@@ -246,6 +293,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Lists conversations.',
+    'All filters combine, and no status is left out by default. Answers `lastMessage` and `messageCount` of each conversation instead of its messages. A visitor token lists the conversations of its visitor.',
     { 200: pageOf(conversationSummarySchema) },
     { visitor: { 200: pageOf(visitorConversationSummarySchema) } },
   )
@@ -263,6 +311,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Reads a conversation, as it is or as it was.',
+    'Answers the last 200 messages, oldest first. With `revision` or `at` the conversation is folded up to that moment, while the names of visitor, assignee and team are those of now. Reads the event stream itself, and so is never behind a write.',
     { 200: dataOf(conversationSchema) },
     { visitor: { 200: dataOf(visitorConversationSchema) } },
   )
@@ -286,6 +335,7 @@ export class ConversationController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a conversation.',
+    'Sets what the body names and leaves everything else: status, subject, priority, inbox, custom attributes (merged; `null` removes one). All changes are one append of `ConversationStatusChanged`, `SubjectChanged`, `PriorityChanged`, `InboxChanged` or `CustomAttributesChanged`; a value that is there already appends nothing.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['transition_not_allowed', 'conversation_closed', 'unknown_inbox', 'limit_exceeded', 'visitor_erased'],
@@ -306,6 +356,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Replies, or writes an internal note.',
+    "Appends `MessageSent`, or `NoteAdded` for the team alone; with `status` also `ConversationStatusChanged`, in the same append. The text is the request's own or that of a canned response. A public reply ends the visitor's waiting time.",
     { 201: dataOf(messageSchema) },
     {
       errors: [
@@ -341,6 +392,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Takes a message of the visitor.',
+    "Appends `MessageReceived`, and opens a conversation that is pending, snoozed or resolved (`ConversationStatusChanged`). With an API key the message is written in the visitor's name.",
     { 201: dataOf(messageSchema) },
     {
       errors: ['conversation_closed', 'visitor_erased', 'limit_exceeded'],
@@ -361,6 +413,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Reads messages, the newest or those before one.',
+    'Pages through the whole conversation, oldest first within a page. `before` takes the id of a message that was read earlier.',
     { 200: partOf(messageSchema) },
     { visitor: { 200: partOf(visitorMessageSchema) } },
   )
@@ -382,6 +435,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     "Assigns an agent, a team or nobody, and puts a conversation into a team's queue or takes it out.",
+    'Appends `ConversationAssigned`, `ConversationUnassigned` or `ConversationTeamChanged`, and nothing for what is so already. The team whose queue it is stays beside the agent who has it.',
     { 200: dataOf(conversationSummarySchema) },
     { errors: ['conversation_closed', 'unknown_assignee', 'unknown_team'] },
   )
@@ -400,6 +454,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Snoozes until an instant, or until the visitor writes.',
+    'Appends `ConversationSnoozed`. The conversation opens again by itself when the time has come, and at once when the visitor writes. The instant is in the future, at most a year ahead.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['transition_not_allowed', 'conversation_closed', 'snooze_in_past', 'snooze_too_far'],
@@ -418,7 +473,12 @@ export class ConversationController {
   @HttpCode(200)
   @Roles('admin', 'agent')
   @KeyInLog()
-  @Answers('Adds tags.', { 200: dataOf(conversationSummarySchema) }, { errors: ['conversation_closed', 'limit_exceeded'] })
+  @Answers(
+    'Adds tags.',
+    'Appends `TagsAdded` with those tags that the conversation does not have yet, and nothing when it has them all.',
+    { 200: dataOf(conversationSummarySchema) },
+    { errors: ['conversation_closed', 'limit_exceeded'] },
+  )
   async addTags(
     @Param('id') id: string,
     @Body() body: TagsDto,
@@ -431,7 +491,12 @@ export class ConversationController {
   @Delete(':id/tags/:tag')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Removes a tag.', { 200: dataOf(conversationSummarySchema) }, { errors: ['conversation_closed'] })
+  @Answers(
+    'Removes a tag.',
+    'Appends `TagRemoved`; a tag that is not there is 200 all the same. The tag stands URL-encoded in the path.',
+    { 200: dataOf(conversationSummarySchema) },
+    { errors: ['conversation_closed'] },
+  )
   async removeTag(
     @Param('id') id: string,
     @Param('tag') tag: string,
@@ -447,6 +512,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Rates the latest ended episode.',
+    'Appends `ConversationRated`. A rating can be given in every status once an episode has ended, and changed until the next episode ends.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['no_ended_episode', 'visitor_erased'],
@@ -469,7 +535,11 @@ export class ConversationController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    'Reads the events of a conversation.',
+    'Every event of the stream from a revision on, oldest first, each with its actor, its cause and its hash in the chain. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Param('id') id: string,
     @Query() query: EventsQueryDto,

@@ -1,23 +1,35 @@
 import { z } from 'zod';
 import { metadataOf } from '../event-store/aggregate.js';
 import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
-import type { CommandContext, Transacted, Transactor } from '../event-store/transact.js';
-import { emailKey, isEmailAddress } from '../platform/email-address.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { derivedId, type Ids } from '../platform/ids.js';
-import type { DataKey } from '../platform/sealing.js';
-import { parseStrictJson } from '../platform/strict-json.js';
-import { isHttpUrl, parseInstant, RESOURCE_ID, RESOURCE_ID_RULE, textFault } from '../platform/validation.js';
-import { typedText } from '../platform/unseen-characters.js';
-import { keyedHash, visitorKeyId, type VisitorKeys } from '../platform/visitor-keys.js';
-import type { StreamAgentDirectory } from '../team/agent-directory.js';
+import { type CommandContext, isSameRequest, type RequestIdentity, type Transacted, type Transactor } from '../commands/transactor.js';
+import { canonicalJson } from '../texts/canonical-json.js';
+import { emailKey } from '../texts/email-address.js';
+import { type FieldError, ThreadlogError } from '../errors.js';
+import { derivedId, type Ids } from '../ids.js';
+import type { DataKey } from '../security/sealing.js';
+import { fieldPath } from '../texts/field-path.js';
+import { parseStrictJson } from '../texts/strict-json.js';
+import { typedText } from '../texts/unseen-characters.js';
+import {
+  attributeFaults,
+  type AttributeValue,
+  emailFault,
+  type Fault,
+  instantFault,
+  isRecord,
+  resourceIdFault,
+  textFault,
+  urlFault,
+} from '../http/validation.js';
+import { keyedHash, visitorKeyId, type VisitorKeys } from '../security/visitor-keys.js';
+import type { AssigneeReader } from '../team/assignee.reader.js';
 import { createVisitor, visitorAggregate } from '../visitors/visitor.js';
-import type { KeyLeft, VisitorDirectory } from '../visitors/visitor.directory.js';
-import { sealVisitor } from '../visitors/visitor.opening.js';
+import type { KeyLeft, VisitorWriter } from '../visitors/visitor.writer.js';
+import { sealVisitor } from '../visitors/visitor.sealing.js';
 import type { ConversationWriter } from './conversation.commands.js';
 import * as conversation from './conversation.js';
 import type { Author, Conversation, ConversationEvent, Decision } from './conversation.js';
-import { sealAttributes, sealMessage, sealSubject } from './conversation.opening.js';
+import { sealAttributes, sealMessage, sealSubject } from './conversation.sealing.js';
 import { MAX_CONTENT } from './message.dto.js';
 
 /** The limits of the API, so that what an import made could also have come over HTTP. */
@@ -26,63 +38,61 @@ const MAX_SUBJECT = 500;
 const MAX_TAG = 100;
 const MAX_TURNS = 100_000;
 
-const visible = (max: number) =>
-  z.string().refine((text) => textFault(text, max) === undefined, `must be a text of 1 to ${max} visible characters`);
+/** A field that the checks of the API look at. */
+const checked = <T = string>(tell: (value: unknown) => string | readonly Fault[] | undefined) =>
+  z.custom<T>().superRefine((value, context) => {
+    const told = value === undefined ? 'is missing' : tell(value);
+    const faults = typeof told === 'string' ? [{ path: [], message: told }] : (told ?? []);
+    for (const { path, message } of faults) context.addIssue({ code: 'custom', path: [...path], message });
+  });
+const visible = (max: number) => checked((value) => textFault(value, max));
 /** Kept as the file has it until it is written: a dialogue is recognized by what the file says. */
-const typed = (max: number) =>
-  z.string().refine((text) => textFault(typedText(text), max) === undefined, `must be a text of 1 to ${max} visible characters`);
-const resourceId = z.string().regex(RESOURCE_ID, RESOURCE_ID_RULE);
-const instant = z
-  .string()
-  .refine((text) => parseInstant(text) !== undefined, 'must be an instant with a zone, such as 2026-01-16T09:00:00Z');
-const attributes = (max: number) =>
-  z
-    .record(
-      visible(64),
-      z.union(
-        [z.boolean(), z.number(), z.string().refine((text) => Array.from(text).length <= 1_000)],
-        'must be a text of at most 1000 characters, a number or a boolean',
-      ),
-    )
-    .refine((given) => Object.keys(given).length <= max, `must have at most ${max} names`);
+const typed = (max: number) => checked((value) => textFault(asTyped(value), max));
+const asTyped = (value: unknown) => (typeof value === 'string' ? typedText(value) : value);
+const resourceId = checked(resourceIdFault);
+const instant = checked(instantFault);
+/** `null` says that there is none. */
+const attributes = (max: number) => checked<Readonly<Record<string, AttributeValue | null>>>((value) => attributeFaults(value, max));
 
-const visitor = z.strictObject({
+/** null counts as absent, as it does where the API makes something. */
+const nullsAreAbsent = (value: unknown): unknown =>
+  isRecord(value) ? Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) : value;
+const object = <T extends z.ZodRawShape>(shape: T) => z.preprocess(nullsAreAbsent, z.strictObject(shape));
+
+const visitor = object({
   id: resourceId.optional(),
   userId: visible(256).optional(),
-  email: z
-    .string()
-    .max(320)
-    .refine((text) => isEmailAddress(text), 'must be an e-mail address')
-    .optional(),
+  email: checked(emailFault).optional(),
   name: typed(200).optional(),
   phone: visible(50).optional(),
-  avatarUrl: z
-    .string()
-    .refine((text) => isHttpUrl(text), 'must be an http or https address')
-    .optional(),
+  avatarUrl: checked(urlFault).optional(),
   plan: visible(100).optional(),
   companyId: resourceId.optional(),
   attributes: attributes(conversation.MAX_ATTRIBUTES).optional(),
 });
 
-const turn = z
-  .strictObject({
-    from: z.enum(['visitor', 'agent', 'note']),
-    text: visible(MAX_CONTENT),
-    at: instant.optional(),
-    agentId: resourceId.optional(),
-  })
-  .refine(({ from, agentId }) => from !== 'visitor' || agentId === undefined, 'a turn of the visitor has no agentId');
+const turn = object({
+  from: z.enum(['visitor', 'agent', 'note']),
+  text: visible(MAX_CONTENT),
+  at: instant.optional(),
+  agentId: resourceId.optional(),
+}).refine(({ from, agentId }) => from !== 'visitor' || agentId === undefined, {
+  path: ['agentId'],
+  message: 'must be absent: the visitor is no agent',
+});
 
-const tag = typed(MAX_TAG).refine((text) => !['.', '..'].includes(typedText(text)), 'must not be . or .., which no address can name');
+const tag = checked((value) => {
+  const text = asTyped(value);
+  return text === '.' || text === '..' ? 'must not be . or .., which no address can name' : textFault(text, MAX_TAG);
+});
 const tags = z.array(tag).max(conversation.MAX_TAGS);
 
 /** One line of an import file. docs/import.md explains it; a field that is not here makes the line a bad one. */
-const schema = z.strictObject({
+const schema = object({
   id: visible(MAX_ID),
   topics: tags.optional(),
   tags: tags.optional(),
-  turns: z.array(turn).min(1, 'must have at least one turn').max(MAX_TURNS),
+  turns: z.array(turn).min(1, 'must not be empty').max(MAX_TURNS),
   visitor: visitor.optional(),
   status: z.enum(['open', 'pending', 'resolved', 'closed']).optional(),
   subject: visible(MAX_SUBJECT).optional(),
@@ -112,17 +122,11 @@ export function readDialogue(line: string, now: number): Dialogue {
     value = parseStrictJson(line);
   } catch (error) {
     if (!(error instanceof ThreadlogError)) throw error;
-    throw new BadDialogue(error.message.replace(/^the body/, 'the line'));
+    const { errors } = error.extra;
+    throw errors === undefined ? new BadDialogue(error.message.replace(/^the body/, 'the line')) : badFields(errors);
   }
-  const parsed = schema.safeParse(value);
-  if (!parsed.success) {
-    const reasons = parsed.error.issues.map(({ path, message }) => (path.length === 0 ? message : `${fieldOf(path)}: ${message}`));
-    throw new BadDialogue(
-      [...reasons.slice(0, SHOWN_REASONS), ...(reasons.length > SHOWN_REASONS ? [`${reasons.length - SHOWN_REASONS} more`] : [])].join(
-        '; ',
-      ),
-    );
-  }
+  const parsed = schema.safeParse(value, { reportInput: true });
+  if (!parsed.success) throw badFields(parsed.error.issues.flatMap(faultsOf));
   // Each is within the limit by itself. What the conversation would refuse is refused here, before its visitor is made.
   if (new Set([...(parsed.data.topics ?? []), ...(parsed.data.tags ?? [])].map(typedText)).size > conversation.MAX_TAGS)
     throw new BadDialogue(`topics and tags: must be at most ${conversation.MAX_TAGS} together`);
@@ -130,11 +134,24 @@ export function readDialogue(line: string, now: number): Dialogue {
   return parsed.data;
 }
 
-const fieldOf = (path: readonly PropertyKey[]) =>
-  path.reduce<string>(
-    (field, part) => (typeof part === 'number' ? `${field}[${part}]` : field === '' ? String(part) : `${field}.${String(part)}`),
-    '',
-  );
+function badFields(errors: readonly FieldError[]): BadDialogue {
+  const reasons = errors.slice(0, SHOWN_REASONS).map(({ field, message }) => (field === '' ? message : `${field}: ${message}`));
+  return new BadDialogue([...reasons, ...(errors.length > SHOWN_REASONS ? [`${errors.length - SHOWN_REASONS} more`] : [])].join('; '));
+}
+
+/** An issue of zod in the words of the API. */
+function faultsOf(issue: z.core.$ZodIssue): FieldError[] {
+  const field = fieldPath(issue.path);
+  if (issue.code === 'unrecognized_keys')
+    return issue.keys.map((name) => ({ field: fieldPath([name], field), message: 'is not known here' }));
+  const message = (): string => {
+    if (issue.code === 'invalid_value') return issue.input === undefined ? 'is missing' : `must be one of ${issue.values.join(', ')}`;
+    if (issue.code === 'invalid_type')
+      return issue.input === undefined ? 'is missing' : `must be ${issue.expected === 'array' ? 'a list' : 'an object'}`;
+    return issue.code === 'too_big' ? `must have at most ${issue.maximum} entries` : issue.message;
+  };
+  return [{ field, message: message() }];
+}
 
 /** History is kept as it is given or not at all: a time that goes back would be moved silently by the log. */
 function assertInOrder({ createdAt, turns }: Dialogue, now: number): void {
@@ -193,8 +210,8 @@ export interface ImportParts {
   readonly store: EventStore;
   readonly transactor: Transactor;
   readonly keys: VisitorKeys;
-  readonly visitors: VisitorDirectory;
-  readonly agents: StreamAgentDirectory;
+  readonly visitors: VisitorWriter;
+  readonly agents: AssigneeReader;
   readonly conversations: ConversationWriter;
   readonly ids: Ids;
   /** Repeats what isPassing() says may well succeed the next time, for as long as the caller has patience. */
@@ -219,7 +236,7 @@ interface Chunk {
 interface Planned {
   readonly dialogue: Dialogue;
   readonly conversationId: string;
-  readonly requestHash: string;
+  readonly identity: RequestIdentity;
   readonly chunks: readonly Chunk[];
   /** When it began and ended (ms); undefined: when it is imported. */
   readonly from: number | undefined;
@@ -312,8 +329,9 @@ export class ConversationImporter {
     }
     cut(true);
     // Half of the hash tells changed content as well, and stands on every event.
-    const requestHash = keyedHash(hashKey, 'import', JSON.stringify(dialogue)).slice(0, 32);
-    return { dialogue, conversationId, requestHash, chunks, from, to: at };
+    const hashOf = (text: string) => keyedHash(hashKey, 'import', text).slice(0, 32);
+    const identity = { requestHash: hashOf(canonicalJson(dialogue)), earlierRequestHash: hashOf(JSON.stringify(dialogue)) };
+    return { dialogue, conversationId, identity, chunks, from, to: at };
   }
 
   /**
@@ -334,8 +352,9 @@ export class ConversationImporter {
       if (event === undefined) continue;
       const { commandId, requestHash } = metadataOf(event);
       if (commandId !== plan.chunks.at(-1)?.commandId) return { kind: 'begun' };
-      const answer: Imported =
-        requestHash === plan.requestHash ? present(plan, event.position) : { outcome: 'refused', reason: OTHER_CONTENT };
+      const answer: Imported = isSameRequest(requestHash, plan.identity)
+        ? present(plan, event.position)
+        : { outcome: 'refused', reason: OTHER_CONTENT };
       return { kind: 'answered', answer };
     }
     return { kind: 'absent' };
@@ -357,7 +376,7 @@ export class ConversationImporter {
         conversation.conversationAggregate,
         conversationId,
         {
-          ...this.context(chunk.commandId, plan.requestHash),
+          ...this.context(chunk.commandId, plan.identity),
           keyId: with_.keyId,
           ...(begun === undefined && chunk.opens ? { fresh: true as const } : {}),
           // What follows a part that was added now is not there either.
@@ -415,11 +434,11 @@ export class ConversationImporter {
 
   /** Finds or makes the visitor; one that nothing names again belongs to this conversation alone. */
   private async visitor(plan: Planned): Promise<With> {
-    const { dialogue, conversationId, requestHash } = plan;
+    const { dialogue, conversationId, identity } = plan;
     const inboxId = await this.parts.conversations.defaultInbox(this.organizationId);
     const { id, name, ...others } = dialogue.visitor ?? {};
     const fields = name === undefined ? others : { ...others, name: typedText(name) };
-    const context = this.context(derivedId('import-visitor', this.organizationId, dialogue.id), requestHash);
+    const context = this.context(derivedId('import-visitor', this.organizationId, dialogue.id), identity);
     if (isNamed(dialogue)) {
       const given = id === undefined ? fields : { id, ...fields };
       const resolved = await this.parts.visitors.resolve({ ...context, thorough: true }, given);
@@ -478,12 +497,12 @@ export class ConversationImporter {
     return derivedId('visitor', 'import', this.organizationId, conversationId);
   }
 
-  private context(commandId: string, requestHash: string): CommandContext {
+  private context(commandId: string, identity: RequestIdentity): CommandContext {
     return {
       organizationId: this.organizationId,
       actor: { type: 'system', id: 'import' },
       commandId,
-      requestHash,
+      ...identity,
       correlationId: commandId,
       imported: true,
     };

@@ -12,7 +12,7 @@ import {
 } from 'kysely';
 import { type ConversationSummary, messageAnswer, visitorBrief } from './conversation.answer.js';
 import { PRIORITIES, type Priority, type Status } from './conversation.js';
-import { DATABASE, type Database } from '../platform/database.js';
+import { DATABASE, type Database } from '../database/database.js';
 import { attributeLabel, type ConversationRow, conversationsTable, tagLabel } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { assigneesTable } from '../team/assignee.table.js';

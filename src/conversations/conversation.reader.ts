@@ -29,23 +29,29 @@ import {
   type LastMessage,
   messageOfEvent,
 } from './conversation.js';
-import { type MessageInput, type Opened, openConversation, openConversationEvent, openLastMessage } from './conversation.opening.js';
+import {
+  type MessageInput,
+  type Unsealed,
+  unsealConversation,
+  unsealConversationEvent,
+  unsealLastMessage,
+} from './conversation.sealing.js';
 import { decode, type Recorded } from '../event-store/aggregate.js';
 import { type EventStore, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
-import { Transactor } from '../event-store/transact.js';
-import { ThreadlogError } from '../platform/errors.js';
-import type { DataKey } from '../platform/sealing.js';
-import { VisitorKeys } from '../platform/visitor-keys.js';
+import { Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
+import type { DataKey } from '../security/sealing.js';
+import { VisitorKeys } from '../security/visitor-keys.js';
 import { assigneeAggregate } from '../team/assignee.js';
 import { visitorAggregate } from '../visitors/visitor.js';
-import { openVisitor } from '../visitors/visitor.opening.js';
+import { unsealVisitor } from '../visitors/visitor.sealing.js';
 
 /** Messages that a conversation's own answer carries; older ones are paged. */
 export const MESSAGES_SHOWN = 200;
 /** How old a joined name may be (ms); a read that asks for a position gets them fresh. */
 const JOIN_MAX_AGE_MS = 1_000;
 
-type OpenedEvent = Recorded<ConversationEvent<Opened>>;
+type UnsealedEvent = Recorded<ConversationEvent<Unsealed>>;
 
 /** Reads conversations from their own streams: never behind, and the same function answers `?at=`. */
 export class ConversationReader {
@@ -69,7 +75,7 @@ export class ConversationReader {
 
   /**
    * The answer of a command that stored a message.
-   * @param said what the request said, if it did, which need not be opened again when this very call stored it
+   * @param said what the request said, if it did, which need not be unsealed again when this very call stored it
    */
   async message(organizationId: string, changed: ConversationChanged, said: MessageInput | undefined): Promise<MessageAnswer> {
     return messageAnswer(await this.stored(organizationId, changed, said), false);
@@ -83,7 +89,7 @@ export class ConversationReader {
   /** As summary(), for the visitor. */
   async visitorSummary(organizationId: string, changed: ConversationChanged): Promise<VisitorConversationSummary> {
     const key = await this.keys.find(organizationId, changed.state.keyId);
-    return visitorConversationSummary(changed.id, openConversation(changed.state, key));
+    return visitorConversationSummary(changed.id, unsealConversation(changed.state, key));
   }
 
   /** A visitor's conversation as it sees it. Undefined when it is another's, or is not. */
@@ -108,13 +114,17 @@ export class ConversationReader {
     return found && { messages: found.messages.map(visitorMessageAnswer), hasMore: found.hasMore };
   }
 
-  private async stored(organizationId: string, changed: ConversationChanged, said: MessageInput | undefined): Promise<LastMessage<Opened>> {
+  private async stored(
+    organizationId: string,
+    changed: ConversationChanged,
+    said: MessageInput | undefined,
+  ): Promise<LastMessage<Unsealed>> {
     const stored = storedMessage(changed);
     if (changed.outcome === 'appended' && said !== undefined) {
       const { content, attachments } = said;
-      return { ...stored, content, ...(attachments === undefined ? {} : { attachments }) };
+      return { ...stored, ...(content === undefined ? {} : { content }), ...(attachments === undefined ? {} : { attachments }) };
     }
-    return openLastMessage(await this.keys.find(organizationId, changed.state.keyId), stored);
+    return unsealLastMessage(await this.keys.find(organizationId, changed.state.keyId), stored);
   }
 
   /** A conversation as it is, or as it was at a revision or an instant. Undefined when it is not or was not there. */
@@ -153,8 +163,8 @@ export class ConversationReader {
     before: string | undefined,
     limit: number,
     counts: (message: LastMessage<unknown>) => boolean,
-  ): Promise<{ messages: LastMessage<Opened>[]; hasMore: boolean; position: Position } | undefined> {
-    const found: LastMessage<Opened>[] = [];
+  ): Promise<{ messages: LastMessage<Unsealed>[]; hasMore: boolean; position: Position } | undefined> {
+    const found: LastMessage<Unsealed>[] = [];
     let key: DataKey | undefined;
     let position: Position | undefined;
     let reached = before === undefined;
@@ -162,7 +172,7 @@ export class ConversationReader {
       key ??= await this.keyOf(organizationId, batch);
       for (const event of batch) {
         position ??= event.position;
-        const message = messageOfEvent(openConversationEvent(event, key));
+        const message = messageOfEvent(unsealConversationEvent(event, key));
         if (message === undefined || !counts(message)) continue;
         if (reached) found.push(message);
         else if (message.messageId === before) reached = true;
@@ -179,15 +189,15 @@ export class ConversationReader {
     id: string,
     when: { readonly revision?: number; readonly at?: number },
   ): Promise<Found | undefined> {
-    let state: Conversation<Opened> = initialConversation;
-    let last: OpenedEvent | undefined;
+    let state: Conversation<Unsealed> = initialConversation;
+    let last: UnsealedEvent | undefined;
     let key: DataKey | undefined;
-    const messages: LastMessage<Opened>[] = [];
+    const messages: LastMessage<Unsealed>[] = [];
     read: for await (const batch of this.read(organizationId, id, when.revision === undefined ? {} : { to: when.revision })) {
       key ??= await this.keyOf(organizationId, batch);
       for (const stored of batch) {
         if (when.at !== undefined && Date.parse(stored.metadata.occurredAt) > when.at) break read;
-        const event = openConversationEvent(stored, key);
+        const event = unsealConversationEvent(stored, key);
         state = evolveConversation(state, event);
         const message = messageOfEvent(event);
         if (message !== undefined) messages.push(message);
@@ -219,13 +229,13 @@ export class ConversationReader {
     const oldest = newestFirst[newestFirst.length - 1];
     if (newest === undefined || oldest === undefined) return undefined;
     const key = await this.keyOf(organizationId, [newest]);
-    const events = newestFirst.reverse().map((event) => openConversationEvent(event, key));
+    const events = newestFirst.reverse().map((event) => unsealConversationEvent(event, key));
     const shown = events
       .map((event) => messageOfEvent(event))
       .filter((message) => message !== undefined)
       .filter(counts);
     if (oldest.revision === 0) {
-      const state = events.reduce<Conversation<Opened>>(evolveConversation, initialConversation);
+      const state = events.reduce<Conversation<Unsealed>>(evolveConversation, initialConversation);
       return { state, key, messages: shown.slice(-MESSAGES_SHOWN), revision: newest.revision, position: newest.position };
     }
     const known = await this.transactor.load(conversationAggregate, organizationId, id, 0);
@@ -233,7 +243,7 @@ export class ConversationReader {
     // The state may be a little newer than the messages; what it counts must be among them.
     if (known.revision !== newest.revision) return this.latest(organizationId, id, counts);
     return {
-      state: openConversation(known.state, key),
+      state: unsealConversation(known.state, key),
       key,
       messages: shown.slice(-MESSAGES_SHOWN),
       revision: known.revision,
@@ -253,7 +263,7 @@ export class ConversationReader {
       state.team === null ? undefined : this.transactor.load(assigneeAggregate, organizationId, state.team.id, maxAgeMs),
     ]);
     return {
-      visitor: visitorBrief(state.visitorId, visitor === undefined ? undefined : openVisitor(visitor.state, key)),
+      visitor: visitorBrief(state.visitorId, visitor === undefined ? undefined : unsealVisitor(visitor.state, key)),
       assigneeName: assignee?.state.name,
       teamName: team?.state.name,
     };
@@ -281,9 +291,9 @@ export class ConversationReader {
 }
 
 interface Found {
-  readonly state: Conversation<Opened>;
+  readonly state: Conversation<Unsealed>;
   readonly key: DataKey | undefined;
-  readonly messages: readonly LastMessage<Opened>[];
+  readonly messages: readonly LastMessage<Unsealed>[];
   readonly revision: number;
   readonly position: Position;
 }

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { typedText } from '../platform/unseen-characters.js';
+import { typedText } from '../texts/unseen-characters.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { readTable } from '../read-models/table.js';
 import { type Channel, type Conversation, type LastMessage, PRIORITIES, type Status } from './conversation.js';
-import { type Opened, openedText } from './conversation.opening.js';
+import { type Unsealed, unsealedText } from './conversation.sealing.js';
 
 /** The fold of one conversation, its personal fields in plain text. Times are ms since 1970. */
 export interface ConversationRow {
@@ -21,7 +21,7 @@ export interface ConversationRow {
   /** Index into PRIORITIES. */
   priority: number;
   subject: string | null;
-  custom_attributes: Readonly<Record<string, Opened>>;
+  custom_attributes: Readonly<Record<string, Unsealed>>;
   assignee_id: string | null;
   assignee_type: 'agent' | 'team' | null;
   assignee_name: string | null;
@@ -40,13 +40,13 @@ export interface ConversationRow {
   rating_episode: number | null;
   waiting_since: number | null;
   message_count: number;
-  last_message: LastMessage<Opened> | null;
+  last_message: LastMessage<Unsealed> | null;
   created_at: number;
   updated_at: number;
   shown_revision: number;
   shown_message_count: number;
   /** Null where it is last_message, which it nearly always is. */
-  shown_last_message: LastMessage<Opened> | null;
+  shown_last_message: LastMessage<Unsealed> | null;
   shown_updated_at: number;
 }
 
@@ -123,7 +123,7 @@ export const conversationsTable = readTable<ConversationRow>({
 /** The last message that the visitor sees. */
 export function shownLastMessage(
   row: Pick<ConversationRow, 'shown_message_count' | 'shown_last_message' | 'last_message'>,
-): LastMessage<Opened> | null {
+): LastMessage<Unsealed> | null {
   return row.shown_message_count === 0 ? null : (row.shown_last_message ?? row.last_message);
 }
 
@@ -143,7 +143,7 @@ const ms = (instant: string) => Date.parse(instant);
 const instant = (at: number) => new Date(at).toISOString();
 
 /** The labels that a tag and an attribute are found by. Sorted: a state that was read back from its row has its attributes in another order. */
-function labelsOf(c: Conversation<Opened>): string[] {
+function labelsOf(c: Conversation<Unsealed>): string[] {
   const attributes = Object.entries(c.customAttributes).map(([name, value]) => attributeLabel(name, String(value)));
   return [...c.tags.map(tagLabel), ...attributes.sort()];
 }
@@ -152,7 +152,7 @@ function labelsOf(c: Conversation<Opened>): string[] {
 export function rowOfConversation(
   organizationId: string,
   id: string,
-  c: Conversation<Opened>,
+  c: Conversation<Unsealed>,
   { revision, position }: { readonly revision: number; readonly position: string },
 ): ConversationRow {
   return {
@@ -167,7 +167,7 @@ export function rowOfConversation(
     company_id: c.companyId,
     status: c.status,
     priority: PRIORITIES.indexOf(c.priority),
-    subject: openedText(c.subject),
+    subject: unsealedText(c.subject),
     custom_attributes: c.customAttributes,
     assignee_id: c.assignee?.id ?? null,
     assignee_type: c.assignee?.type ?? null,
@@ -183,7 +183,7 @@ export function rowOfConversation(
     episode: c.episode,
     episode_ended: c.episodeEnded,
     rating: c.rating?.rating ?? null,
-    rating_comment: c.rating === null ? null : openedText(c.rating.comment),
+    rating_comment: c.rating === null ? null : unsealedText(c.rating.comment),
     rating_episode: c.rating?.episode ?? null,
     waiting_since: c.waitingSince === null ? null : ms(c.waitingSince),
     message_count: c.messageCount,
@@ -198,7 +198,7 @@ export function rowOfConversation(
 }
 
 /** The state that a row was written from. */
-export function stateOfRow(row: ConversationRow): Conversation<Opened> {
+export function stateOfRow(row: ConversationRow): Conversation<Unsealed> {
   return {
     exists: true,
     visitorId: row.visitor_id,

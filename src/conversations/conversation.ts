@@ -1,7 +1,7 @@
 import type { Aggregate, Recorded } from '../event-store/aggregate.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { typedText } from '../platform/unseen-characters.js';
-import type { Sealed } from '../platform/sealing.js';
+import { ThreadlogError } from '../errors.js';
+import { typedText } from '../texts/unseen-characters.js';
+import type { Sealed } from '../security/sealing.js';
 import { conversationCodec } from './conversation.codec.js';
 
 /*
@@ -34,11 +34,14 @@ export interface Author {
   readonly name: string;
 }
 
-/** A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. */
+/**
+ * A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. Content may be absent
+ * beside attachments.
+ */
 export interface MessageFacts<V = Sealed> {
   readonly messageId: string;
   readonly contentType: ContentType;
-  readonly content: V;
+  readonly content?: V;
   readonly attachments?: V;
 }
 
@@ -57,7 +60,7 @@ export interface QueueTeam {
 /** Why an assignee or a team was taken off: somebody asked for it, or it is archived. */
 export type TakenOff = 'asked' | 'archived';
 
-/** `V` is the personal value: sealed in the log and in decisions, opened for readers (see conversation.opening.ts). */
+/** `V` is the personal value: sealed in the log and in decisions, unsealed for readers (see conversation.sealing.ts). */
 export type ConversationEvent<V = Sealed> =
   | {
       readonly type: 'ConversationOpened';
@@ -68,7 +71,7 @@ export type ConversationEvent<V = Sealed> =
         readonly companyId?: string;
         readonly priority: Priority;
         readonly subject?: V;
-        /** By key; both sealed, until opened for a reader. */
+        /** By key; both sealed, until unsealed for a reader. */
         readonly customAttributes?: Readonly<Record<string, V>>;
         readonly previousConversationId?: string;
       };

@@ -1,7 +1,19 @@
-import { ArrayMaxSize, ArrayMinSize, IsArray, IsIn, IsObject, IsOptional } from 'class-validator';
-import { type FieldError, ThreadlogError } from '../platform/errors.js';
-import { Described } from '../platform/request-schema.js';
-import { Becomes, IfGiven, IsInstant, IsVisibleText, parseInstant, textFault } from '../platform/validation.js';
+import { IsOptional } from 'class-validator';
+import { type FieldError, ThreadlogError } from '../errors.js';
+import { fieldPath } from '../texts/field-path.js';
+import { Described } from '../http/request-schema.js';
+import {
+  Becomes,
+  IfGiven,
+  IsInstant,
+  IsList,
+  IsOneOf,
+  IsRecord,
+  IsVisibleText,
+  madeOfText,
+  parseInstant,
+  textFault,
+} from '../http/validation.js';
 import { type ConversationFilter, type Sort, SORTS } from './conversation.list.js';
 import { PAGING_PARAMETERS } from '../read-models/paging.js';
 import { PRIORITIES, type Priority, type Status, STATUSES } from './conversation.js';
@@ -11,24 +23,22 @@ const MAX_VALUES = 50;
 
 /** A repeated parameter means any of its values. */
 const Listed = (): PropertyDecorator => (target, property) => {
-  Becomes((value) => (typeof value === 'string' ? [value] : value))(target, property);
+  Becomes((value) => (typeof value === 'string' ? madeOfText([value]) : value))(target, property);
   IfGiven()(target, property);
-  IsArray()(target, property);
-  ArrayMinSize(1)(target, property);
-  ArrayMaxSize(MAX_VALUES)(target, property);
+  IsList({ min: 1, max: MAX_VALUES })(target, property);
 };
 
 /** The filters of GET /conversations, which other requests name too. Every value is a text, so nothing is converted silently. */
 export class ConversationFilterDto {
-  @Listed() @IsIn(STATUSES, { each: true }) status?: Status[];
-  @Listed() @IsIn(PRIORITIES, { each: true }) priority?: Priority[];
+  @Listed() @IsOneOf(STATUSES, { each: true }) status?: Status[];
+  @Listed() @IsOneOf(PRIORITIES, { each: true }) priority?: Priority[];
   @Listed() @IsVisibleText(128, { each: true }) teamId?: string[];
   @Listed() @IsVisibleText(128, { each: true }) inboxId?: string[];
   @Listed() @IsVisibleText(128, { each: true }) assigneeId?: string[];
   @Listed() @IsVisibleText(128, { each: true }) visitorId?: string[];
   @Listed() @IsVisibleText(128, { each: true }) companyId?: string[];
   @Listed() @IsVisibleText(100, { each: true }) tag?: string[];
-  @IfGiven() @IsIn(['any', 'all']) tagMatch?: 'any' | 'all';
+  @IfGiven() @IsOneOf(['any', 'all']) tagMatch?: 'any' | 'all';
   @IfGiven() @IsInstant() createdAfter?: string;
   @IfGiven() @IsInstant() createdBefore?: string;
   @IfGiven() @IsInstant() updatedAfter?: string;
@@ -36,7 +46,7 @@ export class ConversationFilterDto {
   /** `customAttributes[key]=value`, gathered by the parser of addresses. */
   @Described({ type: 'object', maxProperties: MAX_VALUES, propertyNames: { maxLength: 64 }, additionalProperties: { type: 'string' } })
   @IfGiven()
-  @IsObject()
+  @IsRecord()
   customAttributes?: Record<string, unknown>;
 
   /** @param path of the filter in the request, for what errors name. @throws ThreadlogError validation_failed */
@@ -65,10 +75,15 @@ export class ConversationFilterDto {
     if (this.customAttributes === undefined) return undefined;
     const errors: FieldError[] = [];
     const entries = Object.entries(this.customAttributes);
-    if (entries.length > MAX_VALUES) errors.push({ field: `${path}customAttributes`, message: `must have at most ${MAX_VALUES} names` });
+    if (entries.length > MAX_VALUES)
+      errors.push({ field: fieldPath(['customAttributes'], path), message: `must have at most ${MAX_VALUES} names` });
     for (const [name, value] of entries)
       if (textFault(name, 64) !== undefined || typeof value !== 'string' || value.includes('\0'))
-        errors.push({ field: `${path}customAttributes[${name.slice(0, 64)}]`, message: 'must be one name and one value' });
+        errors.push({
+          // In an address the parameter has its name in brackets.
+          field: path === '' ? `customAttributes[${name.slice(0, 64)}]` : fieldPath(['customAttributes', name], path),
+          message: 'must be one name and one value',
+        });
     if (errors.length > 0) throw new ThreadlogError('validation_failed', undefined, { errors });
     return Object.fromEntries(entries) as Record<string, string>;
   }
@@ -76,8 +91,8 @@ export class ConversationFilterDto {
 
 /** The address of GET /conversations. */
 export class ListQueryDto extends ConversationFilterDto {
-  @IsOptional() @IsIn(SORTS) sort?: Sort;
-  @IsOptional() @IsIn(['asc', 'desc']) order?: 'asc' | 'desc';
+  @IsOptional() @IsOneOf(SORTS) sort?: Sort;
+  @IsOptional() @IsOneOf(['asc', 'desc']) order?: 'asc' | 'desc';
   // Checked by readPaging, which all lists share.
   @Described(PAGING_PARAMETERS.page) @IsOptional() page?: unknown;
   @Described(PAGING_PARAMETERS.limit) @IsOptional() limit?: unknown;

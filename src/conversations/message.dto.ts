@@ -1,7 +1,8 @@
-import { ArrayMaxSize, ArrayMinSize, IsIn, IsInt, IsObject, Max, Min, ValidateIf, ValidateNested } from 'class-validator';
+import { ValidateNested } from 'class-validator';
 import {
   Becomes,
   IfGiven,
+  IfGivenOrWithout,
   instanceOf,
   IsFileName,
   IsHttpUrl,
@@ -9,9 +10,15 @@ import {
   IsNested,
   IsNestedList,
   IsNotBeside,
+  IsOneOf,
+  IsRecord,
+  isRecord,
   IsVisibleText,
-} from '../platform/validation.js';
-import { Described } from '../platform/request-schema.js';
+  IsWhole,
+  madeOfText,
+  NullIsAbsent,
+} from '../http/validation.js';
+import { Described } from '../http/request-schema.js';
 import { CONTENT_TYPES } from './conversation.js';
 
 /** Characters of a message; also bounded by the body's size in bytes. */
@@ -19,25 +26,23 @@ export const MAX_CONTENT = 50_000;
 const MAX_ATTACHMENTS = 20;
 const MAX_ACTIONS = 10;
 
-const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null && !Array.isArray(value);
-
 export class AttachmentDto {
   @IsFileName(255) name!: string;
   @IsHttpUrl() url!: string;
   @IsMediaType() type!: string;
   /** Bytes. */
-  @IsInt() @Min(0) @Max(Number.MAX_SAFE_INTEGER) size!: number;
+  @IsWhole(0, Number.MAX_SAFE_INTEGER) size!: number;
 }
 
 export class CardActionDto {
   @IsVisibleText(100) label!: string;
   /** Either an address to open or the name of an action, not both: a button does one thing. */
-  @ValidateIf((action: CardActionDto) => action.action === undefined || action.url !== undefined)
+  @IfGivenOrWithout('action')
   @IsHttpUrl()
   url?: string;
-  @ValidateIf((action: CardActionDto) => action.url === undefined || action.action !== undefined)
-  @IsVisibleText(100)
+  @IfGiven()
   @IsNotBeside('url')
+  @IsVisibleText(100)
   action?: string;
 }
 
@@ -45,34 +50,32 @@ export class CardDto {
   @IsVisibleText(200) title!: string;
   @IfGiven() @IsVisibleText(2_000) description?: string;
   @IfGiven()
-  @IsNestedList(CardActionDto)
-  @ArrayMaxSize(MAX_ACTIONS)
+  @IsNestedList(CardActionDto, { max: MAX_ACTIONS })
   actions?: CardActionDto[];
 }
 
 export class TextMessageDto {
-  @IsIn(['text']) type!: 'text';
+  @IsOneOf(['text']) type!: 'text';
   @IsVisibleText(MAX_CONTENT) content!: string;
 }
 
 export class AttachmentMessageDto {
-  @IsIn(['attachment']) type!: 'attachment';
-  @IsVisibleText(MAX_CONTENT) content!: string;
-  @IsNestedList(AttachmentDto)
-  @ArrayMinSize(1)
-  @ArrayMaxSize(MAX_ATTACHMENTS)
+  @IsOneOf(['attachment']) type!: 'attachment';
+  /** The caption; what is attached may stand alone. */
+  @NullIsAbsent() @IsVisibleText(MAX_CONTENT) content?: string;
+  @IsNestedList(AttachmentDto, { min: 1, max: MAX_ATTACHMENTS })
   attachments!: AttachmentDto[];
 }
 
 export class CardMessageDto {
-  @IsIn(['card']) type!: 'card';
+  @IsOneOf(['card']) type!: 'card';
   @IsNested(CardDto)
   content!: CardDto;
 }
 
 /** What is no message of any type: names what the types are. */
 class UntypedMessageDto {
-  @IsIn(CONTENT_TYPES) type!: string;
+  @IsOneOf(CONTENT_TYPES) type!: string;
 }
 
 export type MessageDto = TextMessageDto | AttachmentMessageDto | CardMessageDto;
@@ -85,13 +88,12 @@ export const IsMessage = (): PropertyDecorator => (target, property) => {
   Described((of) => ({
     oneOf: [{ type: 'string', minLength: 1, maxLength: MAX_CONTENT }, of(TextMessageDto), of(AttachmentMessageDto), of(CardMessageDto)],
   }))(target, property);
-  // Without it an empty list would pass: nothing in it is invalid.
-  IsObject({ message: 'message must be a text, or an object with its type' })(target, property);
   ValidateNested()(target, property);
+  IsRecord('must be a text, or an object with its type')(target, property);
 };
 
 function messageOf(value: unknown): unknown {
-  if (typeof value === 'string') return instanceOf(TextMessageDto, { type: 'text', content: value });
+  if (typeof value === 'string') return madeOfText(instanceOf(TextMessageDto, { type: 'text', content: value }));
   if (!isRecord(value)) return value;
   const type = value['type'];
   const known = type === 'text' || type === 'attachment' || type === 'card' ? CLASSES[type] : undefined;

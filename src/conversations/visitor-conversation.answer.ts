@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { CHANNELS, type Conversation, type LastMessage, SHOWN_STATUSES, shownStatus } from './conversation.js';
 import { messageAnswer, messageSchema } from './conversation.answer.js';
-import { type Opened, openedText } from './conversation.opening.js';
+import { type Unsealed, unsealedText } from './conversation.sealing.js';
 
 /*
  * What a visitor is answered of its own conversations: what it said, what it was told, its rating, and whether the matter is settled. Not
@@ -53,13 +53,13 @@ export const visitorConversationSchema = z
 export type VisitorConversationAnswer = z.infer<typeof visitorConversationSchema>;
 
 /** What of a conversation these answers are made of. */
-export type Shown = Pick<Conversation<Opened>, 'status' | 'subject' | 'channel' | 'rating' | 'createdAt' | 'shown'>;
+export type Shown = Pick<Conversation<Unsealed>, 'status' | 'subject' | 'channel' | 'rating' | 'createdAt' | 'shown'>;
 
 /** Every message but a note. */
 export const isShown = (message: LastMessage<unknown>) => message.type !== 'note';
 
 /** @throws Error for a note: whoever hands one in has a fault that must not be answered */
-export function visitorMessageAnswer(message: LastMessage<Opened>): VisitorMessageAnswer {
+export function visitorMessageAnswer(message: LastMessage<Unsealed>): VisitorMessageAnswer {
   const { id, type, contentType, content, attachments, createdAt } = messageAnswer(message, false);
   if (type === 'note') throw new Error('a note is not for visitors');
   return {
@@ -77,9 +77,9 @@ function baseAnswer(id: string, c: Shown): Omit<VisitorConversationSummary, 'las
   return {
     id,
     status: shownStatus(c.status),
-    subject: openedText(c.subject),
+    subject: unsealedText(c.subject),
     channel: c.channel,
-    rating: c.rating === null ? null : { rating: c.rating.rating, comment: openedText(c.rating.comment) },
+    rating: c.rating === null ? null : { rating: c.rating.rating, comment: unsealedText(c.rating.comment) },
     revision: c.shown.revision,
     createdAt: c.createdAt,
     updatedAt: c.shown.updatedAt,
@@ -92,6 +92,6 @@ export function visitorConversationSummary(id: string, c: Shown): VisitorConvers
 }
 
 /** @param messages without notes */
-export function visitorConversationAnswer(id: string, c: Shown, messages: readonly LastMessage<Opened>[]): VisitorConversationAnswer {
+export function visitorConversationAnswer(id: string, c: Shown, messages: readonly LastMessage<Unsealed>[]): VisitorConversationAnswer {
   return { ...baseAnswer(id, c), messages: messages.map(visitorMessageAnswer) };
 }

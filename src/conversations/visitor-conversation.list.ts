@@ -3,7 +3,7 @@ import { type IQueryHandler, Query, QueryHandler } from '@nestjs/cqrs';
 import { type Kysely, sql, type SqlBool } from 'kysely';
 import { type ShownStatus, shownStatus, STATUSES } from './conversation.js';
 import { type VisitorConversationSummary, visitorConversationSummary } from './visitor-conversation.answer.js';
-import { DATABASE, type Database } from '../platform/database.js';
+import { DATABASE, type Database } from '../database/database.js';
 import { type ConversationRow, conversationsTable, shownLastMessage } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { Cursors, type PageMeta, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';

@@ -1,38 +1,16 @@
-import type { Answer, OpenApiDocument, Operation, Parameter, Reference } from '../platform/openapi.js';
-import type { JsonSchema } from '../platform/request-schema.js';
-
-/** The page's only style sheet; its hash stands in the page's Content-Security-Policy. */
-export const STYLE = `
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; --link: #2563eb; }
-@media (prefers-color-scheme: dark) { :root { --link: #8ab4ff; } }
-* { box-sizing: border-box; }
-body { margin: 0; font: 15px/1.5 system-ui, sans-serif; display: grid; grid-template-columns: 17rem minmax(0, 1fr); }
-a { color: var(--link); text-decoration: none; }
-a:hover { text-decoration: underline; }
-nav { position: sticky; top: 0; height: 100vh; overflow: auto; padding: 1rem; border-right: 1px solid var(--line); font-size: 13px; }
-nav ul { list-style: none; margin: 0 0 1rem; padding: 0; }
-nav li { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
-main { padding: 1rem 2rem 6rem; max-width: 70rem; }
-h1 { margin-top: 0; }
-h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); }
-section { margin: 2rem 0; scroll-margin-top: 1rem; }
-h3 { font: 600 15px ui-monospace, monospace; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-.verb { display: inline-block; min-width: 4.2rem; padding: 0 .5rem; margin-right: .5rem; border-radius: .3rem; background: var(--soft); text-align: center; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: 14px; }
-td, th { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); }
-pre { background: var(--soft); padding: .75rem; border-radius: .4rem; overflow: auto; font-size: 13px; margin: .5rem 0; }
-code { font-family: ui-monospace, monospace; font-size: .92em; }
-summary { cursor: pointer; }
-small { opacity: .75; }
-@media (max-width: 50rem) { body { display: block; } nav { position: static; height: auto; border: 0; } main { padding: 1rem; } }
-`;
+import type { Answer, OpenApiDocument, Operation, Parameter, Reference } from './openapi.js';
+import type { JsonSchema } from '../http/request-schema.js';
+import { curlExamples } from './curl-example.js';
+import { SCRIPT } from './docs-page.script.js';
+import { STYLE } from './docs-page.style.js';
 
 const escape = (text: string) =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;').replaceAll('\n', ' ');
+const lines = (text: string) => text.split('\n').map(escape).join('\n');
 /** Words in backticks are code. */
 const prose = (text: string) => escape(text).replaceAll(/`([^`]+)`/g, '<code>$1</code>');
 
-/** The document as one page of HTML, to be read without any script. */
+/** The document as one page of HTML, to be read without any script; the script adds a search and buttons that copy. */
 export function docsPage(document: OpenApiDocument): string {
   const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method: method.toUpperCase(), operation })),
@@ -50,8 +28,14 @@ export function docsPage(document: OpenApiDocument): string {
 <style>${STYLE}</style>
 </head>
 <body>
-<nav>
-<p><strong>${escape(info.title)}</strong> ${escape(info.version)}<br><a href="docs.json">OpenAPI 3.1</a></p>
+<a class="skip" href="#main">Skip to the operations</a>
+<nav aria-label="Operations and schemas">
+<p><strong>${escape(info.title)}</strong> ${escape(info.version)}<a href="docs.json">OpenAPI 3.1</a></p>
+<form role="search" hidden>
+<label for="search">Search (/)</label>
+<input id="search" type="search" autocomplete="off" spellcheck="false">
+<small id="found" role="status"></small>
+</form>
 ${tags
   .map(
     (tag) =>
@@ -63,38 +47,46 @@ ${tags
 <a href="#schemas"><strong>schemas</strong></a>
 <ul>${schemas.map(([name]) => `<li><a href="#schema-${name}">${name}</a></li>`).join('')}</ul>
 </nav>
-<main>
+<main id="main">
 <h1>${escape(info.title)} API</h1>
 <p>${prose(info.description)}</p>
 <p>Send a key as <code>X-API-Key</code> or as <code>Authorization: Bearer</code>. Errors are <code>application/problem+json</code>.</p>
+<p>The examples are for a shell that knows the server and a key:</p>
+${example('the server and a key', 'export THREADLOG_URL=http://127.0.0.1:3000\nexport THREADLOG_KEY=…')}
 ${tags
   .map(
     (tag) =>
-      `<h2 id="${tag}">${tag}</h2>\n${of(tag)
+      `<h2 id="${tag}">${tag}</h2>\n<p>${prose(about(document, tag))}</p>\n${of(tag)
         .map(({ path, method, operation }) => section(document, method, path, operation))
         .join('\n')}`,
   )
   .join('\n')}
 <h2 id="schemas">schemas</h2>
 ${schemas
-  .map(([name, schema]) => `<section id="schema-${name}"><h3>${name}</h3>${description(schema)}<pre>${shape(schema, 0)}</pre></section>`)
+  .map(
+    ([name, schema]) =>
+      `<section id="schema-${name}" data-tag="schemas" data-search="${name}"><h3><a href="#schema-${name}">${name}</a></h3>${description(schema)}<pre>${shape(schema, 0)}</pre></section>`,
+  )
   .join('\n')}
 </main>
+<script>${SCRIPT}</script>
 </body>
 </html>
 `;
 }
 
 function section(document: OpenApiDocument, method: string, path: string, operation: Operation): string {
-  const roles = operation['x-roles'];
+  const { operationId, summary, description: said } = operation;
   const parameters = operation.parameters.map((one) => ('$ref' in one ? pointedAt<Parameter>(document, 'parameters', one) : one));
   const body = operation.requestBody?.content['application/json']?.schema;
   const answers = Object.entries(operation.responses).map(
     ([status, one]) => [status, '$ref' in one ? pointedAt<Answer>(document, 'responses', one) : one] as const,
   );
-  return `<section id="${operation.operationId}">
-<h3><span class="verb">${method}</span>${escape(path)}</h3>
-<p>${prose(operation.summary)} <small>${roles === 'public' ? 'Without a key.' : `Roles: ${roles.join(', ')}.`}</small></p>
+  const name = `${method} ${path}`;
+  const searched = [name, operationId, summary, ...parameters.map((one) => one.name)].join(' ');
+  return `<section id="${operationId}" data-tag="${operation.tags[0] ?? ''}" data-search="${escape(searched)}">
+<h3><a href="#${operationId}"><span class="verb">${method}</span>${escape(path)}</a></h3>
+<p><strong>${prose(summary)}</strong> ${prose(said)}</p>
 ${
   parameters.length === 0
     ? ''
@@ -118,7 +110,17 @@ ${body === undefined ? '' : `<p>Body: <code>${shape(body, 0)}</code></p>`}
       return `<tr><td>${status}</td><td>${prose(one.description)} ${said}</td></tr>`;
     })
     .join('')}</table></details>
+${curlExamples(method, path, operation)
+  .map(({ title, command }) => `${title === '' ? '' : `<h4>Example: ${prose(title)}</h4>`}${example(title === '' ? name : title, command)}`)
+  .join('\n')}
 </section>`;
+}
+
+const example = (name: string, text: string) => `<div class="example" data-name="${escape(name)}"><pre>${lines(text)}</pre></div>`;
+
+function about(document: OpenApiDocument, tag: string): string {
+  const tags = document['tags'] as readonly { readonly name: string; readonly description: string }[];
+  return tags.find(({ name }) => name === tag)?.description ?? '';
 }
 
 function pointedAt<T>({ components }: OpenApiDocument, kind: 'parameters' | 'responses', { $ref }: Reference): T {
@@ -129,7 +131,7 @@ const description = ({ description: said }: JsonSchema) => (typeof said === 'str
 
 /** A schema as people write types down. */
 function shape(schema: JsonSchema, depth: number): string {
-  const { $ref, type, anyOf, oneOf, allOf, properties, required = [], items, prefixItems, additionalProperties } = schema;
+  const { $ref, type, anyOf, oneOf, allOf, properties, required = [], items, additionalProperties } = schema;
   if (typeof $ref === 'string') {
     const name = escape($ref.slice($ref.lastIndexOf('/') + 1));
     return `<a href="#schema-${name}">${name}</a>`;
@@ -138,7 +140,6 @@ function shape(schema: JsonSchema, depth: number): string {
   if (Array.isArray(schema['enum'])) return schema['enum'].map((one) => escape(JSON.stringify(one))).join(' | ');
   const choices = (anyOf ?? oneOf ?? allOf) as readonly JsonSchema[] | undefined;
   if (choices !== undefined) return choices.map((one) => shape(one, depth)).join(allOf === undefined ? ' | ' : ' &amp; ');
-  if (Array.isArray(prefixItems)) return `[${(prefixItems as readonly JsonSchema[]).map((one) => shape(one, depth)).join(', ')}]`;
   if (type === 'array') return `${shape((items ?? {}) as JsonSchema, depth)}[]${bounds(schema)}`;
   if (properties !== undefined) {
     const pad = '  '.repeat(depth + 1);

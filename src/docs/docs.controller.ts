@@ -3,12 +3,24 @@ import { Controller, Get, Inject, Res, type Type } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
-import { Answers } from '../platform/answers.js';
-import { Public } from '../platform/auth.guard.js';
-import { openApiDocument, type OpenApiDocument } from '../platform/openapi.js';
-import { docsPage, STYLE } from './docs-page.js';
+import { Answers } from '../http/answers.js';
+import { Public } from '../security/auth.guard.js';
+import { openApiDocument, type OpenApiDocument } from './openapi.js';
+import { docsPage } from './docs-page.js';
+import { SCRIPT } from './docs-page.script.js';
+import { STYLE } from './docs-page.style.js';
 
-const STYLE_HASH = createHash('sha256').update(STYLE).digest('base64');
+const hashOf = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
+
+/** Runs the page's own script and style sheet by their hashes, and nothing else. */
+const POLICY = [
+  "default-src 'none'",
+  `style-src ${hashOf(STYLE)}`,
+  `script-src ${hashOf(SCRIPT)}`,
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ');
 
 /** What the API is, for people and for programs. It tells nothing of what is stored, so it needs no key. */
 @Controller('api')
@@ -19,19 +31,25 @@ export class DocsController {
 
   @Get('docs.json')
   @Public()
-  @Answers('Answers this document.', { 200: z.record(z.string(), z.unknown()) })
+  @Answers(
+    'Answers this document.',
+    'OpenAPI 3.1, generated from the code of this server. The same text is committed as docs/openapi.json.',
+    { 200: z.record(z.string(), z.unknown()) },
+  )
   json(): OpenApiDocument {
     return this.make().document;
   }
 
-  /** One file: no script, and nothing from anywhere else. */
+  /** One file, with nothing from anywhere else; it reads without its script. */
   @Get('docs')
   @Public()
-  @Answers('Answers this document as a page.', { 200: { contentType: 'text/html' } })
+  @Answers(
+    'Answers this document as a page.',
+    'For people, with a search and an example of every request. It needs no script to be read, and loads nothing from elsewhere.',
+    { 200: { contentType: 'text/html' } },
+  )
   page(@Res({ passthrough: true }) reply: FastifyReply): string {
-    void reply
-      .type('text/html; charset=utf-8')
-      .header('content-security-policy', `default-src 'none'; style-src 'sha256-${STYLE_HASH}'; base-uri 'none'; frame-ancestors 'none'`);
+    void reply.type('text/html; charset=utf-8').header('content-security-policy', POLICY);
     return this.make().page;
   }
 

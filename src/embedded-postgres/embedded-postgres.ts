@@ -7,11 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type pg from 'pg';
 import { EmbeddedPostgresError, isCode, lastWords, messageOf, unlessAbsent } from './errors.js';
 import { diskFull, saysDiskFull } from './folders.js';
-import { BARE_ENVIRONMENT } from './postgres-binaries.js';
-import type { Cluster, ClusterHome } from './postgres-cluster.js';
-import { OWNER, findHome, lastPort, openCluster, readPassword } from './postgres-cluster.js';
-import type { Session } from './server-process.js';
-import { SUPERVISOR, crashed, endServer, findServer, waitForSession } from './server-process.js';
+import { type Cluster, type ClusterHome, OWNER, findHome, lastPort, openCluster, readPassword } from './postgres-cluster.js';
+import { BARE_ENVIRONMENT } from './programs.js';
+import { SUPERVISOR, type Session, crashed, endServer, findServer, waitForSession } from './server-process.js';
 
 export interface EmbeddedPostgresOptions {
   /** Made if absent. Two processes that name the same folder share one server. */

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { open, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { EmbeddedPostgresError, isCode, messageOf } from './errors.js';
-import { isAlive } from './server-process.js';
+import { isAlive } from './programs.js';
 
 /**
  * Makes the folder `path` under another name and renames it when it is whole, so that a kill in the middle leaves nothing that looks

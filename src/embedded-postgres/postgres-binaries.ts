@@ -1,39 +1,16 @@
-import { execFile } from 'node:child_process';
 import { access, cp, readFile, symlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { EmbeddedPostgresError, isCode } from './errors.js';
 import { makeWhole } from './folders.js';
-
-/** The user that PostgreSQL's programs run as. Absent where the current user is not root, since then it is the current user. */
-export interface RunAs {
-  readonly uid: number;
-  readonly gid: number;
-}
+import { type RunAs, run } from './programs.js';
 
 export interface Binaries {
   readonly initdb: string;
   readonly postgres: string;
   /** The server's major version, which its data files must have too. */
   readonly major: string;
-}
-
-/** PostgreSQL gets nothing of our environment: it may hold keys, and a stray PGDATA or LC_ALL would change what is made. */
-export const BARE_ENVIRONMENT = { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };
-
-/**
- * Runs a program to its end. A failure is an answer, not an exception.
- * @returns its stdout and stderr, or the system's error where the program could not be started
- */
-export function run(file: string, args: readonly string[], runAs?: RunAs): Promise<{ readonly ok: boolean; readonly output: string }> {
-  return new Promise((resolve) => {
-    // The current folder may be closed to the other user.
-    execFile(file, args, { cwd: '/', env: BARE_ENVIRONMENT, ...runAs }, (error, stdout, stderr) => {
-      const output = `${stdout}${stderr}`.trim();
-      resolve({ ok: error === null, output: error !== null && output === '' ? error.message : output });
-    });
-  });
 }
 
 /**

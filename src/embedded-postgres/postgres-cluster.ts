@@ -4,8 +4,8 @@ import { access, mkdir, readFile, readdir, readlink, realpath, stat, symlink, wr
 import { dirname, join, resolve } from 'node:path';
 import { EmbeddedPostgresError, isCode, lastWords, messageOf, unlessAbsent } from './errors.js';
 import { diskFull, makeOpenFolder, makeWhole, saysDiskFull, writing } from './folders.js';
-import type { Binaries, RunAs } from './postgres-binaries.js';
-import { findBinaries, run } from './postgres-binaries.js';
+import { type Binaries, findBinaries } from './postgres-binaries.js';
+import { type RunAs, run } from './programs.js';
 
 /** Where the embedded PostgreSQL of a data folder keeps its things. */
 export interface ClusterHome {

@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import pg from 'pg';
 import { EmbeddedPostgresError, isCode, messageOf, unlessAbsent } from './errors.js';
-import { run } from './postgres-binaries.js';
-import type { ClusterHome } from './postgres-cluster.js';
-import { OWNER } from './postgres-cluster.js';
+import { type ClusterHome, OWNER } from './postgres-cluster.js';
+import { isAlive, run } from './programs.js';
+import { ignoreFailure } from '../ignore-failure.js';
 
 /** How the connections of those who keep the server running call themselves. */
 export const SUPERVISOR = 'threadlog supervisor';
@@ -28,21 +28,6 @@ export async function findServer(home: ClusterHome): Promise<number | undefined>
 /** Whether the last server ended without stopping: then its pid file is still there. */
 export async function crashed(home: ClusterHome): Promise<boolean> {
   return (await pidFile(home)) !== undefined && (await findServer(home)) === undefined;
-}
-
-/** False also for a process that ended and was never collected, as happens below an init that collects nobody. */
-export async function isAlive(pid: number): Promise<boolean> {
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    if (!isCode(error, 'EPERM')) return false;
-  }
-  if (process.platform !== 'linux') return true;
-  try {
-    return !/\) [ZX] /.test(await readFile(`/proc/${pid}/stat`, 'utf8'));
-  } catch {
-    return false;
-  }
 }
 
 /**
@@ -142,7 +127,7 @@ async function connect(port: number, password: string, name: string): Promise<Pi
     await client.connect();
     return { client, lost };
   } catch (error) {
-    await client.end().catch(() => undefined);
+    await ignoreFailure(client.end(), 'the connection is given up either way');
     throw error;
   }
 }

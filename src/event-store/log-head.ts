@@ -1,6 +1,6 @@
 import { createHmac, hash, timingSafeEqual } from 'node:crypto';
 import { z } from 'zod';
-import type { MasterKey } from '../platform/sealing.js';
+import type { MasterKey } from '../security/sealing.js';
 import type { Aggregate } from './aggregate.js';
 import type { Position, StoredEvent } from './event-store.js';
 import { schemaCodec } from './schema-codec.js';

@@ -3,10 +3,10 @@ import type { FastifyReply } from 'fastify';
 import { type Kysely, sql } from 'kysely';
 import { z } from 'zod';
 import { EVENT_STORE, type EventStore, type Position } from '../event-store/event-store.js';
-import { Answers } from '../platform/answers.js';
-import { Public } from '../platform/auth.guard.js';
-import { DATABASE, type Database } from '../platform/database.js';
-import { Shutdown } from '../platform/shutdown.js';
+import { Answers } from '../http/answers.js';
+import { Public } from '../security/auth.guard.js';
+import { DATABASE, type Database } from '../database/database.js';
+import { Shutdown } from '../http/shutdown.js';
 import { Checkpoints, type GroupHealth } from '../read-models/checkpoints.js';
 
 /** A store that does not answer within this time is counted as unreachable (ms). */
@@ -37,7 +37,11 @@ export class HealthController {
   /** The process answers. */
   @Get('live')
   @Public()
-  @Answers('Tells whether the process answers.', { 200: liveSchema })
+  @Answers(
+    'Tells whether the process answers.',
+    'For whoever restarts a process that hangs. Looks at no store, so that a store that is away restarts nothing.',
+    { 200: liveSchema },
+  )
   live(): { status: 'ok' } {
     return { status: 'ok' };
   }
@@ -50,6 +54,7 @@ export class HealthController {
   @Public()
   @Answers(
     'Tells whether both stores answer, the read models are filled, no projection or reactor stands still, and the process is not about to end.',
+    'For load balancers. Names each store and each group of projections; 503 with the same body when one of them does not work, or while the process is ending.',
     {
       200: readySchema,
       503: readySchema,

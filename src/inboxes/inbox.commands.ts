@@ -1,10 +1,10 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { aside, type CommandContext, everAgain, step, type Transacted, Transactor } from '../event-store/transact.js';
+import { aside, type CommandContext, everAgain, isExpected, step, type Transacted, Transactor } from '../commands/transactor.js';
 import { changeDefaultInbox, organizationAggregate, reinstateInbox, retireInbox } from '../organizations/organization.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { derivedId } from '../platform/ids.js';
-import { StreamAgentDirectory } from '../team/agent-directory.js';
+import { ThreadlogError } from '../errors.js';
+import { derivedId } from '../ids.js';
+import { AssigneeReader } from '../team/assignee.reader.js';
 import {
   archiveInbox,
   changeInboxFields,
@@ -30,7 +30,7 @@ export interface InboxChanged extends Transacted<Inbox, InboxEvent> {
 export class InboxWriter {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(StreamAgentDirectory) private readonly directory: StreamAgentDirectory,
+    @Inject(AssigneeReader) private readonly directory: AssigneeReader,
   ) {}
 
   /** @throws ThreadlogError id_taken, unknown_agent */
@@ -84,7 +84,7 @@ export class InboxWriter {
       const known = await this.transactor.load(inboxAggregate, organizationId, id);
       if (known === undefined) throw new ThreadlogError('not_found');
       const { revision, state: before } = known;
-      if (ifMatch !== undefined && ifMatch !== revision) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
+      if (!isExpected(ifMatch, revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
       if (!before.archived)
         await this.transactor.transact(organizationAggregate, organizationId, step(context), (state) => retireInbox(id, revision)(state));
       try {

@@ -1,29 +1,32 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import {
-  ArrayMaxSize,
-  ArrayUnique,
-  IsArray,
-  IsBoolean,
-  IsIn,
-  IsInt,
-  IsOptional,
-  Max,
-  Min,
-  ValidateBy,
-  type ValidationArguments,
-} from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Transactor } from '../event-store/transact.js';
+import { Transactor } from '../commands/transactor.js';
 import { organizationAggregate } from '../organizations/organization.js';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { commandContext, describeAnswer } from '../platform/request-context.js';
-import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { Described } from '../platform/request-schema.js';
-import { IfGiven, IsEmailAddress, IsNested, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { Examples } from '../http/request-schema.js';
+import {
+  Becomes,
+  IfGiven,
+  IsEmailAddress,
+  IsList,
+  IsNested,
+  IsOneOf,
+  IsResourceId,
+  IsTrueOrFalse,
+  IsTypedText,
+  IsVisibleText,
+  IsWhole,
+  NullIsAbsent,
+  NullsAreAbsent,
+  rule,
+} from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -39,12 +42,12 @@ import {
   inboxAggregate,
   type InboxChanges,
   type InboxEvent,
-  isTimezone,
-  scheduleFault,
+  scheduleFaults,
   WEEKDAYS,
   type WorkingHours,
 } from './inbox.js';
 import { inboxList } from './inbox.list.js';
+import { timeZoneNamed } from './time-zone.js';
 
 const MAX_MEMBERS = 500;
 const MAX_CAP = 10_000;
@@ -52,57 +55,47 @@ const MAX_REPLY = 5_000;
 const DAY_SECONDS = 86_400;
 
 class AssignmentDto {
-  @IsIn(ASSIGNMENT_MODES) mode!: Assignment['mode'];
+  @IsOneOf(ASSIGNMENT_MODES) mode!: Assignment['mode'];
   /** Nobody when absent. */
-  @IfGiven()
-  @IsArray()
-  @ArrayMaxSize(MAX_MEMBERS)
-  @ArrayUnique()
+  @NullIsAbsent()
+  @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
   agentIds?: string[];
   /** Open conversations that a member gets at most; no bound when absent or null. */
-  @IsOptional() @IsInt() @Min(1) @Max(MAX_CAP) cap?: number | null;
+  @IsOptional() @IsWhole(1, MAX_CAP) cap?: number | null;
 }
 
 const WEEKDAY = {
   type: 'array',
-  items: { type: 'array', prefixItems: [{ type: 'string' }, { type: 'string' }], minItems: 2, maxItems: 2 },
+  items: { type: 'array', items: { type: 'string' }, minItems: 2, maxItems: 2 },
 } as const;
 
 class WorkingHoursDto {
-  @Described({ type: 'string', description: 'An IANA zone, such as Europe/Berlin.' })
-  @ValidateBy({
-    name: 'isTimezone',
-    validator: { validate: isTimezone, defaultMessage: () => 'timezone must be an IANA zone, such as Europe/Berlin' },
-  })
+  @Becomes((value) => timeZoneNamed(value) ?? value)
+  @rule(
+    'isTimeZone',
+    (value) => (timeZoneNamed(value) === undefined ? 'must be the IANA name of a time zone, such as Europe/Berlin' : undefined),
+    { type: 'string', description: 'An IANA zone, such as Europe/Berlin; no abbreviation.' },
+  )
   timezone!: string;
   /** Per weekday its intervals; a day that is not there is a day off. */
-  @Described({
+  @rule('isSchedule', scheduleFaults, {
     type: 'object',
     properties: Object.fromEntries(WEEKDAYS.map((day) => [day, WEEKDAY])),
     additionalProperties: false,
     description: 'Per weekday its intervals, from and to as HH:MM; a day that is not there is a day off.',
   })
-  @ValidateBy({
-    name: 'isSchedule',
-    validator: {
-      validate: (value) => scheduleFault(value) === undefined,
-      defaultMessage: (given?: ValidationArguments) => `schedule ${scheduleFault(given?.value) ?? ''}`,
-    },
-  })
   schedule!: WorkingHours['schedule'];
 }
 
 class AutoResponderDto {
-  @IsBoolean() enabled!: boolean;
+  @IsTrueOrFalse() enabled!: boolean;
   @IsVisibleText(MAX_REPLY) message!: string;
   /** At once when absent. */
-  @IfGiven()
-  @IsInt()
-  @Min(0)
-  @Max(DAY_SECONDS)
+  @NullIsAbsent()
+  @IsWhole(0, DAY_SECONDS)
   delaySeconds?: number;
-  @IfGiven() @IsBoolean() onlyOutsideWorkingHours?: boolean;
+  @NullIsAbsent() @IsTrueOrFalse() onlyOutsideWorkingHours?: boolean;
 }
 
 /** The fields that null clears. */
@@ -118,14 +111,33 @@ class InboxFieldsDto {
   /** Replaced as a whole. */
   @IsOptional() @IsNested(AutoResponderDto) autoResponder?: AutoResponderDto | null;
   /** True makes it the default inbox in place of the one that is; false on the default one is refused. */
-  @IfGiven() @IsBoolean() isDefault?: boolean;
+  @IfGiven() @IsTrueOrFalse() isDefault?: boolean;
 }
 
+@NullsAreAbsent('assignment', 'isDefault')
+@Examples({
+  'an inbox': { id: 'inbox-sales', name: 'Sales', email: 'sales@example.com' },
+  'with working hours': {
+    name: 'Support',
+    assignment: { mode: 'round_robin', agentIds: ['agent-ada'], cap: 5 },
+    workingHours: {
+      timezone: 'Europe/Berlin',
+      schedule: {
+        monday: [
+          ['09:00', '12:30'],
+          ['13:30', '17:00'],
+        ],
+      },
+    },
+    autoResponder: { enabled: true, message: 'We are back in the morning.', onlyOutsideWorkingHours: true },
+  },
+})
 class CreateInboxDto extends InboxFieldsDto {
-  @IfGiven() @IsResourceId() id?: string;
+  @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
 }
 
+@Examples({ 'the default inbox': { isDefault: true }, 'open at any time': { workingHours: null } })
 class ChangeInboxDto extends InboxFieldsDto {
   @IfGiven() @IsTypedText(200) name?: string;
 }
@@ -167,7 +179,12 @@ export class InboxController {
   @Post()
   @HttpCode(201)
   @Roles('admin')
-  @Answers('Makes an inbox.', { 201: dataOf(inboxSchema) }, { errors: ['id_taken'] })
+  @Answers(
+    'Makes an inbox.',
+    'Appends `InboxCreated`, and with `isDefault` also `DefaultInboxChanged` to the organization. Without an `id` the server makes one.',
+    { 201: dataOf(inboxSchema) },
+    { errors: ['id_taken'] },
+  )
   async create(
     @Body() body: CreateInboxDto,
     @Req() request: FastifyRequest,
@@ -181,7 +198,12 @@ export class InboxController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists inboxes.', { 200: pageOf(inboxSchema) }, { query: parametersOf(inboxList) })
+  @Answers(
+    'Lists inboxes.',
+    'Pages and sorts inboxes; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(inboxSchema) },
+    { query: parametersOf(inboxList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(inboxList, principalOf(request).organizationId, query);
@@ -189,7 +211,11 @@ export class InboxController {
 
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads an inbox.', { 200: dataOf(inboxSchema) })
+  @Answers(
+    'Reads an inbox.',
+    'Reads the event stream itself, and so is never behind a write. An archived inbox is answered with `archived: true`.',
+    { 200: dataOf(inboxSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -208,7 +234,11 @@ export class InboxController {
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    'Reads the events of an inbox.',
+    'Who made, changed and archived the inbox, oldest first. Which inbox is the default one stands in the events of the organization.',
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -220,7 +250,12 @@ export class InboxController {
 
   @Put(':id')
   @Roles('admin')
-  @Answers('Changes the named fields of an inbox.', { 200: dataOf(inboxSchema) }, { errors: ['default_inbox_required'] })
+  @Answers(
+    'Changes the named fields of an inbox.',
+    'Appends `InboxChanged` with the fields that differ; `isDefault: true` appends `DefaultInboxChanged` to the organization. Assignment, working hours and automatic answer are each replaced as a whole.',
+    { 200: dataOf(inboxSchema) },
+    { errors: ['default_inbox_required'] },
+  )
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeInboxDto,
@@ -234,7 +269,12 @@ export class InboxController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin')
-  @Answers('Archives an inbox.', { 204: null }, { errors: ['default_inbox_required'] })
+  @Answers(
+    'Archives an inbox.',
+    'Appends `InboxArchived`, and `InboxRetired` to the organization. Conversations go on naming the inbox. The default inbox is refused: make another one the default first.',
+    { 204: null },
+    { errors: ['default_inbox_required'] },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -246,7 +286,11 @@ export class InboxController {
   @Post(':id/unarchive')
   @HttpCode(200)
   @Roles('admin')
-  @Answers('Brings an inbox back from the archive.', { 200: dataOf(inboxSchema) })
+  @Answers(
+    'Brings an inbox back from the archive.',
+    'Appends `InboxUnarchived`, and `InboxReinstated` to the organization; an inbox that is not archived is answered as it is.',
+    { 200: dataOf(inboxSchema) },
+  )
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { ThreadlogError } from '../errors.js';
 
 export const ASSIGNMENT_MODES = ['manual', 'round_robin', 'least_busy'] as const;
 export const WEEKDAYS = ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'] as const;
@@ -204,33 +204,32 @@ function normalWorkingHours({ timezone, schedule }: WorkingHours): WorkingHours 
 const TIME = /^(?:([01]\d|2[0-3]):[0-5]\d|24:00)$/;
 const MAX_INTERVALS = 12;
 
-/** What is wrong with a schedule that a caller sent; undefined for a good one. */
-export function scheduleFault(schedule: unknown): string | undefined {
+/** What is wrong with a schedule that a caller sent, each with its path in it; undefined for a good one. */
+export function scheduleFaults(
+  schedule: unknown,
+): string | readonly { readonly path: readonly PropertyKey[]; readonly message: string }[] | undefined {
   if (typeof schedule !== 'object' || schedule === null || Array.isArray(schedule)) return 'must be an object of weekdays';
-  for (const [day, given] of Object.entries(schedule)) {
-    if (!(WEEKDAYS as readonly string[]).includes(day)) return `must have the days ${WEEKDAYS.join(', ')} only`;
-    if (!Array.isArray(given) || given.length > MAX_INTERVALS || !given.every(isInterval))
-      return `must have at most ${MAX_INTERVALS} intervals a day, such as [["09:00","12:30"],["13:30","17:00"]], each ending after it starts`;
-    const sorted = [...given].sort(([a], [b]) => (a < b ? -1 : 1));
-    if (sorted.some(([start], index) => start < (sorted[index - 1]?.[1] ?? ''))) return 'must have intervals that do not overlap';
-  }
-  return undefined;
+  const faults = Object.entries(schedule).flatMap(([day, given]) => {
+    if (!(WEEKDAYS as readonly string[]).includes(day)) return [{ path: [day], message: `is not one of ${WEEKDAYS.join(', ')}` }];
+    return dayFaults(given).map(({ path, message }) => ({ path: [day, ...path], message }));
+  });
+  return faults.length === 0 ? undefined : faults;
+}
+
+function dayFaults(given: unknown): { readonly path: readonly PropertyKey[]; readonly message: string }[] {
+  if (!Array.isArray(given)) return [{ path: [], message: 'must be a list of intervals, such as [["09:00","12:30"]]' }];
+  if (given.length > MAX_INTERVALS) return [{ path: [], message: `must have at most ${MAX_INTERVALS} intervals` }];
+  const faults = given.flatMap((one: unknown, index) =>
+    isInterval(one) ? [] : [{ path: [index], message: 'must be [from, to] in HH:MM, such as ["09:00","12:30"], to later than from' }],
+  );
+  if (faults.length > 0) return faults;
+  const sorted = (given as Interval[]).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  const overlaps = sorted.some(([start], index) => start < (sorted[index - 1]?.[1] ?? ''));
+  return overlaps ? [{ path: [], message: 'must have intervals that do not overlap' }] : [];
 }
 
 function isInterval(value: unknown): value is Interval {
   if (!Array.isArray(value) || value.length !== 2) return false;
   const [start, end] = value as unknown[];
   return typeof start === 'string' && typeof end === 'string' && TIME.test(start) && TIME.test(end) && start < end;
-}
-
-/** True for an IANA zone that this runtime can reckon with; offsets such as +01:00 are none. */
-export function isTimezone(value: unknown): value is string {
-  if (typeof value !== 'string' || !/^[A-Za-z][A-Za-z0-9_+/-]{0,63}$/.test(value)) return false;
-  try {
-    new Intl.DateTimeFormat('en', { timeZone: value });
-    return true;
-  } catch {
-    // A RangeError is how Intl says that it knows no such zone.
-    return false;
-  }
 }

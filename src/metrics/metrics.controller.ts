@@ -1,8 +1,8 @@
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers } from '../platform/answers.js';
-import { Public } from '../platform/auth.guard.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { Answers } from '../http/answers.js';
+import { Public } from '../security/auth.guard.js';
+import { ThreadlogError } from '../errors.js';
 import { Metrics, METRICS_TYPE } from './metrics.js';
 
 /** Whether the metrics have a port of their own. */
@@ -20,6 +20,7 @@ export class MetricsController {
   @Public()
   @Answers(
     'Answers the metrics of this process, unless METRICS_PORT is set or the request came through a proxy.',
+    'For Prometheus, in its text format. Whoever comes through a proxy gets 404, since the metrics are for those who run the server.',
     {
       200: { contentType: 'text/plain' },
     },

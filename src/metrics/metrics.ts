@@ -5,9 +5,9 @@ import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { EventStore } from '../event-store/event-store.js';
-import type { Transacted, Transactor } from '../event-store/transact.js';
-import type { Clock } from '../platform/clock.js';
-import { ERRORS, ThreadlogError } from '../platform/errors.js';
+import type { Transacted, Transactor } from '../commands/transactor.js';
+import type { Clock } from '../clock.js';
+import { ERRORS, ThreadlogError } from '../errors.js';
 import type { Checkpoints, KindOfJobs } from '../read-models/checkpoints.js';
 import { projectionLag } from './projection-lag.js';
 
@@ -19,10 +19,16 @@ const EVENTS = [1, 5, 20, 100, 500, 2_000, 5_000];
 
 const OUTCOMES: readonly string[] = ['appended', 'repeated', 'unchanged'] satisfies Transacted<unknown, never>['outcome'][];
 
+/** Gauges that are named as only counters may be, and that tell no more than the sum of the gauges beside them over their `type`. */
+const SUMS = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
+
 /** Of the process, whatever runs in it: heap, garbage collection, event loop. */
 let ofProcess: Registry | undefined;
 function processMetrics(): Registry {
-  if (ofProcess === undefined) collectDefaultMetrics({ register: (ofProcess = new Registry()) });
+  if (ofProcess === undefined) {
+    collectDefaultMetrics({ register: (ofProcess = new Registry()) });
+    for (const name of SUMS) ofProcess.removeSingleMetric(name);
+  }
   return ofProcess;
 }
 

@@ -1,11 +1,11 @@
 import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Transactor } from '../event-store/transact.js';
-import { Answers, dataOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { describeAnswer } from '../platform/request-context.js';
+import { Transactor } from '../commands/transactor.js';
+import { Answers, dataOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { describeAnswer } from '../http/request-context.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import { type OrganizationAnswer, organizationAnswer, organizationSchema } from './organization.answer.js';
 import { type Organization, organizationAggregate, type OrganizationEvent } from './organization.js';
@@ -25,7 +25,11 @@ export class OrganizationController {
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers("Reads the caller's organization.", { 200: dataOf(organizationSchema) })
+  @Answers(
+    "Reads the caller's organization.",
+    'Answers the organization that the key belongs to, with the id of its default inbox. No path leads to another organization.',
+    { 200: dataOf(organizationSchema) },
+  )
   async get(@Req() request: FastifyRequest, @Res({ passthrough: true }) reply: FastifyReply): Promise<{ data: OrganizationAnswer }> {
     const { organizationId } = principalOf(request);
     const found = await this.transactor.load(organizationAggregate, organizationId, organizationId);
@@ -36,7 +40,11 @@ export class OrganizationController {
 
   @Get('events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    "Reads the events of the caller's organization.",
+    "Tells who made which inbox the default one, which no inbox's own history does. Oldest first.",
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Query() query: EventsQueryDto,
     @Req() request: FastifyRequest,

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { ThreadlogError } from '../errors.js';
 
 /*
  * The tenant. It alone says which inbox is the default one, so that two requests can never leave it with two defaults or with none.

@@ -1,6 +1,6 @@
 import { sql, type Kysely } from 'kysely';
 import type { Position, StreamName } from '../event-store/event-store.js';
-import type { Database } from '../platform/database.js';
+import type { Database } from '../database/database.js';
 
 /** How often the checkpoints are read while somebody waits (ms). */
 const POLL_MS = 5;

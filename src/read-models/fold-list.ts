@@ -1,7 +1,7 @@
 import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
-import type { QueryParameter } from '../platform/answers.js';
-import type { Database } from '../platform/database.js';
-import { type FieldError, ThreadlogError } from '../platform/errors.js';
+import type { QueryParameter } from '../http/answers.js';
+import type { Database } from '../database/database.js';
+import { type FieldError, ThreadlogError } from '../errors.js';
 import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
 import type { ReadModels } from './read-models.js';
 import type { ReadTable } from './table.js';
@@ -36,6 +36,8 @@ export interface FoldList<R, A> {
   /** Holds for every row of the list. */
   readonly always?: RawBuilder<SqlBool>;
   readonly filters?: Readonly<Record<string, (value: string) => RawBuilder<SqlBool>>>;
+  /** What is wrong with a filter's value that nothing can have. */
+  readonly faults?: Readonly<Record<string, (value: string) => string | undefined>>;
   /** What its resources are called by; `name` when absent. */
   readonly named?: 'title';
 }
@@ -64,7 +66,7 @@ export class FoldLists {
 
   /** @throws ThreadlogError validation_failed */
   async page<R extends Row, A>(list: FoldList<R, A>, organizationId: string, query: ListQuery): Promise<FoldPage<A>> {
-    const { sort, order, archived, filters } = readQuery(query, Object.keys(list.filters ?? {}), list.named ?? 'name');
+    const { sort, order, archived, filters } = readQuery(query, list);
     const scope = JSON.stringify([list.name, organizationId, sort, order, archived, filters]);
     const paging = readPaging(query, this.cursors, scope);
     const conditions = [
@@ -136,7 +138,15 @@ interface Asked {
   readonly filters: readonly (readonly [string, string])[];
 }
 
-function readQuery(query: ListQuery, filterNames: readonly string[], named: 'name' | 'title'): Asked {
+function readQuery(
+  query: ListQuery,
+  {
+    filters: given = {},
+    faults = {},
+    named = 'name',
+  }: Pick<FoldList<never, unknown>, 'filters' | 'faults'> & { readonly named?: 'name' | 'title' },
+): Asked {
+  const filterNames = Object.keys(given);
   const errors: FieldError[] = [];
   const known = [...Object.keys(PARAMETERS), 'sort', ...filterNames];
   for (const [field, value] of Object.entries(query))
@@ -144,6 +154,10 @@ function readQuery(query: ListQuery, filterNames: readonly string[], named: 'nam
     else if (typeof value !== 'string') errors.push({ field, message: 'must be given once' });
     // PostgreSQL can hold it in no text, so nothing has it.
     else if (value.includes('\0')) errors.push({ field, message: 'must be text without U+0000' });
+    else {
+      const message = faults[field]?.(value);
+      if (message !== undefined) errors.push({ field, message });
+    }
   const choice = <T extends string>(field: string, choices: readonly T[], fallback: T): T => {
     const value = query[field];
     if (value === undefined || typeof value !== 'string') return fallback;

@@ -1,17 +1,17 @@
-import { Matches, IsOptional } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
 import type { Aggregate, DomainEvent, Recorded } from '../event-store/aggregate.js';
-import type { Transactor } from '../event-store/transact.js';
-import { ThreadlogError } from '../platform/errors.js';
-import type { DataKey } from '../platform/sealing.js';
-import { Limit, limited } from '../platform/validation.js';
-import type { VisitorKeys } from '../platform/visitor-keys.js';
+import type { Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
+import type { DataKey } from '../security/sealing.js';
+import { IsMatching, Limit, limited } from '../http/validation.js';
+import type { VisitorKeys } from '../security/visitor-keys.js';
 
 /** Events in one page of a resource's history. */
 export const EVENTS_SHOWN = 1_000;
 
-/** An event for auditors. Personal fields are opened for those who may read them. */
+/** An event for auditors. Personal fields are unsealed for those who may read them. */
 export const eventSchema = z
   .strictObject({
     id: z.string(),
@@ -31,7 +31,7 @@ export const eventSchema = z
   .meta({ id: 'Event' });
 export type EventAnswer = z.infer<typeof eventSchema>;
 
-/** @param event with its personal fields opened */
+/** @param event with its personal fields unsealed */
 export function eventAnswer(event: Recorded<DomainEvent>): EventAnswer {
   const { actor, occurredAt, commandId, correlationId, causationId, causationDepth, imported, hash } = event.metadata;
   return {
@@ -54,7 +54,7 @@ export function eventAnswer(event: Recorded<DomainEvent>): EventAnswer {
 /** `?from=` and `?limit=` of a history. */
 export class EventsQueryDto {
   /** The revision to begin with. */
-  @IsOptional() @Matches(/^(0|[1-9]\d{0,8})$/, { message: 'from must be a whole number from 0' }) from?: string;
+  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') from?: string;
   @IsOptional() @Limit(EVENTS_SHOWN) limit?: string;
 
   start(): number {
@@ -71,7 +71,7 @@ export interface HistoryOf<S, E extends DomainEvent> {
   /** False where the stream's state is not this kind of resource, such as a team under the path of agents. */
   readonly shows?: (state: S) => boolean;
   /** Opens the personal fields; absent where nothing is sealed. The key is undefined once it was destroyed. */
-  readonly open?: (event: Recorded<E>, key: DataKey | undefined) => Recorded<DomainEvent>;
+  readonly unseal?: (event: Recorded<E>, key: DataKey | undefined) => Recorded<DomainEvent>;
 }
 
 export interface HistoryPage {
@@ -97,7 +97,7 @@ export class HistoryReader {
     query: EventsQueryDto,
     reply: FastifyReply,
   ): Promise<HistoryPage> {
-    const { aggregate, shows, open } = history;
+    const { aggregate, shows, unseal } = history;
     const limit = query.size();
     const read: Recorded<E>[] = [];
     for await (const event of this.transactor.history(aggregate, organizationId, id, { from: query.start(), limit: limit + 1 }))
@@ -107,12 +107,12 @@ export class HistoryReader {
     if (known === undefined || shows?.(known.state) === false) throw new ThreadlogError('not_found');
     const page = read.slice(0, limit);
     const keyIds = page.flatMap(({ metadata: { keyId } }) => (keyId === undefined ? [] : [keyId]));
-    const found = keyIds.length === 0 || open === undefined ? undefined : await this.keys.findMany(organizationId, keyIds);
+    const found = keyIds.length === 0 || unseal === undefined ? undefined : await this.keys.findMany(organizationId, keyIds);
     void reply.header('x-position', known.position);
     return {
       data: page.map((event) => {
         const { keyId } = event.metadata;
-        return eventAnswer(open === undefined ? event : open(event, keyId === undefined ? undefined : found?.get(keyId)));
+        return eventAnswer(unseal === undefined ? event : unseal(event, keyId === undefined ? undefined : found?.get(keyId)));
       }),
       meta: { limit, hasMore: read.length > limit },
     };

@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
-import { type FieldError, ThreadlogError } from '../platform/errors.js';
+import { type FieldError, ThreadlogError } from '../errors.js';
 
 /** What a list says of itself, beside its data. */
 export interface PageMeta {

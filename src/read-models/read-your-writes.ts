@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify';
 import { type EventStore, type Position, StoreUnavailable } from '../event-store/event-store.js';
-import { principalOf } from '../platform/callers.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
 import type { Checkpoints } from './checkpoints.js';
 
 /** How long a read waits for its read model (ms). */
@@ -22,9 +22,10 @@ export class ReadModel {
   /**
    * Waits until a group has reached the request's X-Min-Position, if it has one.
    * @param group that the answer is read from
+   * @param holds.parked the answer holds what parked streams say as well, as the feed of events does
    * @throws ThreadlogError malformed_request, read_model_behind, stream_parked, store_unavailable
    */
-  async reached(request: FastifyRequest, group: string): Promise<void> {
+  async reached(request: FastifyRequest, group: string, holds: { readonly parked?: true } = {}): Promise<void> {
     const header = request.headers['x-min-position'];
     if (header === undefined) return;
     if (typeof header !== 'string' || !POSITION.test(header))
@@ -32,7 +33,7 @@ export class ReadModel {
     const position = header as Position;
     const waited = await this.checkpoints.waitFor(group, position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
-    if (await this.isParked(group, principalOf(request).organizationId, position))
+    if (holds.parked !== true && (await this.isParked(group, principalOf(request).organizationId, position)))
       throw new ThreadlogError('stream_parked', 'what was written at this position cannot be shown until an operator has looked at it', {
         retryAfterSeconds: PARKED_RETRY_SECONDS,
       });

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
+import { ThreadlogError } from '../errors.js';
 
 /*
  * Agents and teams. One kind of stream for both, since an assigneeId names either: an id is taken once, whichever of the two took it.

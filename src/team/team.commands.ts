@@ -1,10 +1,10 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { ApiKeyService } from '../api-keys/api-key.service.js';
-import { type CommandContext, everAgain, type Transacted, Transactor } from '../event-store/transact.js';
-import { ThreadlogError } from '../platform/errors.js';
-import { derivedId } from '../platform/ids.js';
-import { StreamAgentDirectory } from './agent-directory.js';
+import { ApiKeyWriter } from '../api-keys/api-key.writer.js';
+import { type CommandContext, everAgain, type Transacted, Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
+import { derivedId } from '../ids.js';
+import { AssigneeReader } from './assignee.reader.js';
 import {
   type AgentChanges,
   archiveAssignee,
@@ -88,7 +88,7 @@ export class CreateTeam extends Command<AssigneeChanged> {
 export class CreateTeamHandler implements ICommandHandler<CreateTeam> {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(StreamAgentDirectory) private readonly directory: StreamAgentDirectory,
+    @Inject(AssigneeReader) private readonly directory: AssigneeReader,
   ) {}
 
   async execute({ context, id = derivedId('team', context.commandId), given }: CreateTeam): Promise<AssigneeChanged> {
@@ -120,7 +120,7 @@ export class ChangeTeam extends Command<AssigneeChanged> {
 export class ChangeTeamHandler implements ICommandHandler<ChangeTeam> {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(StreamAgentDirectory) private readonly directory: StreamAgentDirectory,
+    @Inject(AssigneeReader) private readonly directory: AssigneeReader,
   ) {}
 
   async execute({ context, id, changes }: ChangeTeam): Promise<AssigneeChanged> {
@@ -154,7 +154,7 @@ export class ArchiveAssignee extends Command<AssigneeChanged> {
 export class ArchiveAssigneeHandler implements ICommandHandler<ArchiveAssignee> {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(ApiKeyService) private readonly apiKeys: ApiKeyService,
+    @Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter,
   ) {}
 
   async execute({ context, type, id }: ArchiveAssignee): Promise<AssigneeChanged> {
@@ -180,7 +180,7 @@ export class UnarchiveAssignee extends Command<AssigneeChanged> {
 export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssignee> {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(ApiKeyService) private readonly apiKeys: ApiKeyService,
+    @Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter,
   ) {}
 
   async execute({ context, type, id }: UnarchiveAssignee): Promise<AssigneeChanged> {

@@ -1,27 +1,29 @@
 import { Body, Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsDefined, IsInt, IsOptional, Max, Min } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataAndWarningsOf, dataOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { commandContext } from '../platform/request-context.js';
-import { IsNested, IsResourceId } from '../platform/validation.js';
+import { Answers, dataAndWarningsOf, dataOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { commandContext } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { IsNested, IsResourceId, IsWhole, NullIsAbsent } from '../http/validation.js';
 import { type RevokedTokensAnswer, revokedTokensSchema, type VisitorTokenAnswer, visitorTokenSchema } from './visitor-token.answer.js';
 import { MintVisitorToken, RevokeVisitorTokens } from './visitor.commands.js';
 import { VisitorInputDto } from './visitor.controller.js';
-import type { KeyLeft } from './visitor.directory.js';
+import type { KeyLeft } from './visitor.writer.js';
 
 const DEFAULT_TTL = 3_600;
 const MIN_TTL = 60;
 const MAX_TTL = 86_400;
 
+@Examples({ 'for an hour': { visitor: { userId: 'u-1815', name: 'Ada Lovelace' }, ttl: 3600 } })
 class MintTokenDto {
   /** As in POST /conversations. */
-  @IsDefined() @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
+  @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
   /** Seconds; an hour when absent. */
-  @IsOptional() @IsInt() @Min(MIN_TTL) @Max(MAX_TTL) ttl?: number | null;
+  @NullIsAbsent() @IsWhole(MIN_TTL, MAX_TTL) ttl?: number;
 }
 
+@Examples({ 'all of one visitor': { visitorId: 'a-visitor' } })
 class RevokeTokensDto {
   @IsResourceId() visitorId!: string;
 }
@@ -36,6 +38,7 @@ export class VisitorTokenController {
   @Roles('admin', 'agent')
   @Answers(
     'Mints a token by which a widget speaks for its visitor.',
+    "Finds or makes the visitor as `POST /conversations` does, with the same events. The token itself is signed and stored nowhere. It opens, reads, continues and rates the visitor's own conversations until its time is over.",
     { 201: dataAndWarningsOf(visitorTokenSchema) },
     {
       errors: ['unknown_company', 'visitor_erased', 'limit_exceeded'],
@@ -56,7 +59,12 @@ export class VisitorTokenController {
   @Post('revoke')
   @HttpCode(200)
   @Roles('admin', 'agent')
-  @Answers('Ends all tokens that a visitor has.', { 200: dataOf(revokedTokensSchema) }, { errors: ['not_found'] })
+  @Answers(
+    'Ends all tokens that a visitor has.',
+    'Appends `VisitorTokensRevoked`. Every token of the visitor ends at once in this process and within a second in all others; tokens minted later are good.',
+    { 200: dataOf(revokedTokensSchema) },
+    { errors: ['not_found'] },
+  )
   async revoke(
     @Body() body: RevokeTokensDto,
     @Req() request: FastifyRequest,

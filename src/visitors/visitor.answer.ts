@@ -21,7 +21,7 @@ export const visitorSchema = z
   .meta({ id: 'Visitor' });
 export type VisitorAnswer = z.infer<typeof visitorSchema>;
 
-/** @param visitor with its personal fields opened */
+/** @param visitor with its personal fields unsealed */
 export function visitorAnswer(id: string, visitor: Visitor<unknown>, revision: number): VisitorAnswer {
   const { userId, name, email, phone, avatarUrl, plan, companyId, attributes, archived, createdAt, updatedAt } = visitor;
   return {

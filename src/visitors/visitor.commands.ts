@@ -1,10 +1,10 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import type { Position } from '../event-store/event-store.js';
-import type { CommandContext } from '../event-store/transact.js';
-import { type Resolved, VisitorDirectory } from './visitor.directory.js';
-import type { PlainVisitor } from './visitor.opening.js';
-import { type MintedToken, type RevokedTokens, VisitorTokens } from './visitor-tokens.js';
+import type { CommandContext } from '../commands/transactor.js';
+import { type Resolved, VisitorWriter } from './visitor.writer.js';
+import type { PlainVisitor } from './visitor.sealing.js';
+import { type MintedToken, type RevokedTokens, VisitorTokens } from './visitor-token.writer.js';
 
 /**
  * Finds the visitor that the userId or the e-mail names and sets what differs, or makes one; `made` tells which.
@@ -21,7 +21,7 @@ export class CreateVisitor extends Command<Resolved> {
 
 @CommandHandler(CreateVisitor)
 export class CreateVisitorHandler implements ICommandHandler<CreateVisitor> {
-  constructor(@Inject(VisitorDirectory) private readonly directory: VisitorDirectory) {}
+  constructor(@Inject(VisitorWriter) private readonly directory: VisitorWriter) {}
 
   execute({ context, given }: CreateVisitor): Promise<Resolved> {
     return this.directory.register(context, given);
@@ -44,7 +44,7 @@ export class ChangeVisitor extends Command<Resolved> {
 
 @CommandHandler(ChangeVisitor)
 export class ChangeVisitorHandler implements ICommandHandler<ChangeVisitor> {
-  constructor(@Inject(VisitorDirectory) private readonly directory: VisitorDirectory) {}
+  constructor(@Inject(VisitorWriter) private readonly directory: VisitorWriter) {}
 
   execute({ context, visitorId, fields }: ChangeVisitor): Promise<Resolved> {
     return this.directory.change(context, visitorId, fields);
@@ -63,7 +63,7 @@ export class ArchiveVisitor extends Command<{ readonly revision: number; readonl
 
 @CommandHandler(ArchiveVisitor)
 export class ArchiveVisitorHandler implements ICommandHandler<ArchiveVisitor> {
-  constructor(@Inject(VisitorDirectory) private readonly directory: VisitorDirectory) {}
+  constructor(@Inject(VisitorWriter) private readonly directory: VisitorWriter) {}
 
   execute({ context, visitorId }: ArchiveVisitor): Promise<{ revision: number; position: Position }> {
     return this.directory.archive(context, visitorId);

@@ -1,13 +1,23 @@
 import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import { IsOptional, MaxLength } from 'class-validator';
+import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataOf, pageOf, partOf } from '../platform/answers.js';
-import { Roles } from '../platform/auth.guard.js';
-import { principalOf } from '../platform/callers.js';
-import { commandContext, describeAnswer } from '../platform/request-context.js';
-import { ResourceIdPipe } from '../platform/resource-id.pipe.js';
-import { IfGiven, IsAttributes, IsEmailAddress, IsHttpUrl, IsResourceId, IsTypedText, IsVisibleText } from '../platform/validation.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import {
+  IfGiven,
+  IsAttributes,
+  IsEmailAddress,
+  IsHttpUrl,
+  IsResourceId,
+  IsTypedText,
+  IsVisibleText,
+  NullIsAbsent,
+} from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
@@ -15,39 +25,40 @@ import { ReadModel } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
-import { VisitorDirectory } from './visitor.directory.js';
+import { VisitorWriter } from './visitor.writer.js';
 import { MAX_ATTRIBUTES, type Visitor, visitorAggregate, type VisitorEvent } from './visitor.js';
 import { visitorList } from './visitor.list.js';
-import { openVisitorEvent } from './visitor.opening.js';
+import { unsealVisitorEvent } from './visitor.sealing.js';
 
 const MAX_NAME = 200;
-const MAX_EMAIL = 320;
 const MAX_PHONE = 50;
 const MAX_PLAN = 100;
 const MAX_USER_ID = 256;
 
 /** Who a conversation is with: found by id, userId or e-mail, made if unknown. A field that is null counts as absent. */
 export class VisitorInputDto {
-  @IsOptional() @IsResourceId() id?: string;
+  @NullIsAbsent() @IsResourceId() id?: string;
   /** The caller's own id of the person. */
-  @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string;
-  @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string;
-  @IsOptional() @IsTypedText(MAX_NAME) name?: string;
-  @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string;
-  @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string;
+  @NullIsAbsent() @IsVisibleText(MAX_USER_ID) userId?: string;
+  @NullIsAbsent() @IsEmailAddress() email?: string;
+  @NullIsAbsent() @IsTypedText(MAX_NAME) name?: string;
+  @NullIsAbsent() @IsVisibleText(MAX_PHONE) phone?: string;
+  @NullIsAbsent() @IsVisibleText(MAX_PLAN) plan?: string;
   /** Merged into those of a visitor that is found; null removes one. */
-  @IsOptional() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
-  @IsOptional() @IsResourceId() companyId?: string;
+  @NullIsAbsent() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
+  @NullIsAbsent() @IsResourceId() companyId?: string;
 }
 
+@Examples({ 'a visitor': { userId: 'u-1815', email: 'ada@example.com', name: 'Ada Lovelace', attributes: { locale: 'en' } } })
 class CreateVisitorDto extends VisitorInputDto {
-  @IsOptional() @IsHttpUrl() avatarUrl?: string;
+  @NullIsAbsent() @IsHttpUrl() avatarUrl?: string;
 }
 
 /** The named fields only; null clears one. */
+@Examples({ 'two fields': { plan: 'pro', phone: null } })
 class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
-  @IsOptional() @IsEmailAddress() @MaxLength(MAX_EMAIL) email?: string | null;
+  @IsOptional() @IsEmailAddress() email?: string | null;
   @IsOptional() @IsTypedText(MAX_NAME) name?: string | null;
   @IsOptional() @IsVisibleText(MAX_PHONE) phone?: string | null;
   @IsOptional() @IsHttpUrl() avatarUrl?: string | null;
@@ -57,13 +68,13 @@ class ChangeVisitorDto {
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
 }
 
-const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate, open: openVisitorEvent };
+const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate, unseal: unsealVisitorEvent };
 
 @Controller('visitors')
 export class VisitorController {
   constructor(
     private readonly commands: CommandBus,
-    @Inject(VisitorDirectory) private readonly directory: VisitorDirectory,
+    @Inject(VisitorWriter) private readonly directory: VisitorWriter,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadModel) private readonly readModel: ReadModel,
@@ -74,6 +85,7 @@ export class VisitorController {
   @Roles('admin', 'agent')
   @Answers(
     'Makes a visitor, or finds the one with this userId or e-mail address.',
+    'Appends `VisitorCreated`, or `VisitorChanged` where the visitor who was found differs from the body. Answers 201 for a new visitor and 200 for one who was found. An `id` in the body must be new.',
     { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
     {
       errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
@@ -88,12 +100,17 @@ export class VisitorController {
     describeAnswer(reply, done);
     void reply.status(done.made ? 201 : 200);
     if (done.made) void reply.header('location', `/api/support/visitors/${done.visitorId}`);
-    return { data: visitorAnswer(done.visitorId, done.opened, done.revision) };
+    return { data: visitorAnswer(done.visitorId, done.unsealed, done.revision) };
   }
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Lists visitors.', { 200: pageOf(visitorSchema) }, { query: parametersOf(visitorList) })
+  @Answers(
+    'Lists visitors.',
+    'Pages and sorts visitors, and finds them by company, userId or email.',
+    { 200: pageOf(visitorSchema) },
+    { query: parametersOf(visitorList) },
+  )
   async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
     return this.lists.page(visitorList, principalOf(request).organizationId, query);
@@ -102,7 +119,11 @@ export class VisitorController {
   /** Folds the stream, so it is never behind a write. */
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
-  @Answers('Reads a visitor.', { 200: dataOf(visitorSchema) })
+  @Answers(
+    'Reads a visitor.',
+    'Reads the event stream itself, and so is never behind a write. An archived visitor is answered with `archived: true`.',
+    { 200: dataOf(visitorSchema) },
+  )
   async get(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,
@@ -110,12 +131,16 @@ export class VisitorController {
   ): Promise<{ data: VisitorAnswer }> {
     const view = await this.directory.get(principalOf(request).organizationId, id);
     describeAnswer(reply, view);
-    return { data: visitorAnswer(id, view.opened, view.revision) };
+    return { data: visitorAnswer(id, view.unsealed, view.revision) };
   }
 
   @Get(':id/events')
   @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads events, oldest first.', { 200: partOf(eventSchema) })
+  @Answers(
+    'Reads the events of a visitor.',
+    'Who made, changed and archived the visitor, oldest first. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    { 200: partOf(eventSchema) },
+  )
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
@@ -129,6 +154,7 @@ export class VisitorController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a visitor.',
+    'Appends `VisitorChanged` with the fields that differ. `null` clears a field; attributes are merged, and `null` removes one of them.',
     { 200: dataOf(visitorSchema) },
     { errors: ['visitor_erased', 'user_id_taken', 'email_taken', 'unknown_company', 'limit_exceeded'] },
   )
@@ -140,13 +166,17 @@ export class VisitorController {
   ): Promise<{ data: VisitorAnswer }> {
     const done = await this.commands.execute(new ChangeVisitor(commandContext(request), id, body));
     describeAnswer(reply, done);
-    return { data: visitorAnswer(id, done.opened, done.revision) };
+    return { data: visitorAnswer(id, done.unsealed, done.revision) };
   }
 
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
-  @Answers('Archives a visitor.', { 204: null })
+  @Answers(
+    'Archives a visitor.',
+    "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for somebody else. Conversations go on naming the visitor.",
+    { 204: null },
+  )
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @Req() request: FastifyRequest,

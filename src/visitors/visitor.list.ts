@@ -1,5 +1,6 @@
 import { sql, type SqlBool } from 'kysely';
-import { emailKey } from '../platform/email-address.js';
+import { emailKey } from '../texts/email-address.js';
+import { PLUS_HINT } from '../http/validation.js';
 import { type FoldList, wholeFold } from '../read-models/fold-list.js';
 import { type VisitorAnswer, visitorAnswer } from './visitor.answer.js';
 import { type VisitorRow, visitorsTable } from './visitor.table.js';
@@ -15,4 +16,6 @@ export const visitorList: FoldList<VisitorRow, VisitorAnswer> = {
     userId: (value) => sql<SqlBool>`t.user_id = ${value}`,
     email: (value) => sql<SqlBool>`t.email_key = ${emailKey(value)}`,
   },
+  // No address has white space, but a + arrives as such.
+  faults: { email: (value) => (/\s/.test(value.trim()) ? `must be an e-mail address; ${PLUS_HINT}` : undefined) },
 };

@@ -1,5 +1,5 @@
-import { emailKey } from '../platform/email-address.js';
-import { ERASED } from '../platform/sealing.js';
+import { emailKey } from '../texts/email-address.js';
+import { ERASED } from '../security/sealing.js';
 import { foldTable, type FoldRow } from '../read-models/fold-table.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { evolveVisitor, initialVisitor, type Visitor } from './visitor.js';

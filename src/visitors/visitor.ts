@@ -1,10 +1,10 @@
 import { z } from 'zod';
 import type { Aggregate, Recorded } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
-import { ThreadlogError } from '../platform/errors.js';
-import type { Sealed } from '../platform/sealing.js';
+import { ThreadlogError } from '../errors.js';
+import type { Sealed } from '../security/sealing.js';
 
-/** `V` is a personal value: sealed in the log and in decisions, opened for readers (visitor.opening.ts). */
+/** `V` is a personal value: sealed in the log and in decisions, unsealed for readers (visitor.sealing.ts). */
 export interface VisitorFields<V = Sealed> {
   readonly userId?: string | null;
   readonly name?: V | null;

@@ -1,9 +1,9 @@
 import { RequestMethod } from '@nestjs/common';
 import { getMetadataStorage } from 'class-validator';
 import { AppModule } from '../../src/app.module.js';
-import { ERRORS, type ErrorCode } from '../../src/platform/errors.js';
-import { instanceOf } from '../../src/platform/validation.js';
-import { problemSchema } from '../../src/platform/problem.js';
+import { ERRORS, type ErrorCode } from '../../src/errors.js';
+import { instanceOf } from '../../src/http/validation.js';
+import { problemSchema } from '../../src/http/problem.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 
@@ -98,7 +98,11 @@ interface Sent {
 }
 
 /** Sends it, and holds the answer against all that holds for every error. @returns what it says */
-async function refused(route: Route, address: string, sent: Sent): Promise<{ code: ErrorCode; errors?: { field: string }[] }> {
+async function refused(
+  route: Route,
+  address: string,
+  sent: Sent,
+): Promise<{ code: ErrorCode; errors?: { field: string; message: string }[] }> {
   const { raw, headers = raw === undefined ? {} : { 'content-type': 'application/json' }, key = api.adminKey } = sent;
   const response = await fetch(`${api.url}/api/support${address}`, {
     method: route.method,
@@ -108,7 +112,7 @@ async function refused(route: Route, address: string, sent: Sent): Promise<{ cod
   const text = await response.text();
   const shown = `${route.method} ${address} ${raw?.slice(0, 200) ?? ''} → ${response.status} ${text.slice(0, 500)}`;
   if (response.status < 400 || response.status >= 500) throw new Error(shown);
-  const problem = JSON.parse(text) as { code: ErrorCode; errors?: { field: string }[] };
+  const problem = JSON.parse(text) as { code: ErrorCode; errors?: { field: string; message: string }[] };
   if (!problemSchema.safeParse(problem).success || ERRORS[problem.code].status !== response.status) throw new Error(shown);
   if (/node_modules|\.js:|at \w+ \(|SQLSTATE|kysely|FST_ERR|SyntaxError/.test(text)) throw new Error(shown);
   return problem;
@@ -198,8 +202,9 @@ const NO_INSTANTS = [
 /** What no field of this kind takes, by the name of its check. null is left out, since it clears some fields. */
 const BAD: Readonly<Record<string, readonly unknown[]>> = {
   isVisibleText: [...BLANKS, 5, true, { a: 1 }, ['a'], []],
-  isBoolean: ['false', 'true', 0, 1, [true], {}],
-  isInt: [1.5, '1', TOO_LARGE, true, [1], {}],
+  isTag: ['.', '..', ...BLANKS, 5, true, { a: 1 }, []],
+  isTrueOrFalse: ['false', 'true', 0, 1, [true], {}],
+  isWhole: [1.5, '1', TOO_LARGE, true, [1], {}],
   isInstant: [...NO_INSTANTS, 4_070_908_800_000, ['2099-01-01T00:00:00Z'], { at: 1 }],
   isHttpUrl: [...NO_ADDRESSES, 5, ['https://a.example']],
   isEmailAddress: [
@@ -214,8 +219,8 @@ const BAD: Readonly<Record<string, readonly unknown[]>> = {
     ['a@example.com'],
     '',
   ],
-  isResourceId: ['', '.', '..', 'a b', 'a/b', 'ä', '..%2f', 'a\u200bb', 'x'.repeat(129), 5, { a: 1 }, ['a']],
-  isIn: ['nobody has this', '', 'toString', 'constructor', 0, true, ['open'], {}],
+  isResourceId: ['', '.', '..', 'none', 'a b', 'a/b', 'ä', '..%2f', 'a\u200bb', 'x'.repeat(129), 5, { a: 1 }, ['a']],
+  isOneOf: ['nobody has this', '', 'toString', 'constructor', 0, true, ['open'], {}],
   isAttributes: [
     [],
     'x',
@@ -227,12 +232,17 @@ const BAD: Readonly<Record<string, readonly unknown[]>> = {
     { ['x'.repeat(65)]: 1 },
     { a: 'x'.repeat(1_001) },
     { a: TOO_LARGE },
+    { a: 1, b: null, c: undefined, d: [] },
     { a: 9_007_199_254_740_992 },
     Object.fromEntries(Array.from({ length: 501 }, (_, i) => [`a${i}`, i])),
   ],
-  isArray: ['a', 5, true, { 0: 'a', length: 1 }],
-  isObject: ['a', 5, true, [], [[]]],
-  isTimezone: ['Mars/Olympus', '', 'utc+25', 5, {}],
+  isList: ['a', 5, true, { 0: 'a', length: 1 }],
+  isNestedList: ['a', 5, true, {}, [5], [null], [[]]],
+  isSchedule: [[], 'x', 5, { mon: [] }, { monday: 'x' }, { monday: [['9', '10']] }],
+  isMatching: ['x', 5, {}],
+  isMediaType: ['', 'x', 'a/b\r\nc', 'a/b;', 'a/b;c', 'a/b;c="', 'a/b;c=d e', 5],
+  isRecord: ['a', 5, true, [], [[]]],
+  isTimeZone: ['Mars/Olympus', 'BST', 'PST', '', 'utc+25', 5, {}],
 };
 /** What no field takes at all: bounded in characters, with a list three deep, and a number that JSON cannot hold. */
 const ALWAYS_BAD: readonly unknown[] = ['x'.repeat(200_000), [[[[]]]], TOO_LARGE];
@@ -284,7 +294,13 @@ describe('every field of every body refuses what is not of its kind, by its name
         for (const value of badValues(type, field)) {
           const raw = JSON.stringify({ [field.name]: value }).replaceAll(JSON.stringify(TOO_LARGE), '1e400');
           const { code, errors = [] } = await refused(route, address, { raw });
-          if (code !== 'validation_failed' || !errors.some(({ field: told }) => told.split(/[.[]/, 1)[0] === field.name))
+          const own = errors.filter(({ field: told }) => told.split(/[.[]/, 1)[0] === field.name);
+          // One thing is said of each, by a path that has its index, and in our words.
+          const once = new Set(own.map(({ field: told }) => told)).size === own.length;
+          const ours = own.every(
+            ({ field: told, message }) => !/\.\d/.test(told) && !/each value|property |should|conforming/.test(message),
+          );
+          if (code !== 'validation_failed' || own.length === 0 || !once || !ours)
             throw new Error(`${raw.slice(0, 200)}: ${code} ${JSON.stringify(errors)}`);
         }
     }),

@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { gzipSync } from 'node:zlib';
-import { ERRORS, type ErrorCode } from '../../src/platform/errors.js';
-import { problemSchema } from '../../src/platform/problem.js';
+import { ERRORS, type ErrorCode } from '../../src/errors.js';
+import { problemSchema } from '../../src/http/problem.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
@@ -362,7 +362,7 @@ describe('attachments and cards', () => {
     'https://a b.example',
     'https://[::1',
     'https://a.example:99999',
-    `https://a.example/${'x'.repeat(2_000)}`,
+    `https://a.example/${'x'.repeat(8_192)}`,
     '',
   ])('the address %j', async (url) => {
     await refused(attached({ url }), 'validation_failed');
@@ -406,6 +406,161 @@ describe('attachments and cards', () => {
     ['a list for a card’s action', card({ title: 'x', actions: [[]] })],
     ['11 of 10 actions', card({ title: 'x', actions: Array.from({ length: 11 }, () => ({ label: 'x', action: 'y' })) })],
   ])('%s', (_, sent) => refused(sent, 'validation_failed'));
+});
+
+describe('what is said of a field that is refused', () => {
+  const TEXT = { type: 'text', content: 'x' };
+  const attachment = { name: 'a.txt', url: 'https://a.example/a', type: 'text/plain', size: 1 };
+  const attaching = (...attachments: unknown[]) => reply({ message: { type: 'attachment', attachments } });
+  const put = (path: string, body: unknown): Sent => ({ method: 'PUT', path, headers: JSON_TYPE, body: JSON.stringify(body) });
+  const make = (path: string, body: unknown): Sent => ({ ...put(path, body), method: 'POST' });
+  const get = (path: string): Sent => ({ method: 'GET', path });
+  const hours = (timezone: unknown, schedule: unknown = {}) => make('/inboxes', { name: 'x', workingHours: { timezone, schedule } });
+  const NO_ID = 'must be 1 to 128 of A-Z a-z 0-9 . _ : @ -, and not ., .. or none';
+  const NO_ZONE = 'must be the IANA name of a time zone, such as Europe/Berlin';
+  const NO_INSTANT = 'must be an instant with a zone, such as 2026-01-16T09:00:00Z';
+
+  test.each<[Sent, string[]]>([
+    [reply({}), ['message must be there, or cannedResponseId']],
+    [reply({ message: null }), ['message must not be null']],
+    [reply({ message: 5 }), ['message must be a text, or an object with its type']],
+    [reply({ message: [TEXT] }), ['message must be a text, or an object with its type']],
+    [reply({ message: ' ' }), ['message must not be empty']],
+    [reply({ message: { type: 'text' } }), ['message.content is missing']],
+    [reply({ message: { type: 'html' } }), ['message.type must be one of text, attachment, card']],
+    [reply({ message: { ...TEXT, html: 'x' } }), ['message.html is not known here']],
+    [reply({ message: 'x', cannedResponseId: 'a' }), ['cannedResponseId must be absent beside message']],
+    [reply({ message: 'x', status: 'snoozed' }), ['status must be one of open, pending, resolved, closed; to snooze, POST to /snooze']],
+    [reply({ message: { type: 'attachment' } }), ['message.attachments is missing']],
+    [reply({ message: { type: 'attachment', content: '', attachments: [attachment] } }), ['message.content must not be empty']],
+    [attaching(), ['message.attachments must not be empty']],
+    [
+      attaching(attachment, null, 'x', { ...attachment, size: '1' }),
+      ['message.attachments[1] must be an object', 'message.attachments[2] must be an object'],
+    ],
+    [attaching(attachment, { ...attachment, size: '1' }), ['message.attachments[1].size must be a number, not a text']],
+    [attaching({ ...attachment, size: -1 }), ['message.attachments[0].size must be a whole number from 0 to 9007199254740991']],
+    [
+      attaching({ ...attachment, name: 'a/b' }),
+      ['message.attachments[0].name must be a name without / and \\, line breaks and characters that cannot be seen'],
+    ],
+    [
+      attaching({ ...attachment, type: 'image' }),
+      ['message.attachments[0].type must be a media type, such as application/pdf or audio/webm;codecs=opus'],
+    ],
+    [
+      attaching({ ...attachment, url: `https://a.example/${'x'.repeat(8_192)}` }),
+      ['message.attachments[0].url must have at most 8192 characters'],
+    ],
+    [
+      attaching({ ...attachment, url: 'ftp://a.example' }),
+      ['message.attachments[0].url must be an http or https address, without user and password'],
+    ],
+    [card({ title: 'x', actions: [{ label: 'a' }] }), ['message.content.actions[0].url must be there, or action']],
+    [
+      card({ title: 'x', actions: [{ label: 'a', action: 'b', url: 'https://a.example' }] }),
+      ['message.content.actions[0].action must be absent beside url'],
+    ],
+    [card('x'), ['message.content must be an object']],
+    [
+      post('tags', { tags: ['a', ' ', 5, null, 'x'.repeat(101), '..'] }),
+      [
+        'tags[1] must not be empty',
+        'tags[2] must be a text',
+        'tags[3] must not be null',
+        'tags[4] must have at most 100 characters',
+        'tags[5] must not be . or .., which no address can name',
+      ],
+    ],
+    [post('tags', { tags: 'a' }), ['tags must be a list']],
+    [post('tags', { tags: Array.from({ length: 51 }, () => 5) }), ['tags must have at most 50 entries']],
+    [post('rating', { rating: '5' }), ['rating must be a number, not a text']],
+    [post('rating', { rating: 6 }), ['rating must be a whole number from 1 to 5']],
+    [post('rating', {}), ['rating is missing']],
+    [{ ...post('rating', {}), body: '{"rating":4.0000000000000001}' }, ['rating is a number that would be rounded to 4']],
+    [post('assign', {}), ['assigneeId must be there, or teamId']],
+    [post('assign', { assigneeId: 'none' }), [`assigneeId ${NO_ID}`]],
+    [post('snooze', { until: '2099-01-01' }), [`until ${NO_INSTANT}, or next_reply`]],
+    [
+      change({ customAttributes: { plan: {}, n: 9_007_199_254_740_992, ok: 1, list: [1], ['x'.repeat(65)]: 1, '': 1 } }),
+      [
+        'customAttributes.plan must be a text, a number, true, false or null',
+        'customAttributes.n must lie between -9007199254740991 and 9007199254740991; send a text to keep more digits',
+        'customAttributes.list must be a text, a number, true, false or null',
+        `customAttributes.${'x'.repeat(64)}… has a name that must have at most 64 characters`,
+        'customAttributes has a name that must not be empty',
+      ],
+    ],
+    [
+      { ...change({}), body: '{"customAttributes":{"a":1e-400,"b":0.1,"c":12345678901234567,"d":1e400}}' },
+      [
+        'customAttributes.a is a number that would be rounded to 0',
+        'customAttributes.c is a number that would be rounded to 12345678901234568',
+        'customAttributes.d is too large a number to be kept',
+      ],
+    ],
+    [
+      opening({ visitor: { email: 'ada', attributes: 5 } }),
+      ['visitor.email must be an e-mail address without characters that cannot be seen', 'visitor.attributes must be an object'],
+    ],
+    [opening({ visitor: 'ada' }), ['visitor must be an object']],
+    [opening({ as: 'admin' }), ['as must be one of visitor, agent']],
+    [make('/agents', { id: 'none', name: 'x' }), [`id ${NO_ID}`]],
+    [make('/companies', { id: '..', name: 'x' }), [`id ${NO_ID}`]],
+    [make('/agents', { name: 'x', availability: 5 }), ['availability must be one of online, away']],
+    [make('/teams', { name: 'x', agentIds: ['a', 'b', 'a', 'c d'] }), ['agentIds[2] is the same as [0]']],
+    [make('/teams', { name: 'x', agentIds: ['a', 'c d', 'none'] }), [`agentIds[1] ${NO_ID}`, `agentIds[2] ${NO_ID}`]],
+    [make('/api-keys', { name: 'x', role: 'root' }), ['role must be one of admin, agent, auditor, analyst']],
+    [
+      make('/inboxes', { name: 'x', autoResponder: { enabled: 'yes', message: 'x' } }),
+      ['autoResponder.enabled must be true or false, not a text'],
+    ],
+    [make('/inboxes', { name: 'x', workingHours: [] }), ['workingHours must be an object']],
+    ...['BST', 'PST', 'CET', 'Mars/Olympus', 5].map((zone): [Sent, string[]] => [hours(zone), [`workingHours.timezone ${NO_ZONE}`]]),
+    [
+      hours('UTC', {
+        mon: [],
+        monday: [
+          ['09:00', '12:00'],
+          ['9', '10'],
+        ],
+        friday: [
+          ['09:00', '12:00'],
+          ['11:00', '13:00'],
+        ],
+      }),
+      [
+        'workingHours.schedule.mon is not one of monday, tuesday, wednesday, thursday, friday, saturday, sunday',
+        'workingHours.schedule.monday[1] must be [from, to] in HH:MM, such as ["09:00","12:30"], to later than from',
+        'workingHours.schedule.friday must have intervals that do not overlap',
+      ],
+    ],
+    [
+      make('/conversations/bulk', { ids: ['a', 'b', 'a'], action: { type: 'explode' } }),
+      [
+        'ids[2] is the same as [0]',
+        'action.type must be one of assign, snooze, addTags, removeTag, setStatus, setPriority, setInbox, setCustomAttributes, reply, note',
+      ],
+    ],
+    [
+      make('/conversations/bulk', { filter: { status: ['open', 'done'], tag: 'a', teamId: [''] }, action: { type: 'addTags', tags: [1] } }),
+      [
+        'filter.status[1] must be one of open, pending, snoozed, resolved, closed',
+        'filter.teamId[0] must not be empty',
+        'action.tags[0] must be a text',
+      ],
+    ],
+    [get('/conversations?status=open&status=done'), ['status[1] must be one of open, pending, snoozed, resolved, closed']],
+    [get('/conversations?createdAfter=2026-01-01T00:00:00+01:00'), [`createdAfter ${NO_INSTANT}; a + in an address must be written %2B`]],
+    [get('/conversations/OPEN?at=2026-01-01T00:00:00+01:00'), [`at ${NO_INSTANT}; a + in an address must be written %2B`]],
+    [get('/visitors?email=ada+tag@example.com'), ['email must be an e-mail address; a + in an address must be written %2B']],
+    [get('/conversations/OPEN/messages?limit=201'), ['limit must be a whole number from 1 to 200']],
+    [get('/conversations/OPEN/events?from=-1'), ['from must be a whole number from 0']],
+  ])('%j', async (sent, said) => {
+    await refused(sent, 'validation_failed');
+    const { errors } = JSON.parse((await send(sent)).text) as { errors: { field: string; message: string }[] };
+    expect(errors.map(({ field, message }) => `${field} ${message}`)).toEqual(said);
+  });
 });
 
 describe('addresses', () => {
@@ -460,13 +615,26 @@ describe('states and revisions', () => {
     ['an unknown inbox', change({ inboxId: 'nowhere' }), 'unknown_inbox'],
     ['a stale revision', { ...change({ subject: 'x' }), headers: { ...JSON_TYPE, 'if-match': '"0"' } }, 'revision_mismatch'],
     // As for any other entity-tag that is not the current one.
-    ...['x', '', '"1.5"', '"-1"', '"1e400"', '"9007199254740993"', '"01"', 'W/"1.5"', '"0", "0"', '\u00ff'].map(
-      (revision): [string, Sent, ErrorCode] => [
-        `the revision ${JSON.stringify(revision)}, which is none`,
-        { ...change({ subject: 'x' }), headers: { ...JSON_TYPE, 'if-match': revision } },
-        'revision_mismatch',
-      ],
-    ),
+    ...[
+      'x',
+      '',
+      '"1.5"',
+      '"-1"',
+      '"1e400"',
+      '"9007199254740993"',
+      '"01"',
+      'W/"1.5"',
+      '"0", "0"',
+      '"0", "x", W/"1"',
+      'W/*',
+      '*, "1"',
+      '"1" "2"',
+      '\u00ff',
+    ].map((revision): [string, Sent, ErrorCode] => [
+      `the revision ${JSON.stringify(revision)}, which is none`,
+      { ...change({ subject: 'x' }), headers: { ...JSON_TYPE, 'if-match': revision } },
+      'revision_mismatch',
+    ]),
     [
       'an Idempotency-Key of 256 characters',
       { ...reply({ message: 'x' }), headers: { ...JSON_TYPE, 'idempotency-key': 'x'.repeat(256) } },
@@ -519,6 +687,83 @@ test('a file may be named in any script, and with an emoji of several characters
     const { body } = attached({ name });
     const said = await api.expect(201, 'POST', `/conversations/${open}/reply`, { raw: String(body) });
     expect(said.body.data.attachments[0].name).toBe(name);
+  }
+});
+
+test('an attachment needs no words, and its type and address are kept as they are sent', async () => {
+  const attachment = {
+    name: 'voice.webm',
+    url: `HTTPS://Files.Example/${'x'.repeat(3_000)}?X-Amz-Signature=a%2Bb`,
+    type: 'audio/webm;codecs=opus',
+    size: 9_007_199_254_740_991,
+  };
+  for (const [what, message] of [
+    ['reply', { type: 'attachment', attachments: [attachment] }],
+    ['messages', { type: 'attachment', content: null, attachments: [{ ...attachment, type: 'text/plain; charset="utf-8"; x=1' }] }],
+  ] as const) {
+    const said = await api.expect(201, 'POST', `/conversations/${open}/${what}`, { body: { message } });
+    expect(said.body.data).toMatchObject({ contentType: 'attachment', content: null, attachments: message.attachments });
+    const read = await api.expect(200, 'GET', `/conversations/${open}`);
+    expect(read.body.data.messages.at(-1)).toEqual(said.body.data);
+    await api.backend.checkpoints.waitFor('core', (await api.backend.store.head()) as never, 10_000);
+    const [listed] = (await api.expect(200, 'GET', '/conversations?limit=1')).body.data;
+    expect(listed).toMatchObject({ id: open, lastMessage: said.body.data });
+    const events = await api.expect(200, 'GET', `/conversations/${open}/events`);
+    expect(events.body.data.at(-1).data).not.toHaveProperty('content');
+  }
+  await api.expect(201, 'POST', `/conversations/${open}/reply`, {
+    body: { message: { type: 'card', content: { title: 'x', actions: [{ label: 'go', url: 'Http://a.example' }] } } },
+  });
+  const avatarUrl = `HTTP://a.example/${'x'.repeat(8_000)}`;
+  const visitor = await api.expect(201, 'POST', '/visitors', { body: { name: 'Pic', avatarUrl } });
+  expect(visitor.body.data.avatarUrl).toBe(avatarUrl);
+});
+
+test('If-Match may list revisions, of which one must be the resource’s; weak tags match nothing', async () => {
+  const path = `/agents/${(await api.expect(201, 'POST', '/agents', { body: { name: 'Matched' } })).body.data.id as string}`;
+  const put = async (ifMatch: string, name: string) =>
+    (await api.call('PUT', path, { body: { name }, headers: { 'if-match': ifMatch } })).status;
+  expect(await put('"5", "0"', 'one')).toBe(200);
+  expect(await put('W/"1", "0"', 'two')).toBe(412);
+  expect(await put('W/"1"', 'two')).toBe(412);
+  expect(await put('"of-another-server,with-a-comma", W/"7" ,, "1"', 'two')).toBe(200);
+  expect(await put('*', 'three')).toBe(200);
+  // A visitor counts its own revisions, and an inbox and a key are looked at before they are archived.
+  for (const [resource, body] of [
+    ['inboxes', { name: 'Listed' }],
+    ['api-keys', { name: 'Listed', role: 'agent' }],
+  ] as const) {
+    const { id } = (await api.expect(201, 'POST', `/${resource}`, { body })).body.data;
+    expect((await api.call('DELETE', `/${resource}/${id}`, { headers: { 'if-match': '"3", "4"' } })).status).toBe(412);
+    expect((await api.call('DELETE', `/${resource}/${id}`, { headers: { 'if-match': '"3", "0"' } })).status).toBe(204);
+  }
+});
+
+test('where something is made, null counts as absent', async () => {
+  const made = async (path: string, body: object) => (await api.expect(201, 'POST', path, { body })).body.data;
+  const nulls = { subject: null, inboxId: null, customAttributes: null, priority: null, previousConversationId: null, as: null };
+  const visitor = { id: null, userId: null, email: null, name: 'Nell', phone: null, plan: null, attributes: null, companyId: null };
+  expect(await made('/conversations', { visitor, message: 'Hi', ...nulls })).toMatchObject({ subject: null, priority: 'normal' });
+  expect(await made('/visitors', { ...visitor, avatarUrl: null })).toMatchObject({ name: 'Nell', avatarUrl: null });
+  expect(await made('/companies', { id: 'nulls', name: 'x', attributes: null })).toMatchObject({ attributes: {} });
+  expect(await made('/agents', { id: null, name: 'x', email: null, availability: null })).toMatchObject({ availability: 'online' });
+  expect(await made('/teams', { id: null, name: 'x', agentIds: null })).toMatchObject({ agentIds: [] });
+  const inbox = { id: null, description: null, email: null, color: null, icon: null, assignment: null, isDefault: null };
+  expect(await made('/inboxes', { name: 'x', ...inbox, workingHours: null, autoResponder: null })).toMatchObject({ workingHours: null });
+  expect(await made('/api-keys', { name: 'x', role: 'agent', agentId: null, expiresAt: null, rateLimitPerMinute: null })).toMatchObject({
+    agentId: null,
+  });
+  await api.expect(200, 'POST', `/conversations/${resolved}/rating`, { body: { rating: 5, comment: null } });
+});
+
+test('a time zone is kept as the IANA database spells it', async () => {
+  for (const [given, kept] of [
+    ['europe/berlin', 'Europe/Berlin'],
+    ['ASIA/KOLKATA', 'Asia/Kolkata'],
+    ['utc', 'UTC'],
+  ]) {
+    const made = await api.expect(201, 'POST', '/inboxes', { body: { name: 'x', workingHours: { timezone: given, schedule: {} } } });
+    expect(made.body.data.workingHours.timezone).toBe(kept);
   }
 });
 

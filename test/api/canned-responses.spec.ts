@@ -1,7 +1,7 @@
 import { CannedResponseWriter } from '../../src/canned-responses/canned-response.commands.js';
 import { voidShortcutClaim } from '../../src/canned-responses/canned-response.js';
-import { systemContext } from '../../src/organizations/organization.service.js';
-import { randomIds } from '../../src/platform/ids.js';
+import { systemContext } from '../../src/organizations/organization.writer.js';
+import { randomIds } from '../../src/ids.js';
 import { type Answer, startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';

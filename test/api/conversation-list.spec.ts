@@ -331,7 +331,7 @@ describe('is refused with', () => {
     ['cursor=a&cursor=b', 'cursor'],
     ['total=exact', 'total'],
     ['status=new', 'status'],
-    ['status=open&status=new', 'status'],
+    ['status=open&status=new', 'status[1]'],
     ['status[$ne]=open', 'status[$ne]'],
     ['status[]=open', 'status[]'],
     ['priority=1', 'priority'],

@@ -1,8 +1,9 @@
 import { CommandBus } from '@nestjs/cqrs';
 import { TakeOffArchived } from '../../src/conversations/conversation.commands.js';
 import { conversationAggregate } from '../../src/conversations/conversation.js';
-import { systemContext } from '../../src/organizations/organization.service.js';
-import { randomIds } from '../../src/platform/ids.js';
+import { pauseWork } from '../../projections/runtime/lease.js';
+import { systemContext } from '../../src/organizations/organization.writer.js';
+import { randomIds } from '../../src/ids.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 import { eventually } from '../support/eventually.js';
@@ -44,6 +45,8 @@ const put = (status: number, id: string, body: unknown, options: CallOptions = {
   api.expect(status, 'PUT', `/conversations/${id}`, { ...options, body });
 const types = async (id: string) =>
   (data(await api.expect(200, 'GET', `/conversations/${id}/events`)) as { type: string }[]).map(({ type }) => type);
+/** Whether the reactor stands still that takes archived agents and teams off conversations. */
+const pauseArchiving = (paused: boolean) => pauseWork(api.backend.database, { reactor: 'archived-assignees' }, paused);
 const inFuture = (ms: number) => new Date(api.clock.now() + ms).toISOString();
 
 async function agent(name: string): Promise<string> {
@@ -643,10 +646,13 @@ describe('assigning', () => {
     const id = await open();
     const [line, bo] = [await team('First line'), await agent('Bo')];
     const { revision } = data(await post(200, id, 'assign', { assigneeId: bo, teamId: line }));
+    // Otherwise they are taken off the conversation at once.
+    await pauseArchiving(true);
     await api.expect(204, 'DELETE', `/agents/${bo}`);
     await api.expect(204, 'DELETE', `/teams/${line}`);
     for (const body of [{ assigneeId: bo }, { teamId: line }, { assigneeId: bo, teamId: line }])
       expect(data(await post(200, id, 'assign', body)).revision).toBe(revision);
+    await pauseArchiving(false);
   });
 
   test('does not outlast the archiving of agent and team in what becomes open: not by the visitor, not by the timer', async () => {
@@ -655,6 +661,7 @@ describe('assigning', () => {
     for (const id of [written, due]) await post(200, id, 'assign', { assigneeId: bo, teamId: line });
     await put(200, written, { status: 'pending' });
     await post(200, due, 'snooze', { until: inFuture(2 * DAY) });
+    await pauseArchiving(true);
     await api.expect(204, 'DELETE', `/agents/${bo}`);
     await api.expect(204, 'DELETE', `/teams/${line}`);
     await post(201, written, 'messages', { message: 'Hello?' });
@@ -664,6 +671,7 @@ describe('assigning', () => {
       expect(await get(id)).toMatchObject({ status: 'open', assignee: null, team: null });
       expect((await types(id)).slice(-3)).toEqual(['ConversationStatusChanged', 'ConversationUnassigned', 'ConversationTeamChanged']);
     }
+    await pauseArchiving(false);
   });
 
   test('ends when who is archived is taken off, and not for who is back', async () => {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { type IncomingHttpHeaders, request as httpRequest, type RequestOptions } from 'node:http';
 import { connect } from 'node:net';
-import { problemSchema } from '../../src/platform/problem.js';
+import { problemSchema } from '../../src/http/problem.js';
 import { startApi, type TestApi } from '../support/api.js';
 
 /* What holds of every route alike: methods, spellings of an address, ids of requests, and faults that no route answers. */
@@ -190,9 +190,13 @@ describe('the document of the API', () => {
     const answer = await raw('GET', '/api/docs', { headers: { 'x-api-key': '' } });
     expect([answer.status, answer.headers['content-type']]).toEqual([200, 'text/html; charset=utf-8']);
     expect(answer.text).toContain('<title>Threadlog API</title>');
-    const style = /<style>([^]*)<\/style>/.exec(answer.text)?.[1] ?? '';
-    const hash = createHash('sha256').update(style).digest('base64');
-    expect(answer.headers['content-security-policy']).toContain(`style-src 'sha256-${hash}'`);
+    const policy = answer.headers['content-security-policy'];
+    for (const kind of ['style', 'script']) {
+      const [, text = ''] = new RegExp(`<${kind}>([^]*)</${kind}>`).exec(answer.text) ?? [];
+      expect(policy).toContain(`${kind}-src 'sha256-${createHash('sha256').update(text).digest('base64')}'`);
+    }
+    expect(policy).toMatch(/^default-src 'none';/);
+    expect(policy).not.toContain('unsafe');
   });
 });
 

@@ -2,7 +2,7 @@ import { request as httpRequest } from 'node:http';
 import { CommandBus } from '@nestjs/cqrs';
 import pg from 'pg';
 import { WakeConversation } from '../../src/conversations/conversation.commands.js';
-import { randomIds } from '../../src/platform/ids.js';
+import { randomIds } from '../../src/ids.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventsAfter } from '../support/events-after.js';
@@ -361,7 +361,7 @@ describe('If-Match', () => {
     expect((await ask(api, 'PUT', `/conversations/${id}`, { body: { priority: 'high' }, headers: { 'if-match': '*' } })).status).toBe(200);
   });
 
-  test.each(['1', '"1', 'W/"3"', '"1", "3"', '"03"', '"-1"', '"x"', '"99999999999"'])('%s names no revision', async (header) => {
+  test.each(['1', '"1', 'W/"3"', '"03"', '"-1"', '"x"', '"99999999999"'])('%s names no revision', async (header) => {
     const id = await open();
     await api.expect(412, 'PUT', `/conversations/${id}`, { body: { priority: 'low' }, headers: { 'if-match': header } });
   });

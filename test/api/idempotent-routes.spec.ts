@@ -1,5 +1,7 @@
+import { metadataOf } from '../../src/event-store/aggregate.js';
 import { AppModule } from '../../src/app.module.js';
-import { routesOf } from '../../src/platform/routes.js';
+import { IdempotencyKeys } from '../../src/commands/idempotency.js';
+import { routesOf } from '../../src/http/routes.js';
 import { type Answer, startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventsAfter } from '../support/events-after.js';
@@ -209,8 +211,20 @@ afterAll(async () => {
 });
 const again = () => startApi({ database, environment: { MASTER_KEY: api.backend.config.MASTER_KEY ?? '' } });
 
-const send = (instance: TestApi, key: string, { path, body }: Pick<Keyed, 'path' | 'body'>) =>
-  instance.call('POST', path, { key: api.adminKey, body, headers: { 'idempotency-key': key, 'x-agent-id': 'acting' } });
+const send = (instance: TestApi, key: string, { path, body, raw }: { path: string; body?: unknown; raw?: string | undefined }) =>
+  instance.call('POST', path, {
+    key: api.adminKey,
+    headers: { 'idempotency-key': key, 'x-agent-id': 'acting' },
+    ...(raw === undefined
+      ? { body }
+      : { raw, headers: { 'idempotency-key': key, 'x-agent-id': 'acting', 'content-type': 'application/json' } }),
+  });
+/** The same body with the names of its objects in another order, and white space. */
+function spelledOtherwise(body: unknown): string | undefined {
+  const reversed = (_name: string, value: unknown) =>
+    typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).reverse()) : value;
+  return body === undefined ? undefined : JSON.stringify(body, reversed, 2);
+}
 const facts = ({ status, text, headers }: Answer) => ({
   status,
   text,
@@ -243,6 +257,8 @@ test.each(POSTS)('POST %s', async (route) => {
     const head = await api.backend.store.head();
     for (const instance of [api, other, api])
       expect({ name, ...facts(await send(instance, key, request)) }).toEqual({ name, ...facts(first) });
+    // Key order and white space are no part of a request.
+    expect({ name, ...facts(await send(other, key, { path, raw: spelledOtherwise(body) })) }).toEqual({ name, ...facts(first) });
     for (const instance of [other, api])
       for (const otherBody of others) {
         const refused = await send(instance, key, { path, body: otherBody });
@@ -250,6 +266,30 @@ test.each(POSTS)('POST %s', async (route) => {
       }
     expect([name, await eventsAfter(api, head)]).toEqual([name, []]);
     answered.push({ key, request, first });
+  }
+});
+
+test('all of them, first sent to a build that took the hash over the body as it was sent', async () => {
+  const older = await again();
+  try {
+    const keys = older.app.get(IdempotencyKeys);
+    const hashes = keys.identify.bind(keys);
+    keys.identify = async (...request) => {
+      const { requestHash, earlierRequestHash } = await hashes(...request);
+      return { requestHash: earlierRequestHash ?? requestHash };
+    };
+    for (const route of POSTS)
+      for (const { name, path: own, body } of await (REQUESTS[route] ?? (() => []))()) {
+        const path = own ?? (route.includes('{id}') ? route.replace('{id}', await conversation()) : route);
+        const key = fresh('key');
+        const first = await send(older, key, { path, body });
+        const head = await api.backend.store.head();
+        for (const instance of [other, older])
+          expect({ name, ...facts(await send(instance, key, { path, body })) }).toEqual({ name, ...facts(first) });
+        expect([name, await eventsAfter(api, head)]).toEqual([name, []]);
+      }
+  } finally {
+    await older.stop();
   }
 });
 
@@ -304,7 +344,9 @@ test('all of them once more, in a process that was started since, when all that 
         'resource_archived',
       ]);
     }
-    expect(await eventsAfter(api, head)).toEqual([]);
+    // Conversations of other tests may still be losing their archived assignees, which is nobody's retry.
+    const written = await eventsAfter(api, head);
+    expect(written.filter((event) => metadataOf(event).actor.type !== 'system')).toEqual([]);
   } finally {
     await restarted.stop();
   }

@@ -64,6 +64,8 @@ test('counts commands by their outcome, and requests by route and status', async
   expect(valueOf(after, 'threadlog_pool_connections_open')).toBeGreaterThan(0);
   expect(valueOf(after, 'threadlog_pool_waiting')).toBe(0);
   expect(valueOf(after, 'process_resident_memory_bytes')).toBeGreaterThan(0);
+  // Prometheus takes this suffix for a counter's.
+  expect(after.match(/^# TYPE \S+_total (?!counter)\S+$/gm)).toBeNull();
 });
 
 test('tells how far a group is behind, in events and in seconds, and that it has caught up', async () => {

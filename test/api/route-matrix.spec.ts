@@ -1,9 +1,9 @@
 import { Reflector } from '@nestjs/core';
 import { AppModule } from '../../src/app.module.js';
-import { declaredRoles } from '../../src/platform/auth.guard.js';
-import { requestTypesOf } from '../../src/platform/openapi.js';
-import { CALLER_ROLES, type CallerRole, ROLES } from '../../src/platform/roles.js';
-import { API_PREFIX, type Route, routesOf } from '../../src/platform/routes.js';
+import { declaredRoles } from '../../src/security/auth.guard.js';
+import { requestTypesOf } from '../../src/docs/openapi.js';
+import { CALLER_ROLES, type CallerRole, ROLES } from '../../src/security/roles.js';
+import { API_PREFIX, type Route, routesOf } from '../../src/http/routes.js';
 import { type Answer, startApi, type TestApi } from '../support/api.js';
 import { eventsAfter } from '../support/events-after.js';
 

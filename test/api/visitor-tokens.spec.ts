@@ -1,8 +1,8 @@
 import { createHmac } from 'node:crypto';
 import { Reflector } from '@nestjs/core';
 import { AppModule } from '../../src/app.module.js';
-import { declaredRoles } from '../../src/platform/auth.guard.js';
-import { routesOf } from '../../src/platform/routes.js';
+import { declaredRoles } from '../../src/security/auth.guard.js';
+import { routesOf } from '../../src/http/routes.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventsAfter } from '../support/events-after.js';
@@ -202,7 +202,7 @@ describe('the holder of a token', () => {
     ['visitor.email', { visitor: { email: 'someone@example.com' } }],
     ['visitor.userId', { visitor: { userId: 'u' } }],
     ['visitor.name', { visitor: { name: 'Boss' } }],
-    ['message.content', { message: ' ' }],
+    ['message', { message: ' ' }],
   ])('fills in no %s', async (field, more) => {
     const { expect: ask } = await widget();
     const refused = await ask(400, 'POST', '/conversations', { body: { message: 'Hi', ...more } });

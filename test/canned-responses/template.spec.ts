@@ -1,4 +1,4 @@
-import { ThreadlogError } from '../../src/platform/errors.js';
+import { ThreadlogError } from '../../src/errors.js';
 import { parseTemplate, renderTemplate, type TemplateValues } from '../../src/canned-responses/template.js';
 
 const values: TemplateValues = {

@@ -6,7 +6,7 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { sql } from 'kysely';
-import { ApiKeyService } from '../../src/api-keys/api-key.service.js';
+import { ApiKeyWriter } from '../../src/api-keys/api-key.writer.js';
 import { type Backend, openBackend } from '../../src/backend.js';
 import { exportCommand } from '../../src/cli/export.command.js';
 import { importCommand } from '../../src/cli/import.command.js';
@@ -17,12 +17,12 @@ import { conversationsTable } from '../../src/conversations/conversation.table.j
 import { parseStreamName, streamName } from '../../src/event-store/event-store.js';
 import { eventsUntil } from '../../src/event-store/events-until.js';
 import { addHead, headAggregate, HEAD_STREAM, HeadKey, LOG_START, nextFold } from '../../src/event-store/log-head.js';
-import { OrganizationService, systemContext } from '../../src/organizations/organization.service.js';
-import { ApiKeys } from '../../src/platform/api-keys.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { createLogger } from '../../src/platform/log.js';
-import { KEEP_TABLES } from '../../src/platform/keep-tables.js';
-import { StreamAgentDirectory } from '../../src/team/agent-directory.js';
+import { OrganizationWriter, systemContext } from '../../src/organizations/organization.writer.js';
+import { ApiKeyLookup } from '../../src/security/api-key-lookup.js';
+import { randomIds } from '../../src/ids.js';
+import { createLogger } from '../../src/log.js';
+import { KEEP_TABLES } from '../../src/database/keep-tables.js';
+import { AssigneeReader } from '../../src/team/assignee.reader.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { CLI_MS, startThreadlog, threadlog } from '../support/threadlog.js';
@@ -64,8 +64,8 @@ async function instance(key = masterKey): Promise<Instance> {
 
 function services({ backend }: Instance) {
   const { transactor, database, keys, masterKey: master } = backend;
-  const apiKeys = new ApiKeyService(transactor, database, new ApiKeys(database), master, new StreamAgentDirectory(transactor));
-  return { apiKeys, organizations: new OrganizationService(transactor, database, keys, apiKeys) };
+  const apiKeys = new ApiKeyWriter(transactor, database, new ApiKeyLookup(database), master, new AssigneeReader(transactor));
+  return { apiKeys, organizations: new OrganizationWriter(transactor, database, keys, apiKeys) };
 }
 
 async function events({ backend }: Instance) {
@@ -125,7 +125,7 @@ beforeAll(async () => {
   const keyed = { ...systemContext('other', randomIds.next()), requestHash: 'x', keyed: true as const };
   const gone = await services(source).apiKeys.create(keyed, { name: 'Gone', role: 'agent' });
   await services(source).apiKeys.revoke(systemContext('other', randomIds.next()), gone.id);
-  await backend.unchangedAnswers.save(randomIds.next(), { requestHash: 'x', stream: streamName('inbox', 'other', 'i'), revision: 0 });
+  await backend.unchangedAnswers.save(randomIds.next(), { requestHash: 'x' }, { stream: streamName('inbox', 'other', 'i'), revision: 0 });
 
   exportFile = join(folder, 'export.ndjson.gz');
   const exported = await threadlog(['export', exportFile, '--json'], source.environment);
@@ -174,7 +174,7 @@ describe('an export, imported into an empty instance', () => {
       expect(await unplaced(copy)).toEqual(await unplaced(source));
       expect(await kept(copy)).toEqual(await kept(source));
       expect(await history(copy.backend, 'first')).toEqual(await history(source.backend, 'first'));
-      const known = new ApiKeys(copy.backend.database);
+      const known = new ApiKeyLookup(copy.backend.database);
       expect(await known.recognize(adminKey)).toMatchObject({ organizationId: 'first', role: 'admin' });
       expect(await known.recognize(otherKey)).toMatchObject({ organizationId: 'other', role: 'admin' });
       // The projections have run, and nothing but them: what reactors append comes with the first server or worker.
@@ -241,8 +241,8 @@ it('of one organization, it holds that one alone', async () => {
       api_keys: 2,
       idempotency: 2,
     });
-    expect(await new ApiKeys(copy.backend.database).recognize(otherKey)).toMatchObject({ organizationId: 'other' });
-    expect(await new ApiKeys(copy.backend.database).recognize(adminKey)).toBeUndefined();
+    expect(await new ApiKeyLookup(copy.backend.database).recognize(otherKey)).toMatchObject({ organizationId: 'other' });
+    expect(await new ApiKeyLookup(copy.backend.database).recognize(adminKey)).toBeUndefined();
   } finally {
     await copy.close();
   }

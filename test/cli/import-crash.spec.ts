@@ -6,13 +6,13 @@ import type { Backend } from '../../src/backend.js';
 import { ConversationWriter } from '../../src/conversations/conversation.commands.js';
 import { ConversationImporter, type Imported, isPassing, readDialogue } from '../../src/conversations/conversation.import.js';
 import { type EventStore, OutcomeUnknown, StoreUnavailable } from '../../src/event-store/event-store.js';
-import { Transactor } from '../../src/event-store/transact.js';
+import { Transactor } from '../../src/commands/transactor.js';
 import { changeDefaultInbox, createOrganization, organizationAggregate } from '../../src/organizations/organization.js';
-import { systemContext } from '../../src/organizations/organization.service.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { VisitorKeys } from '../../src/platform/visitor-keys.js';
-import { StreamAgentDirectory } from '../../src/team/agent-directory.js';
-import { VisitorDirectory } from '../../src/visitors/visitor.directory.js';
+import { systemContext } from '../../src/organizations/organization.writer.js';
+import { randomIds } from '../../src/ids.js';
+import { VisitorKeys } from '../../src/security/visitor-keys.js';
+import { AssigneeReader } from '../../src/team/assignee.reader.js';
+import { VisitorWriter } from '../../src/visitors/visitor.writer.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { dialogue, history, openForReading } from './import-file.js';
 
@@ -70,8 +70,8 @@ function importer(store: EventStore, organizationId: string): ConversationImport
       transactor,
       keys,
       ids: randomIds,
-      agents: new StreamAgentDirectory(transactor),
-      visitors: new VisitorDirectory(transactor, keys, backend.unchangedAnswers),
+      agents: new AssigneeReader(transactor),
+      visitors: new VisitorWriter(transactor, keys, backend.unchangedAnswers),
       conversations: new ConversationWriter(transactor, keys),
       patiently: (work) => work(),
     },

@@ -1,12 +1,12 @@
 import { type Backend, openBackend } from '../../src/backend.js';
 import { readConfig } from '../../src/config.js';
 import { type ConversationEvent, conversationAggregate } from '../../src/conversations/conversation.js';
-import { openConversationEvent } from '../../src/conversations/conversation.opening.js';
+import { unsealConversationEvent } from '../../src/conversations/conversation.sealing.js';
 import type { Recorded } from '../../src/event-store/aggregate.js';
 import { parseStreamName, type StoredEvent } from '../../src/event-store/event-store.js';
-import { createLogger } from '../../src/platform/log.js';
+import { createLogger } from '../../src/log.js';
 import { visitorAggregate, type VisitorEvent } from '../../src/visitors/visitor.js';
-import { openVisitorEvent } from '../../src/visitors/visitor.opening.js';
+import { unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
 import { beganAt, beginReadModelsAtHead } from '../support/begin-at-head.js';
 
 /** A dialogue in every shape that a file may give it; many of them share visitors. */
@@ -60,8 +60,8 @@ export async function history(backend: Backend, organizationId: string): Promise
       const event = { ...stored, ...codec.decode(stored.type, metadata.schemaVersion, JSON.parse(stored.data)), metadata };
       const opened =
         name.kind === 'conversation'
-          ? openConversationEvent(event as unknown as Recorded<ConversationEvent>, key)
-          : openVisitorEvent(event as unknown as Recorded<VisitorEvent>, key);
+          ? unsealConversationEvent(event as unknown as Recorded<ConversationEvent>, key)
+          : unsealVisitorEvent(event as unknown as Recorded<VisitorEvent>, key);
       const { messageId: _, ...data } = opened.data as { messageId?: string };
       const { commandId, actor, imported, occurredAt } = metadata;
       (streams[`${name.kind} ${name.id}`] ??= []).push({

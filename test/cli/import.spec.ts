@@ -4,16 +4,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import type { Backend } from '../../src/backend.js';
-import { ApiKeyService } from '../../src/api-keys/api-key.service.js';
+import { ApiKeyWriter } from '../../src/api-keys/api-key.writer.js';
 import { printable } from '../../src/cli/printable.js';
 import { conversationAggregate, setStatus } from '../../src/conversations/conversation.js';
 import { conversationsTable } from '../../src/conversations/conversation.table.js';
-import { OrganizationService, systemContext } from '../../src/organizations/organization.service.js';
-import { ApiKeys } from '../../src/platform/api-keys.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { StreamAgentDirectory } from '../../src/team/agent-directory.js';
+import { OrganizationWriter, systemContext } from '../../src/organizations/organization.writer.js';
+import { ApiKeyLookup } from '../../src/security/api-key-lookup.js';
+import { randomIds } from '../../src/ids.js';
+import { AssigneeReader } from '../../src/team/assignee.reader.js';
 import { archiveAssignee, assigneeAggregate, createAgent, createTeam } from '../../src/team/assignee.js';
-import { VisitorDirectory } from '../../src/visitors/visitor.directory.js';
+import { VisitorWriter } from '../../src/visitors/visitor.writer.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { CLI_MS, startThreadlog, threadlog } from '../support/threadlog.js';
@@ -43,8 +43,8 @@ afterAll(async () => {
 /** A tenant of the test's own, whose id every derived id follows from. */
 async function organization(id = `org-${++organizations}-${run}`): Promise<string> {
   const { transactor, database: db, keys, masterKey } = backend;
-  const agents = new StreamAgentDirectory(transactor);
-  const service = new OrganizationService(transactor, db, keys, new ApiKeyService(transactor, db, new ApiKeys(db), masterKey, agents));
+  const agents = new AssigneeReader(transactor);
+  const service = new OrganizationWriter(transactor, db, keys, new ApiKeyWriter(transactor, db, new ApiKeyLookup(db), masterKey, agents));
   return (await service.createOrganization('Test', { id })).organizationId;
 }
 
@@ -179,7 +179,7 @@ test(
     const ids = Object.keys(await history(backend, organizationId)).flatMap((name) => /^conversation (.*)/.exec(name)?.[1] ?? []);
     expect(ids).toHaveLength(2);
     const { state } = (await backend.transactor.load(conversationAggregate, organizationId, ids[0]!))!;
-    const directory = new VisitorDirectory(backend.transactor, backend.keys, backend.unchangedAnswers);
+    const directory = new VisitorWriter(backend.transactor, backend.keys, backend.unchangedAnswers);
     await directory.change(systemContext(organizationId, randomIds.next()), state.visitorId, { name: 'Mika Saar' });
     const resolve = setStatus('resolved', 'agent');
     for (const id of ids)
@@ -214,7 +214,7 @@ test(
     const visitors = Object.entries(streams).filter(([name]) => name.startsWith('visitor'));
     expect(visitors.map(([, events]) => events.at(-1))).toEqual(
       expect.arrayContaining([
-        expect.objectContaining({ data: { userId: 'lena' } }),
+        expect.objectContaining({ data: { userId: 'lena', email: 'lena@example.com' } }),
         expect.objectContaining({ data: { userId: 'eve', name: 'Eve' } }),
       ]),
     );
@@ -229,16 +229,16 @@ test(
 const BAD: [string | Buffer, string][] = [
   ['{"id":"x","turns":[', 'the line is not valid JSON'],
   ['[]', 'the line is not a JSON object'],
-  ['{"id":"x"}', 'turns: '],
-  ['{"id":"x","turns":[]}', 'turns: must have at least one turn'],
-  ['{"id":"","turns":[{"from":"visitor","text":"secret words"}]}', 'id: must be a text of 1 to 200'],
-  ['{"id":"x","turns":[{"from":"bot","text":"secret words"}]}', 'turns[0].from: '],
-  ['{"id":"x","turns":[{"from":"visitor","text":" "}]}', 'turns[0].text: must be a text of 1 to 50000'],
+  ['{"id":"x"}', 'turns: is missing'],
+  ['{"id":"x","turns":[]}', 'turns: must not be empty'],
+  ['{"id":"","turns":[{"from":"visitor","text":"secret words"}]}', 'id: must not be empty'],
+  ['{"id":"x","turns":[{"from":"bot","text":"secret words"}]}', 'turns[0].from: must be one of visitor, agent, note'],
+  ['{"id":"x","turns":[{"from":"visitor","text":" "}]}', 'turns[0].text: must not be empty'],
   ['{"id":"x","turns":[{"from":"visitor","text":"secret words","at":"yesterday"}]}', 'turns[0].at: must be an instant'],
-  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","mood":"good"}]}', '"mood"'],
-  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","\\u001b[2J\\u202emood":"good"}]}', 'mood"'],
+  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","mood":"good"}]}', 'turns[0].mood: is not known here'],
+  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","\\u001b[2J\\u202emood":"good"}]}', 'mood: is not known here'],
   ['{"id":"x","topics":["a",".."],"turns":[{"from":"visitor","text":"secret words"}]}', 'topics[1]: must not be . or ..'],
-  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","agentId":"a"}]}', 'no agentId'],
+  ['{"id":"x","turns":[{"from":"visitor","text":"secret words","agentId":"a"}]}', 'turns[0].agentId: must be absent'],
   ['{"id":"x","turns":[{"from":"agent","text":"secret words","agentId":"nobody"}]}', 'no agent has the id nobody'],
   ['{"id":"x","turns":[{"from":"agent","text":"secret words","agentId":"team"}]}', 'no agent has the id team'],
   ['{"id":"x","id":"y","turns":[{"from":"visitor","text":"secret words"}]}', 'a name appears twice'],
@@ -251,7 +251,10 @@ const BAD: [string | Buffer, string][] = [
     '{"id":"x","createdAt":"2024-01-02T00:00:00Z","turns":[{"from":"visitor","text":"secret words","at":"2024-01-01T00:00:00Z"}]}',
     'turns[0].at: is before what comes before it',
   ],
-  ['{"id":"x","status":"snoozed","turns":[{"from":"visitor","text":"secret words"}]}', 'status: '],
+  [
+    '{"id":"x","status":"snoozed","turns":[{"from":"visitor","text":"secret words"}]}',
+    'status: must be one of open, pending, resolved, closed',
+  ],
   [
     '{"id":"x","visitor":{"email":"nobody"},"turns":[{"from":"visitor","text":"secret words"}]}',
     'visitor.email: must be an e-mail address',
@@ -265,7 +268,19 @@ const BAD: [string | Buffer, string][] = [
     }),
     'topics and tags: must be at most 100 together',
   ],
-  ['{"id":"x","visitor":{"companyId":"none"},"turns":[{"from":"visitor","text":"secret words"}]}', 'company'],
+  ['{"id":"x","visitor":{"companyId":"nowhere"},"turns":[{"from":"visitor","text":"secret words"}]}', 'company'],
+  [
+    '{"id":"x","visitor":{"id":"none","avatarUrl":"ftp://a.example"},"turns":[{"from":"visitor","text":"secret words"}]}',
+    'visitor.id: must be 1 to 128 of A-Z a-z 0-9 . _ : @ -, and not ., .. or none; visitor.avatarUrl: must be an http or https address',
+  ],
+  [
+    '{"id":"x","customAttributes":{"order":12345678901234567,"fine":0.1},"turns":[{"from":"visitor","text":"secret words"}]}',
+    'customAttributes.order: is a number that would be rounded to 12345678901234568',
+  ],
+  [
+    '{"id":"x","customAttributes":{"a":1,"plan":{"name":"pro"}},"tags":["vip",5],"turns":[{"from":"visitor","text":"secret words"},null]}',
+    'tags[1]: must be a text; turns[1]: must be an object; customAttributes.plan: must be a text, a number, true, false or null',
+  ],
   [Buffer.from([0x22, 0xff, 0x22]), 'not valid UTF-8'],
   [`"${'x'.repeat(17 * 1024 * 1024)}"`, 'longer than 16777216 bytes'],
 ];
@@ -307,8 +322,10 @@ test(
 
     // The same id with other words, also when it comes twice in one file.
     const changed = { ...dialogue(0), turns: [{ from: 'visitor', text: 'Other words' }] };
+    // The order of names is no part of a dialogue.
+    const attributed = (customAttributes: object) => ({ ...dialogue(7), customAttributes });
     const twice = await importing(
-      file([changed, dialogue(7), { ...changed, id: 'd-7' }, dialogue(7)]),
+      file([changed, attributed({ plan: 'pro', seats: 5 }), { ...changed, id: 'd-7' }, attributed({ seats: 5, plan: 'pro' })]),
       organizationId,
       '--on-bad-line',
       'skip',
@@ -368,8 +385,8 @@ test(
       const undisturbed = await openForReading(env);
       try {
         const { transactor, database: db, keys, masterKey } = undisturbed;
-        const apiKeys = new ApiKeyService(transactor, db, new ApiKeys(db), masterKey, new StreamAgentDirectory(transactor));
-        await new OrganizationService(transactor, db, keys, apiKeys).createOrganization('Test', { id });
+        const apiKeys = new ApiKeyWriter(transactor, db, new ApiKeyLookup(db), masterKey, new AssigneeReader(transactor));
+        await new OrganizationWriter(transactor, db, keys, apiKeys).createOrganization('Test', { id });
         await threadlog(['import', '-', '--organization', id, '--no-wait'], env, file(many));
         return await history(undisturbed, id);
       } finally {

@@ -2,8 +2,8 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ApiKeys } from '../../src/platform/api-keys.js';
-import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
+import { ApiKeyLookup } from '../../src/security/api-key-lookup.js';
+import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { CLI_MS, threadlog } from '../support/threadlog.js';
 
@@ -27,7 +27,7 @@ afterAll(async () => {
 
 const run = (...given: string[]) => threadlog(given, environment);
 /** Looked up anew each time, as another process would. */
-const recognize = (key: string) => new ApiKeys(open.kysely).recognize(key);
+const recognize = (key: string) => new ApiKeyLookup(open.kysely).recognize(key);
 
 /** The document that a --json command printed, and nothing but it. */
 async function json(...given: string[]) {

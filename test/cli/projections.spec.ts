@@ -44,7 +44,7 @@ test(
   async () => {
     await open('before');
     await expectReadModelsEqualFold(api);
-    expect(await json('projections', 'pause', 'core')).toEqual({ groups: [{ group: 'core', paused: true }] });
+    expect(await json('projections', 'pause', 'core')).toEqual({ groups: [{ group: 'core', paused: true }], reactors: [] });
     const again = await threadlog(['projections', 'pause', 'core'], environment);
     expect(again).toMatchObject({ code: 0, stdout: 'core is paused already\n' });
     expect(await ready()).toEqual({ status: 200, core: 'paused' });
@@ -62,7 +62,7 @@ test(
     expect(await ready()).toEqual({ status: 503, core: 'paused' });
 
     // Without a name it is all of them.
-    expect(await json('projections', 'resume')).toEqual({ groups: [{ group: 'core', paused: false }] });
+    expect(await json('projections', 'resume')).toEqual({ groups: [{ group: 'core', paused: false }], reactors: [] });
     expect(await ready()).toEqual({ status: 200, core: 'ok' });
     await api.expect(200, 'GET', '/conversations', { headers: { 'x-min-position': position } });
     await expectReadModelsEqualFold(api);

@@ -13,11 +13,11 @@ import type { EventStore, StoredEvent, StreamName } from '../../src/event-store/
 import { chain, CHAIN_START } from '../../src/event-store/hash-chain.js';
 import { addHead, headAggregate, HEAD_STREAM, HeadKey, LOG_START, type LogHead, nextFold } from '../../src/event-store/log-head.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import { type CommandContext, Transactor } from '../../src/event-store/transact.js';
+import { type CommandContext, Transactor } from '../../src/commands/transactor.js';
 import { createInbox, changeInboxFields, inboxAggregate } from '../../src/inboxes/inbox.js';
-import { systemClock } from '../../src/platform/clock.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { MasterKey } from '../../src/platform/sealing.js';
+import { systemClock } from '../../src/clock.js';
+import { randomIds } from '../../src/ids.js';
+import { MasterKey } from '../../src/security/sealing.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 // A process of the command line compiles its sources.

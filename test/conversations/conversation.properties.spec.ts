@@ -31,18 +31,18 @@ import {
   wake,
 } from '../../src/conversations/conversation.js';
 import {
-  type Opened,
-  openConversation,
-  openConversationEvent,
+  type Unsealed,
+  unsealConversation,
+  unsealConversationEvent,
   sealAttributes,
   sealComment,
   sealMessage,
   sealSubject,
-} from '../../src/conversations/conversation.opening.js';
+} from '../../src/conversations/conversation.sealing.js';
 import { decode, type Recorded } from '../../src/event-store/aggregate.js';
 import { type Position, type StoredEvent, streamName } from '../../src/event-store/event-store.js';
-import { type ErrorCode, ThreadlogError } from '../../src/platform/errors.js';
-import { DataKey } from '../../src/platform/sealing.js';
+import { type ErrorCode, ThreadlogError } from '../../src/errors.js';
+import { DataKey } from '../../src/security/sealing.js';
 
 /*
  * A second, plainer telling of spec §2 runs beside the aggregate through random commands. After each one the two must agree, and what
@@ -78,7 +78,7 @@ interface Real {
   stored: StoredEvent[];
   state: Conversation;
   /** The fold of what readers see. */
-  opened: Conversation<Opened>;
+  opened: Conversation<Unsealed>;
   messages: number;
 }
 
@@ -137,7 +137,7 @@ function ask(real: Real, decision: Decision, expected: Expected, now: number): v
     const changed = !isDeepStrictEqual(seenByVisitor(real.state), seen);
     same(changed, event.type !== 'NoteAdded' && real.state.shown.revision === shown.revision + 1);
     if (!changed) same(real.state.shown, shown);
-    real.opened = evolveConversation(real.opened, openConversationEvent(recorded, key));
+    real.opened = evolveConversation(real.opened, unsealConversationEvent(recorded, key));
     if (event.type === 'MessageReceived' || event.type === 'MessageSent' || event.type === 'NoteAdded') real.messages++;
   }
   same(decision(real.state), []);
@@ -177,8 +177,8 @@ function holds(real: Real, model: Model): void {
   expect(state.updatedAt >= state.createdAt).toBe(true);
   if (state.rating !== null) expect(state.rating.episode).toBeLessThanOrEqual(state.episodeEnded ? state.episode : state.episode - 1);
 
-  // Opened before or after the fold, it reads the same.
-  same(opened, openConversation(state, key));
+  // Unsealed before or after the fold, it reads the same.
+  same(opened, unsealConversation(state, key));
 
   const rated = model.ratedEpisode === null ? null : model.episodes[model.ratedEpisode - 1]?.rating;
   const told = {
@@ -544,9 +544,9 @@ test('a visitor whose key is gone reads as erased, whether the fold or the event
       fc.modelRun(() => ({ model, real }), steps);
       const decoded = real.stored.map((stored) => decode(conversationAggregate.codec, stored));
       const folded = decoded
-        .map((event) => openConversationEvent(event, undefined))
-        .reduce<Conversation<Opened>>(evolveConversation, initialConversation);
-      expect(folded).toEqual(openConversation(real.state, undefined));
+        .map((event) => unsealConversationEvent(event, undefined))
+        .reduce<Conversation<Unsealed>>(evolveConversation, initialConversation);
+      expect(folded).toEqual(unsealConversation(real.state, undefined));
       expect(JSON.stringify(folded)).not.toContain('hello');
     }),
     { numRuns: 50 },

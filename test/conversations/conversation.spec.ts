@@ -30,7 +30,7 @@ import {
   takeOffArchived,
   wake,
 } from '../../src/conversations/conversation.js';
-import type { Sealed } from '../../src/platform/sealing.js';
+import type { Sealed } from '../../src/security/sealing.js';
 import { given, instant } from '../support/given.js';
 
 const conversation = (...history: readonly ConversationEvent[]) => given(conversationAggregate, ...history);

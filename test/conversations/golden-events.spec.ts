@@ -6,11 +6,11 @@ import {
   evolveConversation,
   initialConversation,
 } from '../../src/conversations/conversation.js';
-import { openConversation, openConversationEvent } from '../../src/conversations/conversation.opening.js';
+import { unsealConversation, unsealConversationEvent } from '../../src/conversations/conversation.sealing.js';
 import { decode, metadataOf, UnknownEvent } from '../../src/event-store/aggregate.js';
 import type { Position, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
 import { CHAIN_START, verifyLink } from '../../src/event-store/hash-chain.js';
-import { DataKey } from '../../src/platform/sealing.js';
+import { DataKey } from '../../src/security/sealing.js';
 
 /*
  * A conversation as the log holds it since its first day, byte for byte, and what it reads as. Events are kept for ever, so none of this
@@ -39,13 +39,13 @@ test.each(golden.events.map(({ stored: { revision, type }, reads }) => [revision
   'revision %i, %s, reads as it always did',
   (revision, _, reads) => {
     const event = decode(codec, stored[revision] as StoredEvent);
-    expect(openConversationEvent(event, key).data).toEqual(reads);
+    expect(unsealConversationEvent(event, key).data).toEqual(reads);
   },
 );
 
 test('they fold to the state that they always did', () => {
   const state = stored.map((event) => decode(codec, event)).reduce<Conversation>(evolveConversation, initialConversation);
-  expect(openConversation(state, key)).toEqual(golden.state);
+  expect(unsealConversation(state, key)).toEqual(golden.state);
 });
 
 test('the hash of each still follows from its bytes and the hash before', () => {
@@ -87,6 +87,13 @@ test.each(VALUES.flatMap(([type, path, values]) => values.map((value) => [type, 
     expect(read.data).toEqual(data);
   },
 );
+
+test('a message may hold attachments alone', () => {
+  const example = stored.find(({ type }) => type === 'MessageReceived') as StoredEvent;
+  const { content: attachments, ...data } = JSON.parse(example.data) as Record<string, string>;
+  const alone = { ...data, contentType: 'attachment', attachments };
+  expect(decode(codec, { ...example, data: JSON.stringify(alone) }).data).toEqual(alone);
+});
 
 test.each([
   ['an unknown type', { type: 'ConversationMerged' }],

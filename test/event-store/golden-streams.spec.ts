@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { CODECS } from '../../src/event-decoding.js';
 import { apiKeyAggregate } from '../../src/api-keys/api-key.js';
 import { cannedResponseAggregate } from '../../src/canned-responses/canned-response.js';
-import { claimAggregate } from '../../src/claims/claim.js';
+import { claimAggregate } from '../../src/commands/claim.js';
 import { companyAggregate } from '../../src/companies/company.js';
 import { type Aggregate, decode, type DomainEvent, metadataOf, type Recorded } from '../../src/event-store/aggregate.js';
 import { parseStreamName, type Position, type StoredEvent, type StreamKind, type StreamName } from '../../src/event-store/event-store.js';
@@ -10,10 +10,10 @@ import { CHAIN_START, verifyLink } from '../../src/event-store/hash-chain.js';
 import { headAggregate } from '../../src/event-store/log-head.js';
 import { inboxAggregate } from '../../src/inboxes/inbox.js';
 import { organizationAggregate } from '../../src/organizations/organization.js';
-import { DataKey } from '../../src/platform/sealing.js';
+import { DataKey } from '../../src/security/sealing.js';
 import { assigneeAggregate } from '../../src/team/assignee.js';
 import { type Visitor, visitorAggregate, type VisitorEvent } from '../../src/visitors/visitor.js';
-import { openVisitor, openVisitorEvent } from '../../src/visitors/visitor.opening.js';
+import { unsealVisitor, unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
 
 /*
  * Streams of every kind but conversations (golden-events.spec.ts has those) as the log holds them since their first day, byte for byte, and
@@ -66,7 +66,7 @@ describe.each(streams.map((golden) => [golden.stream, golden] as const))('%s', (
     'revision %i, %s, reads as it always did',
     (revision, _, reads) => {
       const event = decode(codec, storedIn(golden)[revision] as StoredEvent);
-      expect((key === undefined ? event : openVisitorEvent(event as Recorded<VisitorEvent>, key)).data).toEqual(reads);
+      expect((key === undefined ? event : unsealVisitorEvent(event as Recorded<VisitorEvent>, key)).data).toEqual(reads);
     },
   );
 
@@ -74,7 +74,7 @@ describe.each(streams.map((golden) => [golden.stream, golden] as const))('%s', (
     const state = storedIn(golden)
       .map((event) => decode(codec, event))
       .reduce(evolve, initial);
-    expect(key === undefined ? state : openVisitor(state as Visitor, key)).toEqual(golden.state);
+    expect(key === undefined ? state : unsealVisitor(state as Visitor, key)).toEqual(golden.state);
   });
 
   test('the hash of each still follows from its bytes and the hash before', () => {

@@ -1,4 +1,4 @@
-import type { BulkItem } from '../../src/conversations/bulk.js';
+import type { BulkItem } from '../../src/conversations/bulk.commands.js';
 import { faultSeed, seededRandom } from '../support/seeded-random.js';
 import { type ServerProcess, startServerProcess } from '../support/server-process.js';
 

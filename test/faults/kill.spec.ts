@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { openBackend } from '../../src/backend.js';
 import { readConfig } from '../../src/config.js';
-import { createLogger } from '../../src/platform/log.js';
+import { createLogger } from '../../src/log.js';
 import { type EventStoreDbServer, startEventStoreDb } from '../support/eventstoredb-server.js';
 import { eventually } from '../support/eventually.js';
 import { asLongAsAsked, timeLimit } from '../support/fault-length.js';

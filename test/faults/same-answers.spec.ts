@@ -19,10 +19,10 @@ import { conversationsTable } from '../../src/conversations/conversation.table.j
 import { parseStreamName, type StoredEvent } from '../../src/event-store/event-store.js';
 import { eventsUntil } from '../../src/event-store/events-until.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import { Transactor } from '../../src/event-store/transact.js';
-import { openDatabase } from '../../src/platform/database.js';
-import { createHttpApp } from '../../src/platform/http.js';
-import { createLogger } from '../../src/platform/log.js';
+import { Transactor } from '../../src/commands/transactor.js';
+import { openDatabase } from '../../src/database/database.js';
+import { createHttpApp } from '../../src/http/http-app.js';
+import { createLogger } from '../../src/log.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase } from '../support/database.js';

@@ -2,10 +2,10 @@ import type { Aggregate, DomainEvent } from '../../src/event-store/aggregate.js'
 import type { EventStore } from '../../src/event-store/event-store.js';
 import { openEventStoreDbEventStore } from '../../src/event-store/eventstoredb/eventstoredb-event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import { Transactor } from '../../src/event-store/transact.js';
-import { systemClock } from '../../src/platform/clock.js';
-import { ThreadlogError } from '../../src/platform/errors.js';
-import { derivedId, randomIds, type Ids } from '../../src/platform/ids.js';
+import { Transactor } from '../../src/commands/transactor.js';
+import { systemClock } from '../../src/clock.js';
+import { ThreadlogError } from '../../src/errors.js';
+import { derivedId, randomIds, type Ids } from '../../src/ids.js';
 
 /** What exactly-once rests on: the commands that the log remembers, or (planted, and wrong) the ids of events alone. */
 export type Memory = 'commands' | 'event ids';

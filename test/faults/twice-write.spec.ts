@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { type EventStore, type StoredEvent, StoreUnavailable, streamName, type StreamName } from '../../src/event-store/event-store.js';
 import { LogVerification } from '../../src/event-store/log-verification.js';
 import { metadataOf } from '../../src/event-store/aggregate.js';
-import type { ErrorCode } from '../../src/platform/errors.js';
+import type { ErrorCode } from '../../src/errors.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { asLongAsAsked, timeLimit } from '../support/fault-length.js';

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { decode } from '../../src/event-store/aggregate.js';
 import { type EventStore, parseStreamName } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import { type CommandContext, Transactor } from '../../src/event-store/transact.js';
+import { type CommandContext, Transactor } from '../../src/commands/transactor.js';
 import { InboxWriter } from '../../src/inboxes/inbox.commands.js';
 import { inboxAggregate, type InboxEvent } from '../../src/inboxes/inbox.js';
 import {
@@ -11,10 +11,10 @@ import {
   organizationAggregate,
   type OrganizationEvent,
 } from '../../src/organizations/organization.js';
-import { systemClock } from '../../src/platform/clock.js';
-import { ThreadlogError } from '../../src/platform/errors.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { StreamAgentDirectory } from '../../src/team/agent-directory.js';
+import { systemClock } from '../../src/clock.js';
+import { ThreadlogError } from '../../src/errors.js';
+import { randomIds } from '../../src/ids.js';
+import { AssigneeReader } from '../../src/team/assignee.reader.js';
 import { everything, Killed, killedAtAppend, ProcessStore } from '../support/process-store.js';
 import { seededRandom } from '../support/seeded-random.js';
 
@@ -29,7 +29,7 @@ const transactorOf = (store: EventStore) =>
 /** A process of its own: nothing is shared with others but the log. */
 function startProcess(store: EventStore): InboxWriter {
   const transactor = transactorOf(store);
-  return new InboxWriter(transactor, new StreamAgentDirectory(transactor));
+  return new InboxWriter(transactor, new AssigneeReader(transactor));
 }
 
 const command = (): CommandContext => ({

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { sql } from 'kysely';
+import { TAKE_OFF_ARCHIVED } from '../../projections/archived-assignees.jobs.js';
 import { pauseWork } from '../../projections/runtime/lease.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 
-const MANY = 10_000;
+const MANY = 2_000;
 const environment = { EVENTSTORE_URL: '', MASTER_KEY: randomBytes(32).toString('base64') };
 
 let created: TestDatabase;
@@ -39,6 +40,9 @@ async function takenOff(): Promise<ReadonlyMap<string, number>> {
   return new Map(rows.map(({ id, times }) => [id, times]));
 }
 
+const sweepsLeft = async () =>
+  (await api.backend.database.selectFrom('keep.jobs').select('id').where('kind', '=', TAKE_OFF_ARCHIVED).execute()).length;
+
 /** More conversations of the same assignee, with nothing personal in them. */
 async function copy(id: string, count: number): Promise<void> {
   await sql`
@@ -51,26 +55,37 @@ async function copy(id: string, count: number): Promise<void> {
     ) e`.execute(api.backend.database);
 }
 
-it('takes an archived agent off each of 10,000 conversations that have not ended, once, also when ended in between, and off what came late', async () => {
+it('takes an archived agent off each of 2,000 conversations that have not ended, once, also when ended in between, and off what came late', async () => {
   await api.expect(201, 'POST', '/agents', { body: { id: 'leaves', name: 'Leaves' } });
   const [mine, ended] = [await open('leaves'), await open('leaves')];
   await api.expect(200, 'PUT', `/conversations/${ended}`, { body: { status: 'resolved' } });
   await copy(mine, MANY);
   await api.expect(204, 'DELETE', '/agents/leaves');
-  await eventually(async () => (await takenOff()).size > 500, 60_000);
+  // The second sweep comes when this test says so, however slow the machine is.
+  await eventually(async () => {
+    const { numAffectedRows } = await sql`
+      update keep.jobs set due_at = now() + interval '1 day' where kind = ${TAKE_OFF_ARCHIVED} and key like '%.1'`.execute(
+      api.backend.database,
+    );
+    return numAffectedRows === 1n;
+  });
+  const began = Number(await api.backend.store.head());
+  await eventually(async () => Number(await api.backend.store.head()) > began + 500, 60_000);
   const { adminKey: key } = api;
+  const before = (await takenOff()).size;
   await api.stop();
-  expect((await takenOff()).size).toBeLessThan(MANY);
+  expect(before).toBeLessThan(MANY);
   api = await startApi({ environment, database: created });
-  await eventually(async () => (await takenOff()).size > MANY, 120_000);
+  await eventually(async () => (await sweepsLeft()) === 1, 120_000);
 
   // A process that still took the agent for active assigned one more.
   await sql`
     insert into log.events (position, stream, revision, id, type, data, metadata)
     select (select max(position) from log.events) + 1, stream, 3, gen_random_uuid(), type, data, metadata
     from log.events where split_part(stream, '.', 2) = 'copy-1' and type = 'ConversationAssigned'`.execute(api.backend.database);
-  api.clock.advance(15_000);
-  await eventually(async () => (await takenOff()).get('copy-1') === 2, 30_000);
+  api.clock.advance(24 * 60 * 60_000);
+  await eventually(async () => (await sweepsLeft()) === 0, 60_000);
+  expect((await takenOff()).get('copy-1')).toBe(2);
   const times = [...(await takenOff())].filter(([id]) => id !== 'copy-1');
   expect(times).toHaveLength(MANY);
   expect(times.filter(([, n]) => n !== 1)).toEqual([]);
@@ -87,10 +102,10 @@ it('leaves what is back from the archive by then, and takes a team out of the qu
   for (const id of ['back', 'gone']) await api.expect(204, 'DELETE', `/teams/${id}`);
   await api.expect(200, 'POST', '/teams/back/unarchive');
   await pauseWork(database, { reactor: 'archived-assignees' }, false);
+  await eventually(async () => (await get(left))['team'] === null, 30_000);
   api.clock.advance(15_000);
-  await eventually(async () => (await takenOff()).has(left));
-  await eventually(async () => (await database.selectFrom('keep.jobs').select('id').execute()).length === 0, 30_000);
+  await eventually(async () => (await sweepsLeft()) === 0, 30_000);
   expect(await get(left)).toMatchObject({ assignee: null, team: null });
   expect(await get(kept)).toMatchObject({ assignee: { id: 'back' } });
   expect((await takenOff()).size).toBe(before + 1);
-});
+}, 60_000);

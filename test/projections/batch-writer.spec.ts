@@ -7,7 +7,7 @@ import { type Lease, takeLease } from '../../projections/runtime/lease.js';
 import { groupOf, type Projection, type ProjectionTarget } from '../../projections/runtime/projection.js';
 import type { Metadata } from '../../src/event-store/aggregate.js';
 import type { Position } from '../../src/event-store/event-store.js';
-import type { Database, OpenDatabase } from '../../src/platform/database.js';
+import type { Database, OpenDatabase } from '../../src/database/database.js';
 import { readTable } from '../../src/read-models/table.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { conversation, openWorkerDatabase } from './tiny-group.js';
@@ -119,7 +119,7 @@ function batch(through: string, ...revisions: readonly (readonly [id: string, re
       metadata: {} as Metadata,
     },
   }));
-  return { decoded, failed: [], stored: [], through: through as Position, events: decoded.length, caughtUp: true };
+  return { decoded, failed: [], stored: [], looked: decoded.length, through: through as Position, events: decoded.length, caughtUp: true };
 }
 
 it('is one statement, whatever the number of tables', async () => {

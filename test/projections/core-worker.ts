@@ -5,7 +5,7 @@ import pg from 'pg';
 import { startLiveProjections } from '../../projections/live.js';
 import { openBackend } from '../../src/backend.js';
 import { readConfig } from '../../src/config.js';
-import { createLogger } from '../../src/platform/log.js';
+import { createLogger } from '../../src/log.js';
 
 const at = Number(process.argv[2]);
 const BATCH = 'with "moved"';

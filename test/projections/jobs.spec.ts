@@ -1,7 +1,7 @@
 import { sql } from 'kysely';
 import { type JobKind, JobRunner, type Outcome } from '../../projections/runtime/job-runner.js';
 import { type Job, JOB_LEASE_MS, Jobs, type NewJob } from '../../projections/runtime/jobs.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import type { OpenDatabase } from '../../src/database/database.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { TestClock } from '../support/test-clock.js';

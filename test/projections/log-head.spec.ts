@@ -28,11 +28,11 @@ import {
 } from '../../src/event-store/log-head.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import { Transactor } from '../../src/event-store/transact.js';
-import { systemClock } from '../../src/platform/clock.js';
-import type { Database } from '../../src/platform/database.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { MasterKey } from '../../src/platform/sealing.js';
+import { Transactor } from '../../src/commands/transactor.js';
+import { systemClock } from '../../src/clock.js';
+import type { Database } from '../../src/database/database.js';
+import { randomIds } from '../../src/ids.js';
+import { MasterKey } from '../../src/security/sealing.js';
 import { startApi } from '../support/api.js';
 import { createDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';

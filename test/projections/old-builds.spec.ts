@@ -2,7 +2,7 @@ import { sql } from 'kysely';
 import { makeLiveGeneration, markFilled } from '../../projections/runtime/generations.js';
 import { Housekeeping } from '../../projections/runtime/housekeeping.js';
 import { takeLease } from '../../projections/runtime/lease.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import type { OpenDatabase } from '../../src/database/database.js';
 import { readGroup, type ReadGroup } from '../../src/read-models/groups.js';
 import { readTable } from '../../src/read-models/table.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';

@@ -8,8 +8,8 @@ import { replayParked, type Replayed } from '../../projections/runtime/unparking
 import { conversationsTable } from '../../src/conversations/conversation.table.js';
 import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import { streamName, type Position, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
-import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
-import { VisitorKeys } from '../../src/platform/visitor-keys.js';
+import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
+import { VisitorKeys } from '../../src/security/visitor-keys.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';

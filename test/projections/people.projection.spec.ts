@@ -33,10 +33,10 @@ import {
   reinstateInbox,
   retireInbox,
 } from '../../src/organizations/organization.js';
-import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
-import { ThreadlogError } from '../../src/platform/errors.js';
+import { openDatabase, type OpenDatabase } from '../../src/database/database.js';
+import { ThreadlogError } from '../../src/errors.js';
 import { ddlOf } from '../../src/read-models/table.js';
-import { DataKey, ERASED } from '../../src/platform/sealing.js';
+import { DataKey, ERASED } from '../../src/security/sealing.js';
 import {
   archiveAssignee,
   assigneeAggregate,
@@ -58,7 +58,7 @@ import {
   visitorAggregate,
   type VisitorEvent,
 } from '../../src/visitors/visitor.js';
-import { openVisitor, openVisitorEvent, type PlainVisitor, sealVisitor } from '../../src/visitors/visitor.opening.js';
+import { unsealVisitor, unsealVisitorEvent, type PlainVisitor, sealVisitor } from '../../src/visitors/visitor.sealing.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 const key = new DataKey(randomBytes(32));
@@ -149,7 +149,9 @@ class History {
       entry.recorded.push(recorded);
       entry.state = aggregate.evolve(entry.state as S, recorded);
       const shown =
-        aggregate.kind === 'visitor' ? openVisitorEvent(recorded as unknown as Recorded<VisitorEvent>, this.opened ?? undefined) : recorded;
+        aggregate.kind === 'visitor'
+          ? unsealVisitorEvent(recorded as unknown as Recorded<VisitorEvent>, this.opened ?? undefined)
+          : recorded;
       this.events.push({
         kind: aggregate.kind,
         organizationId,
@@ -168,7 +170,7 @@ class History {
         organizationId,
         id,
         revision: recorded.length - 1,
-        state: kind === 'visitor' ? openVisitor(state as Visitor, this.opened ?? undefined) : state,
+        state: kind === 'visitor' ? unsealVisitor(state as Visitor, this.opened ?? undefined) : state,
       }));
   }
 }

@@ -7,7 +7,7 @@ import { replayParkedOfReactor } from '../../projections/runtime/unparking.js';
 import { assertReactors } from '../../projections/registry.js';
 import { type EventStore, streamName } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import { type Database, openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import { type Database, openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import { WORKER_SESSION } from '../../projections/runtime/lease.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';

@@ -14,7 +14,7 @@ import { groupOf } from '../../projections/runtime/projection.js';
 import { RebuildRunning, rebuildGroup, type RebuildOptions } from '../../projections/runtime/rebuild.js';
 import { streamName, type EventStore, type Position } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import type { OpenDatabase } from '../../src/database/database.js';
 import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';

@@ -7,7 +7,7 @@ import { groupOf, type Projection } from '../../projections/runtime/projection.j
 import { rebuildGroup } from '../../projections/runtime/rebuild.js';
 import { readRows } from '../../projections/runtime/rows.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import type { OpenDatabase } from '../../src/database/database.js';
 import { readTable } from '../../src/read-models/table.js';
 import { seededRandom } from '../support/seeded-random.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';

@@ -7,7 +7,7 @@ import type { EventStore, Position } from '../../src/event-store/event-store.js'
 import { parseStreamName, streamName } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import { type OpenDatabase, openDatabase } from '../../src/platform/database.js';
+import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import {

@@ -5,7 +5,7 @@ import { sql } from 'kysely';
 import { ProjectionGroup } from '../../projections/runtime/group.js';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import type { OpenDatabase } from '../../src/platform/database.js';
+import type { OpenDatabase } from '../../src/database/database.js';
 import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import {

@@ -17,7 +17,7 @@ import {
   type StoredEvent,
   type StreamName,
 } from '../../src/event-store/event-store.js';
-import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
+import { openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { readTable } from '../../src/read-models/table.js';
 

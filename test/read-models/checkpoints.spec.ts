@@ -1,6 +1,6 @@
 import { Kysely, PostgresDialect } from 'kysely';
 import type { Position } from '../../src/event-store/event-store.js';
-import { openDatabase, type Database, type OpenDatabase } from '../../src/platform/database.js';
+import { openDatabase, type Database, type OpenDatabase } from '../../src/database/database.js';
 import { Checkpoints } from '../../src/read-models/checkpoints.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 

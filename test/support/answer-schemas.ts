@@ -1,9 +1,9 @@
 import { Ajv2020, type ValidateFunction } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { AppModule } from '../../src/app.module.js';
-import { type ErrorCode, ERRORS } from '../../src/platform/errors.js';
-import { type Answer, openApiDocument, type Operation, PROBLEM_TYPE, type Reference } from '../../src/platform/openapi.js';
-import { API_PREFIX } from '../../src/platform/routes.js';
+import { type ErrorCode, ERRORS } from '../../src/errors.js';
+import { type Answer, openApiDocument, type Operation, PROBLEM_TYPE, type Reference } from '../../src/docs/openapi.js';
+import { API_PREFIX } from '../../src/http/routes.js';
 
 /* Every answer of every API test is held against the API's own document: status, media type, and a body without any other property. */
 

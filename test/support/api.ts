@@ -5,17 +5,17 @@ import { join } from 'node:path';
 import { CommandBus } from '@nestjs/cqrs';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { startLiveProjections, type LiveProjections } from '../../projections/live.js';
-import { ApiKeyService } from '../../src/api-keys/api-key.service.js';
+import { ApiKeyWriter } from '../../src/api-keys/api-key.writer.js';
 import { AppModule } from '../../src/app.module.js';
 import { type Backend, openBackend } from '../../src/backend.js';
 import { readConfig } from '../../src/config.js';
 import type { Position } from '../../src/event-store/event-store.js';
 import { Metrics } from '../../src/metrics/metrics.js';
-import { OrganizationService, systemContext } from '../../src/organizations/organization.service.js';
-import { createHttpApp } from '../../src/platform/http.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { createLogger } from '../../src/platform/log.js';
-import type { Role } from '../../src/platform/roles.js';
+import { OrganizationWriter, systemContext } from '../../src/organizations/organization.writer.js';
+import { createHttpApp } from '../../src/http/http-app.js';
+import { randomIds } from '../../src/ids.js';
+import { createLogger } from '../../src/log.js';
+import type { Role } from '../../src/security/roles.js';
 import { checkAnswer } from './answer-schemas.js';
 import { beginReadModelsAtHead } from './begin-at-head.js';
 import { createDatabase } from './database.js';
@@ -83,13 +83,17 @@ export async function startApi(options: { environment?: Record<string, string>; 
   const clock = new TestClock();
   const backend = await openBackend(config, logger, { name: 'threadlog-test', clock });
   const beganAfter = await beginReadModelsAtHead(backend);
-  const app = await createHttpApp(AppModule.over(backend) as never, { logger, trustProxy: config.TRUST_PROXY });
+  const app = await createHttpApp(AppModule.over(backend) as never, {
+    logger,
+    trustProxy: config.TRUST_PROXY,
+    corsOrigins: config.CORS_ORIGINS,
+  });
   const projections: LiveProjections = await startLiveProjections(backend, {
     inFlight: () => backend.transactor.inFlight,
     commands: app.get(CommandBus),
     metrics: app.get(Metrics),
   });
-  const organizations = app.get(OrganizationService);
+  const organizations = app.get(OrganizationWriter);
   const { organizationId, adminKey } = await organizations.createOrganization('Test');
   await app.listen({ port: 0, host: '127.0.0.1' });
   const { port } = app.getHttpServer().address() as { port: number };
@@ -131,7 +135,7 @@ export async function startApi(options: { environment?: Record<string, string>; 
     },
     async keyFor(role, { agentId, organizationId: other = organizationId } = {}) {
       const made = await app
-        .get(ApiKeyService)
+        .get(ApiKeyWriter)
         .create(systemContext(other, randomIds.next()), { name: `test ${role}`, role, ...(agentId === undefined ? {} : { agentId }) });
       return made.key;
     },

@@ -1,7 +1,7 @@
 import { type Aggregate, decode, type DomainEvent, type Recorded } from '../../src/event-store/aggregate.js';
 import type { Position, StoredEvent } from '../../src/event-store/event-store.js';
 import { streamName } from '../../src/event-store/event-store.js';
-import { type ErrorCode, ThreadlogError } from '../../src/platform/errors.js';
+import { type ErrorCode, ThreadlogError } from '../../src/errors.js';
 
 /** The instant of the n-th event of a history. */
 export const instant = (revision: number) => new Date(Date.UTC(2026, 0, 1, 0, 0, revision)).toISOString();

@@ -30,7 +30,7 @@ export default async function setUp() {
     process.env.TEST_POSTGRES_URL = server.url;
   }
 
-  const migrate = new URL('../../src/platform/migrate.ts', import.meta.url);
+  const migrate = new URL('../../src/database/migrate.ts', import.meta.url);
   if (existsSync(migrate)) {
     // A name of its own, since two runs may share a server that was given to them.
     const template = `threadlog_template_${process.pid}`;

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type Backend, openBackend } from '../../src/backend.js';
 import { readConfig } from '../../src/config.js';
-import { createLogger } from '../../src/platform/log.js';
+import { createLogger } from '../../src/log.js';
 import { eventually } from './eventually.js';
 import { freePort, signal } from './processes.js';
 

@@ -10,18 +10,18 @@ import {
   initialConversation,
   PRIORITIES,
 } from '../../src/conversations/conversation.js';
-import { type Opened, openConversationEvent } from '../../src/conversations/conversation.opening.js';
+import { type Unsealed, unsealConversationEvent } from '../../src/conversations/conversation.sealing.js';
 import { type Aggregate, decode, type DomainEvent, metadataOf } from '../../src/event-store/aggregate.js';
 import { parseStreamName, type StoredEvent, type StreamKind } from '../../src/event-store/event-store.js';
 import { inboxAggregate } from '../../src/inboxes/inbox.js';
 import { organizationAggregate } from '../../src/organizations/organization.js';
-import { emailKey } from '../../src/platform/email-address.js';
-import { type DataKey, ERASED } from '../../src/platform/sealing.js';
+import { emailKey } from '../../src/texts/email-address.js';
+import { type DataKey, ERASED } from '../../src/security/sealing.js';
 import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { assigneeAggregate } from '../../src/team/assignee.js';
 import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
-import { openVisitorEvent } from '../../src/visitors/visitor.opening.js';
+import { unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
 import type { TestApi } from './api.js';
 import { eventsAfter } from './events-after.js';
 import { CORE_SCHEMA } from './read-schema.js';
@@ -42,8 +42,8 @@ const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
     table: 'conversations',
     row(events, key) {
       const c = events
-        .map((event) => openConversationEvent(decode(conversationAggregate.codec, event), key))
-        .reduce<Conversation<Opened>>(evolveConversation<Opened>, initialConversation);
+        .map((event) => unsealConversationEvent(decode(conversationAggregate.codec, event), key))
+        .reduce<Conversation<Unsealed>>(evolveConversation<Unsealed>, initialConversation);
       return {
         position: events.at(-1)?.position,
         key_id: c.keyId,
@@ -92,7 +92,7 @@ const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
     table: 'visitors',
     row(events, key) {
       const v = events
-        .map((event) => openVisitorEvent(decode(visitorAggregate.codec, event), key))
+        .map((event) => unsealVisitorEvent(decode(visitorAggregate.codec, event), key))
         .reduce<Visitor<unknown>>(evolveVisitor<unknown>, initialVisitor);
       return {
         ...dated(v, v.name),

@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/platform/clock.js';
+import type { Clock } from '../../src/clock.js';
 
 /** The real time plus what the test has added: moved, never waited for. */
 export class TestClock implements Clock {

@@ -3,19 +3,19 @@ import fc from 'fast-check';
 import { decode } from '../../src/event-store/aggregate.js';
 import { type EventStore, parseStreamName, StoreUnavailable } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import { type CommandContext, Transactor } from '../../src/event-store/transact.js';
-import { companyAggregate, createCompany } from '../../src/companies/company.js';
-import { systemClock } from '../../src/platform/clock.js';
-import { openDatabase, type OpenDatabase } from '../../src/platform/database.js';
-import { emailKey } from '../../src/platform/email-address.js';
-import { ThreadlogError } from '../../src/platform/errors.js';
-import { UnchangedAnswerRows } from '../../src/platform/idempotency.js';
-import { randomIds } from '../../src/platform/ids.js';
-import { MasterKey } from '../../src/platform/sealing.js';
-import { VisitorKeys, visitorKeyId } from '../../src/platform/visitor-keys.js';
-import { claimAggregate } from '../../src/claims/claim.js';
-import { Claims } from '../../src/claims/claims.js';
-import { VisitorDirectory } from '../../src/visitors/visitor.directory.js';
+import { type CommandContext, Transactor } from '../../src/commands/transactor.js';
+import { archiveCompany, companyAggregate, createCompany } from '../../src/companies/company.js';
+import { systemClock } from '../../src/clock.js';
+import { openDatabase, type OpenDatabase } from '../../src/database/database.js';
+import { emailKey } from '../../src/texts/email-address.js';
+import { ThreadlogError } from '../../src/errors.js';
+import { UnchangedAnswerRows } from '../../src/commands/idempotency.js';
+import { randomIds } from '../../src/ids.js';
+import { MasterKey } from '../../src/security/sealing.js';
+import { VisitorKeys, visitorKeyId } from '../../src/security/visitor-keys.js';
+import { claimAggregate } from '../../src/commands/claim.js';
+import { Claims } from '../../src/commands/claims.js';
+import { VisitorWriter } from '../../src/visitors/visitor.writer.js';
 import {
   createVisitor,
   evolveVisitor,
@@ -24,7 +24,7 @@ import {
   visitorAggregate,
   type VisitorEvent,
 } from '../../src/visitors/visitor.js';
-import { openVisitor, sealVisitor } from '../../src/visitors/visitor.opening.js';
+import { unsealVisitor, sealVisitor } from '../../src/visitors/visitor.sealing.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { everything, Killed, killedAtAppend, ProcessStore } from '../support/process-store.js';
 
@@ -43,7 +43,7 @@ afterAll(async () => {
 });
 
 interface Process {
-  readonly directory: VisitorDirectory;
+  readonly directory: VisitorWriter;
   readonly transactor: Transactor;
   readonly keys: VisitorKeys;
 }
@@ -53,7 +53,7 @@ function startProcess(store: EventStore): Process {
   const answers = new UnchangedAnswerRows(open.kysely);
   const transactor = new Transactor(store, systemClock, randomIds, answers);
   const keys = new VisitorKeys(open.kysely, master);
-  return { directory: new VisitorDirectory(transactor, keys, answers), transactor, keys };
+  return { directory: new VisitorWriter(transactor, keys, answers), transactor, keys };
 }
 
 let organizations = 0;
@@ -97,7 +97,7 @@ async function assertUnique(store: EventStore, organizationId: string, keys: Vis
     const event = decode<VisitorEvent>(visitorAggregate.codec, stored);
     const visitor = evolveVisitor(visitors.get(name.id) ?? initialVisitor, event);
     visitors.set(name.id, visitor);
-    const plain = openVisitor(visitor, await keys.find(organizationId, visitorKeyId(organizationId, name.id)));
+    const plain = unsealVisitor(visitor, await keys.find(organizationId, visitorKeyId(organizationId, name.id)));
     opened.set(name.id, plain);
     for (const [label, owner] of held) if (owner === name.id) held.delete(label);
     if (plain.archived) continue;
@@ -131,7 +131,7 @@ describe('finding and making', () => {
   test('makes a visitor once and finds it by id, userId and e-mail', async () => {
     const org = newOrganization();
     const made = await directory.resolve(command(org), { userId: 'u', email: 'Ada@Example.com', name: 'Ada' });
-    expect(made).toMatchObject({ made: true, outcome: 'appended', opened: { userId: 'u', email: 'Ada@Example.com', name: 'Ada' } });
+    expect(made).toMatchObject({ made: true, outcome: 'appended', unsealed: { userId: 'u', email: 'Ada@Example.com', name: 'Ada' } });
     for (const given of [
       { id: made.visitorId },
       { userId: 'u' },
@@ -155,7 +155,7 @@ describe('finding and making', () => {
       email: 'ada@example.com',
       attributes: { seats: 3 },
     });
-    expect(found).toMatchObject({ visitorId, opened: { name: 'Ada', plan: 'pro', email: 'ada@example.com', attributes: { seats: 3 } } });
+    expect(found).toMatchObject({ visitorId, unsealed: { name: 'Ada', plan: 'pro', email: 'ada@example.com', attributes: { seats: 3 } } });
     expect(await directory.resolve(command(org), { email: 'ada@example.com' })).toMatchObject({ visitorId });
     const before = (await everything(store)).length;
     const again = await directory.resolve(command(org), { userId: 'u', plan: 'pro', attributes: { seats: 3 } });
@@ -182,22 +182,22 @@ describe('finding and making', () => {
     expect(await found({ userId: 'ua', email: 'B@example.com', name: 'Ada' })).toMatchObject({
       visitorId: 'a',
       left: [email],
-      opened: { userId: 'ua', email: 'a@example.com', name: 'Ada' },
+      unsealed: { userId: 'ua', email: 'a@example.com', name: 'Ada' },
     });
     expect(await found({ id: 'a', userId: 'ub', email: 'b@example.com' })).toMatchObject({
       visitorId: 'a',
       left: [userId, email],
-      opened: { userId: 'ua', email: 'a@example.com' },
+      unsealed: { userId: 'ua', email: 'a@example.com' },
     });
     expect(await found({ id: 'new', userId: 'ub', name: 'New' })).toMatchObject({
       visitorId: 'new',
       made: true,
       left: [userId],
-      opened: { userId: null, name: 'New' },
+      unsealed: { userId: null, name: 'New' },
     });
     // The address is of somebody else's account: it does not make that account this one.
     const other = await found({ userId: 'unknown', email: 'b@example.com' });
-    expect(other).toMatchObject({ made: true, left: [email], opened: { userId: 'unknown', email: null } });
+    expect(other).toMatchObject({ made: true, left: [email], unsealed: { userId: 'unknown', email: null } });
     expect(await found({ userId: 'unknown', email: 'b@example.com' })).toMatchObject({
       visitorId: other.visitorId,
       made: false,
@@ -205,7 +205,7 @@ describe('finding and making', () => {
     });
     // Freed by its owner, it goes to who names it next.
     await directory.change(command(org), 'b', { email: null });
-    expect(await found({ userId: 'unknown', email: 'b@example.com' })).toMatchObject({ left: [], opened: { email: 'b@example.com' } });
+    expect(await found({ userId: 'unknown', email: 'b@example.com' })).toMatchObject({ left: [], unsealed: { email: 'b@example.com' } });
     expect(await found({ email: 'b@example.com' })).toMatchObject({ visitorId: other.visitorId });
     await assertUnique(store, org, keys);
   });
@@ -230,7 +230,7 @@ describe('finding and making', () => {
       Array.from({ length: 9 }, (_, i) => processes[i % 3]!.resolve(command(org), { userId: `u${i}`, email: 'shared@example.com' })),
     );
     expect(new Set(found.map(({ visitorId }) => visitorId)).size).toBe(9);
-    expect(found.map(({ opened }) => opened.userId)).toEqual(Array.from({ length: 9 }, (_, i) => `u${i}`));
+    expect(found.map(({ unsealed }) => unsealed.userId)).toEqual(Array.from({ length: 9 }, (_, i) => `u${i}`));
     expect(found.filter(({ left }) => left.length === 0)).toHaveLength(1);
     await assertUnique(store, org, keys);
   });
@@ -263,7 +263,7 @@ describe('finding and making', () => {
     const lead = await directory.resolve(command(org), { email: 'ada@example.com' });
     expect(await directory.resolve(command(org), { userId: 'u', email: 'ada@example.com' })).toMatchObject({
       visitorId: lead.visitorId,
-      opened: { userId: 'u' },
+      unsealed: { userId: 'u' },
     });
     expect(await directory.resolve(command(org), { userId: 'u' })).toMatchObject({ visitorId: lead.visitorId });
   });
@@ -282,7 +282,7 @@ describe('finding and making', () => {
           made: true,
           visitorId: first.visitorId,
           revision: first.revision,
-          opened: first.opened,
+          unsealed: first.unsealed,
         });
       }
       expect(await codeOf(other.register({ ...again, requestHash: 'another' }, given))).toBe('idempotency_key_reused');
@@ -307,7 +307,7 @@ describe('finding and making', () => {
         outcome: 'repeated',
         visitorId: 'a',
         revision: first.revision,
-        opened: { name: 'Ada', email: 'e@example.com' },
+        unsealed: { name: 'Ada', email: 'e@example.com' },
       });
       expect((await everything(store)).length).toBe(before);
       await directory.archive(command(org), thief.visitorId);
@@ -340,7 +340,18 @@ describe('finding and making', () => {
     expect(await codeOf(directory.change(command(org), visitorId, { companyId: 'other', email: 'new@example.com' }))).toBe(
       'unknown_company',
     );
-    expect((await directory.get(org, visitorId)).opened).toMatchObject({ companyId: 'acme', email: 'e@example.com' });
+    expect((await directory.get(org, visitorId)).unsealed).toMatchObject({ companyId: 'acme', email: 'e@example.com' });
+  });
+
+  test('an archived company stays where it is, and comes to nobody else', async () => {
+    const org = newOrganization();
+    await transactor.transact(companyAggregate, 'acme', command(org), createCompany({ name: 'Acme' }));
+    const { visitorId } = await directory.resolve(command(org), { email: 'e@example.com', companyId: 'acme' });
+    await transactor.transact(companyAggregate, 'acme', command(org), archiveCompany());
+    expect(await directory.resolve(command(org), { email: 'e@example.com', companyId: 'acme', name: 'Ada' })).toMatchObject({ visitorId });
+    expect(await codeOf(directory.resolve(command(org), { email: 'f@example.com', companyId: 'acme' }))).toBe('resource_archived');
+    await directory.change(command(org), visitorId, { companyId: null });
+    expect(await codeOf(directory.change(command(org), visitorId, { companyId: 'acme' }))).toBe('resource_archived');
   });
 });
 
@@ -353,7 +364,7 @@ describe('changing', () => {
     const org = newOrganization();
     await directory.resolve(command(org), { id: 'a', userId: 'ua', email: 'a@example.com' });
     expect(await directory.change(command(org), 'a', { userId: 'ua2', email: 'a2@example.com' })).toMatchObject({
-      opened: { userId: 'ua2', email: 'a2@example.com' },
+      unsealed: { userId: 'ua2', email: 'a2@example.com' },
     });
     const other = await directory.resolve(command(org), { userId: 'ua', email: 'a@example.com' });
     expect(other).toMatchObject({ made: true });
@@ -361,7 +372,9 @@ describe('changing', () => {
     expect(await codeOf(directory.change(command(org), 'a', { email: 'A@example.com' }))).toBe('email_taken');
     // Null gives a key up.
     await directory.change(command(org), other.visitorId, { userId: null, email: null });
-    expect(await directory.change(command(org), 'a', { userId: 'ua', email: 'a@example.com' })).toMatchObject({ opened: { userId: 'ua' } });
+    expect(await directory.change(command(org), 'a', { userId: 'ua', email: 'a@example.com' })).toMatchObject({
+      unsealed: { userId: 'ua' },
+    });
     await assertUnique(store, org, keys);
   });
 
@@ -371,7 +384,7 @@ describe('changing', () => {
     const before = (await claimsIn(store)).length;
     expect(await directory.change(command(org), 'a', { email: 'A@Example.com' })).toMatchObject({
       outcome: 'appended',
-      opened: { email: 'A@Example.com' },
+      unsealed: { email: 'A@Example.com' },
     });
     expect((await claimsIn(store)).length).toBe(before);
     expect(await directory.resolve(command(org), { email: 'a@example.com' })).toMatchObject({ visitorId: 'a', made: false });
@@ -398,7 +411,7 @@ describe('changing', () => {
     expect(await codeOf(directory.register(command(org), { id: 'a' }))).toBe('id_taken');
     expect(await codeOf(directory.archive(command(org), 'nobody'))).toBe('not_found');
     expect(await directory.resolve(command(org), { userId: 'ua', email: 'a@example.com' })).toMatchObject({ made: true });
-    expect((await directory.get(org, 'a')).opened).toMatchObject({ archived: true, userId: 'ua', email: 'a@example.com' });
+    expect((await directory.get(org, 'a')).unsealed).toMatchObject({ archived: true, userId: 'ua', email: 'a@example.com' });
     await assertUnique(store, org, keys);
   });
 
@@ -407,7 +420,7 @@ describe('changing', () => {
     await directory.resolve(command(org), { id: 'a', userId: 'ua', email: 'a@example.com', name: 'Ada' });
     await open.kysely.updateTable('keep.visitor_keys').set({ wrapped: null }).where('organization_id', '=', org).execute();
     const later = startProcess(store).directory;
-    expect((await later.get(org, 'a')).opened).toMatchObject({ name: '[erased]', email: '[erased]' });
+    expect((await later.get(org, 'a')).unsealed).toMatchObject({ name: '[erased]', email: '[erased]' });
     expect(await codeOf(later.change(command(org), 'a', { name: 'Ada' }))).toBe('visitor_erased');
     expect(await codeOf(later.resolve(command(org), { userId: 'ua', name: 'Ada' }))).toBe('visitor_erased');
   });
@@ -471,7 +484,7 @@ describe('races', () => {
     expect(second).toMatchObject({ visitorId: 'own', made: true });
     letGo();
     // Made by the other on its behalf: it is no taken id.
-    expect(await first).toMatchObject({ visitorId: 'own', made: true, opened: { name: 'Ada', plan: 'pro', email: 'e@example.com' } });
+    expect(await first).toMatchObject({ visitorId: 'own', made: true, unsealed: { name: 'Ada', plan: 'pro', email: 'e@example.com' } });
     await assertUnique(store, org, slow.keys);
   });
 
@@ -574,7 +587,7 @@ describe('a process that is killed', () => {
         expect(await killedAt(store, n, after, ({ directory }) => directory.register(asked, given))).toBe(true);
         const later = startProcess(store);
         const answer = await later.directory.register(retried ? asked : command(org), given);
-        expect(answer.opened).toMatchObject({ userId: 'u', email: 'e@example.com', name: 'Ada' });
+        expect(answer.unsealed).toMatchObject({ userId: 'u', email: 'e@example.com', name: 'Ada' });
         expect(await later.directory.resolve(command(org), { email: 'e@example.com' })).toMatchObject({ visitorId: answer.visitorId });
         const visitors = await assertUnique(store, org, later.keys);
         expect(visitors.size).toBe(1);
@@ -590,7 +603,7 @@ describe('a process that is killed', () => {
     // Two claims, the visitor, two releases.
     expect(await killedAt(store, n, after, ({ directory }) => directory.change(command(org), 'a', moved))).toBe(true);
     const later = startProcess(store);
-    const now = (await later.directory.get(org, 'a')).opened;
+    const now = (await later.directory.get(org, 'a')).unsealed;
     const done = now.email === 'new@example.com';
     expect(now).toMatchObject(done ? { email: 'new@example.com', userId: 'new' } : { email: 'old@example.com', userId: 'old' });
     if (done) {
@@ -616,7 +629,7 @@ describe('a process that is killed', () => {
     expect(await codeOf(later.directory.register(command(org), { id: 'b', email: 'new@example.com' }))).toBe('email_taken');
     expect(await later.directory.resolve(command(org), { email: 'new@example.com' })).toMatchObject({
       visitorId: 'a',
-      opened: { email: 'new@example.com' },
+      unsealed: { email: 'new@example.com' },
     });
     expect(await later.directory.register(command(org), { id: 'b', email: 'old@example.com' })).toMatchObject({ made: true });
     await assertUnique(store, org, later.keys);
@@ -734,7 +747,7 @@ test('whatever races and whoever is killed: no moment has two visitors with one 
             const holder = [...visitors].find(([, visitor]) => !visitor.archived && visitor[kind] === value)?.[0];
             const found = await last.directory.resolve(command(org), { [kind]: value });
             if (holder !== undefined) expect(found).toMatchObject({ visitorId: holder, made: false });
-            expect(found.opened[kind]).toBe(value);
+            expect(found.unsealed[kind]).toBe(value);
           }
         await assertUnique(store, org, last.keys);
       },

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Metadata, Recorded } from '../../src/event-store/aggregate.js';
-import { DataKey, ERASED } from '../../src/platform/sealing.js';
-import { claim, claimAggregate, type ClaimEvent, release } from '../../src/claims/claim.js';
+import { DataKey, ERASED } from '../../src/security/sealing.js';
+import { claim, claimAggregate, type ClaimEvent, release } from '../../src/commands/claim.js';
 import {
   archiveVisitor,
   changeVisitor,
@@ -14,7 +14,7 @@ import {
   visitorAggregate,
   type VisitorEvent,
 } from '../../src/visitors/visitor.js';
-import { openVisitor, openVisitorEvent, type PlainVisitor, sealVisitor } from '../../src/visitors/visitor.opening.js';
+import { unsealVisitor, unsealVisitorEvent, type PlainVisitor, sealVisitor } from '../../src/visitors/visitor.sealing.js';
 import { given, instant } from '../support/given.js';
 
 const key = new DataKey(randomBytes(32));
@@ -30,7 +30,7 @@ describe('a visitor', () => {
     visitor()
       .when(create({ name: 'Ada', email: null, attributes: { gone: null } }))
       .thenEvents({ type: 'VisitorCreated', data: { name: key.seal('visitor.name', 'Ada') } });
-    expect(openVisitor(visitor(...ada).state, key)).toEqual({
+    expect(unsealVisitor(visitor(...ada).state, key)).toEqual({
       exists: true,
       archived: false,
       userId: 'u-1',
@@ -72,7 +72,7 @@ describe('a visitor', () => {
     const after = visitor(...ada)
       .when(change({ name: 'Ada', phone: '+44 1', userId: 'u-1', plan: null }))
       .thenEvents({ type: 'VisitorChanged', data: { phone: key.seal('visitor.phone', '+44 1') } });
-    expect(openVisitor(after, key)).toMatchObject({ name: 'Ada', phone: '+44 1', createdAt: instant(0), updatedAt: instant(1) });
+    expect(unsealVisitor(after, key)).toMatchObject({ name: 'Ada', phone: '+44 1', createdAt: instant(0), updatedAt: instant(1) });
   });
 
   test('null clears a field', () => {
@@ -96,7 +96,7 @@ describe('a visitor', () => {
           },
         },
       });
-    expect(openVisitor(after, key).attributes).toEqual({ seats: 4, city: 'Kyiv' });
+    expect(unsealVisitor(after, key).attributes).toEqual({ seats: 4, city: 'Kyiv' });
     visitor(...ada)
       .when(change({ attributes: { plan: 'pro', never: null } }))
       .thenNothing();
@@ -146,11 +146,11 @@ describe('a visitor', () => {
     for (const known of [key, undefined]) {
       const opened = history.map((event, revision) => {
         const metadata = { occurredAt: instant(revision) } as Metadata;
-        return openVisitorEvent({ ...event, revision, metadata } as Recorded<VisitorEvent>, known);
+        return unsealVisitorEvent({ ...event, revision, metadata } as Recorded<VisitorEvent>, known);
       });
-      expect(opened.reduce<Visitor<unknown>>(evolveVisitor, initialVisitor)).toEqual(openVisitor(visitor(...history).state, known));
+      expect(opened.reduce<Visitor<unknown>>(evolveVisitor, initialVisitor)).toEqual(unsealVisitor(visitor(...history).state, known));
     }
-    expect(openVisitor(visitor(...ada).state, undefined)).toMatchObject({
+    expect(unsealVisitor(visitor(...ada).state, undefined)).toMatchObject({
       userId: 'u-1',
       name: ERASED,
       email: ERASED,

@@ -1,5 +1,5 @@
 import type { ReadResp } from '@eventstore/db-client/generated/streams_pb.js';
-import { pause } from '../../platform/pause.js';
+import { pause } from '../../pause.js';
 import type { Position, StoredEvent } from '../event-store.js';
 import { connectionIsDoubtful } from './guarded-client.js';
 import type { GuardedClient } from './guarded-client.js';

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { pause } from '../../platform/pause.js';
+import { pause } from '../../pause.js';
 import { appendEach, assertAppendable, OutcomeUnknown, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended, EventStore, Expected, FeedBatch, NewEvent, Position, StoredEvent, StreamName } from '../event-store.js';
 import { acknowledged } from './acknowledged.js';

@@ -5,6 +5,7 @@ import type { ReadReq } from '@eventstore/db-client/generated/streams_pb.js';
 import { StoreUnavailable } from '../event-store.js';
 import { untilAborted } from './until-aborted.js';
 import type { ReadCall } from './wire-format.js';
+import { ignoreFailure } from '../../ignore-failure.js';
 
 export type BatchAppendCall = ReturnType<StreamsClient['batchAppend']>;
 
@@ -157,9 +158,9 @@ export class GuardedClient {
 
   /** One attempt at a time, shared by all who wait. Never rejects. */
   #reconnect(): Promise<unknown> {
-    this.#attempt ??= this.#connect()
-      .catch(() => undefined)
-      .finally(() => (this.#attempt = undefined));
+    this.#attempt ??= ignoreFailure(this.#connect(), 'whoever waits for a connection tries again until its own time is over').finally(
+      () => (this.#attempt = undefined),
+    );
     return this.#attempt;
   }
 

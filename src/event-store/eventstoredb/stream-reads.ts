@@ -1,5 +1,5 @@
 import type { ReadReq, ReadResp } from '@eventstore/db-client/generated/streams_pb.js';
-import { pause } from '../../platform/pause.js';
+import { pause } from '../../pause.js';
 import { StoreUnavailable } from '../event-store.js';
 import type { StoredEvent } from '../event-store.js';
 import { connectionIsDoubtful } from './guarded-client.js';

@@ -3,6 +3,7 @@ import { InvalidAppend, OutcomeUnknown, StoreUnavailable } from '../event-store.
 import type { Appended, Expected, NewEvent, StreamName } from '../event-store.js';
 import { isConnectionLost, isRolledBack, isTransient, messageOf } from './postgres-errors.js';
 import { positionOf } from './position.js';
+import { ignoreFailure } from '../../ignore-failure.js';
 
 const SEPARATOR = '\u001e';
 export const APPEND = {
@@ -109,7 +110,7 @@ export class AppendBatcher {
     for (const pending of this.#pending) if (!pending.inFlight) this.#giveUp(pending, 'the store is closed');
     for (const lane of this.#lanes) await lane.running;
     clearInterval(this.#sweep);
-    for (const lane of this.#lanes) await lane.client?.end().catch(() => undefined);
+    for (const lane of this.#lanes) await ignoreFailure(lane.client?.end(), 'the connection is given up either way');
   }
 
   /** After this turn of the loop, so that everything that arrived in it goes into one batch. */
@@ -229,7 +230,7 @@ export class AppendBatcher {
     const transient = isTransient(error);
     if (!rolledBack || isConnectionLost(error)) {
       if (lane.client === client) lane.client = undefined;
-      client.end().catch(() => undefined);
+      void ignoreFailure(client.end(), 'the connection is given up either way');
     }
     for (const pending of batch) {
       pending.inFlight = false;

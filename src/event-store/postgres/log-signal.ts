@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { ignoreFailure } from '../../ignore-failure.js';
 
 const CHANNEL = 'threadlog_log';
 /** At most one NOTIFY in this time: each takes a lock that all committing notifiers of the cluster share. */
@@ -77,7 +78,7 @@ export class LogSignal {
     clearInterval(this.#poll);
     this.#wake();
     await this.#turn;
-    await this.#client?.end().catch(() => undefined);
+    await ignoreFailure(this.#client?.end(), 'the connection is given up either way');
   }
 
   #wake(): void {
@@ -143,7 +144,7 @@ export class LogSignal {
       this.#wake();
     } catch {
       this.#retryAt = Date.now() + RECONNECT_MS;
-      client?.end().catch(() => undefined);
+      void ignoreFailure(client?.end(), 'the connection is given up either way');
     }
   }
 
@@ -158,7 +159,7 @@ export class LogSignal {
 
   #drop(client: pg.Client): void {
     if (this.#client === client) this.#client = undefined;
-    client.end().catch(() => undefined);
+    void ignoreFailure(client.end(), 'the connection is given up either way');
   }
 }
 

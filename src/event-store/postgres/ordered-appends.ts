@@ -1,9 +1,10 @@
 import type pg from 'pg';
-import { pause } from '../../platform/pause.js';
+import { pause } from '../../pause.js';
 import { OutcomeUnknown, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended } from '../event-store.js';
 import { answersOf, APPEND, type Appending, BACKOFF_MS, bytesOf, parametersOf, refusal } from './append-batcher.js';
 import { isConnectionLost, isRolledBack, isTransient, messageOf } from './postgres-errors.js';
+import { ignoreFailure } from '../../ignore-failure.js';
 
 /** Bounds one transaction, and with it how long it holds the log's lock. A larger append goes alone. */
 const BATCH_BYTES = 256 * 1024;
@@ -28,7 +29,7 @@ export class OrderedAppends {
 
   append(appends: readonly Append[], deadline: AbortSignal): Promise<readonly Appended[]> {
     const mine = this.#last.then(() => this.#all(appends, AbortSignal.any([deadline, this.#closing.signal])));
-    this.#last = mine.catch(() => undefined);
+    this.#last = ignoreFailure(mine, 'who asked for it hears of it, and the next one only waits for its end');
     return mine;
   }
 
@@ -36,7 +37,7 @@ export class OrderedAppends {
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#last;
-    await this.#client?.end().catch(() => undefined);
+    await ignoreFailure(this.#client?.end(), 'the connection is given up either way');
   }
 
   async #all(appends: readonly Append[], end: AbortSignal): Promise<readonly Appended[]> {
@@ -86,7 +87,7 @@ export class OrderedAppends {
 
   #drop(client: pg.Client): void {
     if (this.#client === client) this.#client = undefined;
-    client.end().catch(() => undefined);
+    void ignoreFailure(client.end(), 'the connection is given up either way');
   }
 }
 
@@ -122,7 +123,6 @@ async function unlessAborted<T>(work: Promise<T>, end: AbortSignal): Promise<T> 
     return await Promise.race([work, late]);
   } finally {
     end.removeEventListener('abort', aborted);
-    // Of the loser nobody hears.
-    work.catch(() => undefined);
+    void ignoreFailure(work, 'the caller has been told that the deadline passed, or has its failure already');
   }
 }

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { pause } from '../../platform/pause.js';
+import { pause } from '../../pause.js';
 import { assertAppendable, LIMITS, StoreUnavailable } from '../event-store.js';
 import type { Append, Appended, EventStore, Expected, FeedBatch, NewEvent, Position, StoredEvent, StreamName } from '../event-store.js';
 import { AppendBatcher } from './append-batcher.js';
@@ -8,6 +8,7 @@ import { OrderedAppends } from './ordered-appends.js';
 import { BEFORE_ALL, positionOf } from './position.js';
 import { isConnectionLost, messageOf } from './postgres-errors.js';
 import { SharedTail, type TailRead, type TailReader } from './shared-tail.js';
+import { ignoreFailure } from '../../ignore-failure.js';
 
 const READ_BATCH = 500;
 /** Events that are read at once for all feeds at the log's end. */
@@ -90,7 +91,7 @@ async function connect(url: string, applicationName: string, setUp = '', queryTi
     if (setUp !== '') await client.query(setUp);
     return client;
   } catch (error) {
-    client.end().catch(() => undefined);
+    void ignoreFailure(client.end(), 'the connection is given up either way');
     throw new StoreUnavailable(`PostgreSQL cannot be reached: ${messageOf(error)}`, { cause: error });
   }
 }

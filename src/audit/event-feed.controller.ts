@@ -1,0 +1,63 @@
+import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { FEED_TYPES } from '../event-decoding.js';
+import type { Position } from '../event-store/event-store.js';
+import { Answers } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
+import { CORE_GROUP } from '../read-models/groups.js';
+import { EventsFeed, type FeedPage, feedPageSchema } from './event-feed.reader.js';
+
+/** Events in one page of the feed. */
+const MOST = 1_000;
+const USUAL = 100;
+
+class FeedQueryDto {
+  /** Exclusive: `meta.next` of the page before, or the X-Position of any answer. */
+  @IfGiven()
+  @IsMatching(/^(start|\d{19}(-\d{19})?)$/, 'must be start, or a position as answers give it')
+  after?: string;
+  @IfGiven() @Limit(MOST) limit?: string;
+  /** Repeated, or in one with commas between. */
+  @Becomes((value) => (typeof value === 'string' ? madeOfText(value.split(',')) : value))
+  @IfGiven()
+  @IsList({ min: 1, max: FEED_TYPES.length })
+  @IsOneOf(FEED_TYPES, { each: true })
+  types?: string[];
+
+  get position(): Position | 'start' {
+    return (this.after ?? 'start') as Position | 'start';
+  }
+  get size(): number {
+    return limited(this.limit, USUAL, MOST);
+  }
+}
+
+/** All that happened in an organization, for auditors and for programs that follow it. */
+@Controller('events')
+export class EventsController {
+  constructor(
+    @Inject(EventsFeed) private readonly feed: EventsFeed,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Get()
+  @Roles('admin', 'auditor')
+  @Answers(
+    "Reads the organization's events in the order in which they were stored.",
+    'For auditors, and for programs that keep something in step: ask again after `meta.next`, and nothing is missed and nothing comes twice. `types` narrows to some types of events. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    { 200: feedPageSchema },
+  )
+  async read(
+    @Query() query: FeedQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<FeedPage> {
+    await this.readModel.reached(request, CORE_GROUP, { parked: true });
+    const page = await this.feed.page(principalOf(request).organizationId, query.position, { limit: query.size, types: query.types });
+    if (page.meta.next !== 'start') void reply.header('x-position', page.meta.next);
+    return page;
+  }
+}

@@ -1,0 +1,148 @@
+import type { Recorded } from '../event-store/aggregate.js';
+import { type DataKey, ERASED, type Sealed } from '../security/sealing.js';
+import type { Conversation, ConversationEvent, LastMessage, MessageFacts } from './conversation.js';
+
+/** A personal value as a reader sees it: what was sealed, or ERASED when its key is gone. */
+export type Unsealed = unknown;
+
+/** A personal value that is a text; ERASED is one too. */
+export const unsealedText = (value: Unsealed): string | null => (typeof value === 'string' ? value : null);
+
+/*
+ * The contexts that values are sealed in. Texts that may repeat carry their message's id, so that equal texts do not show as equal bytes;
+ * subject and attributes do not, so that a decision sees that nothing would change.
+ */
+const SUBJECT = 'conversation.subject';
+const ATTRIBUTE = 'conversation.attribute';
+const contentContext = (messageId: string) => `message.content ${messageId}`;
+const attachmentsContext = (messageId: string) => `message.attachments ${messageId}`;
+const attributeContext = (name: string) => `${ATTRIBUTE} ${name}`;
+const COMMENT = 'conversation.comment';
+
+export interface MessageInput {
+  readonly type: 'text' | 'attachment' | 'card';
+  /** Absent only beside attachments. */
+  readonly content?: unknown;
+  readonly attachments?: readonly unknown[];
+}
+
+export function sealMessage(key: DataKey, messageId: string, message: MessageInput): MessageFacts {
+  return {
+    messageId,
+    contentType: message.type,
+    ...(message.content === undefined ? {} : { content: key.seal(contentContext(messageId), message.content) }),
+    ...(message.attachments === undefined ? {} : { attachments: key.seal(attachmentsContext(messageId), message.attachments) }),
+  };
+}
+
+export const sealSubject = (key: DataKey, subject: string): Sealed => key.seal(SUBJECT, subject);
+export const sealComment = (key: DataKey, comment: string): Sealed => key.seal(COMMENT, comment);
+
+/** Names and values sealed one by one, so that a merge needs no plaintext; `null` (remove) stays null. */
+export function sealAttributes(key: DataKey, attributes: Readonly<Record<string, unknown>>): Record<string, Sealed | null> {
+  return Object.fromEntries(
+    Object.entries(attributes).map(([name, value]) => [
+      key.seal(ATTRIBUTE, name),
+      value === null ? null : key.seal(attributeContext(name), value),
+    ]),
+  );
+}
+
+/** The event with its personal values unsealed; without the key they are ERASED, and attributes are gone, names included. */
+export function unsealConversationEvent(
+  event: Recorded<ConversationEvent>,
+  key: DataKey | undefined,
+): Recorded<ConversationEvent<Unsealed>> {
+  const unseal = (context: string, sealed: Sealed): Unsealed => (key === undefined ? ERASED : key.unseal(context, sealed));
+  switch (event.type) {
+    case 'ConversationOpened': {
+      const { subject, customAttributes, ...data } = event.data;
+      return {
+        ...event,
+        data: {
+          ...data,
+          ...(subject === undefined ? {} : { subject: unseal(SUBJECT, subject) }),
+          ...(customAttributes === undefined ? {} : { customAttributes: unsealAttributes(key, customAttributes) }),
+        },
+      };
+    }
+    case 'MessageReceived':
+      return { ...event, data: unsealMessage(key, event.data) };
+    case 'MessageSent':
+      return { ...event, data: { author: event.data.author, ...unsealMessage(key, event.data) } };
+    case 'NoteAdded':
+      return { ...event, data: { author: event.data.author, ...unsealMessage(key, event.data) } };
+    case 'SubjectChanged':
+      return { ...event, data: { subject: event.data.subject === null ? null : unseal(SUBJECT, event.data.subject) } };
+    case 'CustomAttributesChanged':
+      return {
+        ...event,
+        data: {
+          set: unsealAttributes(key, event.data.set),
+          removed: key === undefined ? [] : event.data.removed.map((name) => String(key.unseal(ATTRIBUTE, name as Sealed))),
+        },
+      };
+    case 'ConversationRated': {
+      const { comment, ...data } = event.data;
+      return { ...event, data: { ...data, ...(comment === undefined ? {} : { comment: unseal(COMMENT, comment) }) } };
+    }
+    case 'ConversationStatusChanged':
+    case 'ConversationSnoozed':
+    case 'ConversationAssigned':
+    case 'ConversationUnassigned':
+    case 'ConversationTeamChanged':
+    case 'TagsAdded':
+    case 'TagRemoved':
+    case 'PriorityChanged':
+    case 'InboxChanged':
+      return event;
+  }
+}
+
+/** Decision state with its personal values unsealed. */
+export function unsealConversation(state: Conversation, key: DataKey | undefined): Conversation<Unsealed> {
+  const { subject, lastMessage, rating, shown } = state;
+  const unsealed = unsealedOrNone(key, lastMessage);
+  const unseal = (context: string, sealed: Sealed): Unsealed => (key === undefined ? ERASED : key.unseal(context, sealed));
+  return {
+    ...state,
+    subject: subject === null ? null : unseal(SUBJECT, subject),
+    customAttributes: unsealAttributes(key, state.customAttributes),
+    lastMessage: unsealed,
+    rating: rating === null ? null : { ...rating, comment: rating.comment === null ? null : unseal(COMMENT, rating.comment) },
+    shown: {
+      ...shown,
+      lastMessage: shown.lastMessage?.messageId === lastMessage?.messageId ? unsealed : unsealedOrNone(key, shown.lastMessage),
+    },
+  };
+}
+
+const unsealedOrNone = (key: DataKey | undefined, message: LastMessage | null) =>
+  message === null ? null : unsealLastMessage(key, message);
+
+/** A stored message with its content unsealed. */
+export function unsealLastMessage(key: DataKey | undefined, message: LastMessage): LastMessage<Unsealed> {
+  const { type, author, createdAt } = message;
+  return { ...unsealMessage(key, message), type, ...(author === undefined ? {} : { author }), createdAt };
+}
+
+function unsealMessage(key: DataKey | undefined, message: MessageFacts): MessageFacts<Unsealed> {
+  const { messageId, contentType, content, attachments } = message;
+  if (key === undefined) return { messageId, contentType, content: ERASED };
+  return {
+    messageId,
+    contentType,
+    ...(content === undefined ? {} : { content: key.unseal(contentContext(messageId), content) }),
+    ...(attachments === undefined ? {} : { attachments: key.unseal(attachmentsContext(messageId), attachments) }),
+  };
+}
+
+function unsealAttributes(key: DataKey | undefined, sealed: Readonly<Record<string, Sealed>>): Record<string, Unsealed> {
+  if (key === undefined) return {};
+  return Object.fromEntries(
+    Object.entries(sealed).map(([name, value]) => {
+      const unsealed = String(key.unseal(ATTRIBUTE, name as Sealed));
+      return [unsealed, key.unseal(attributeContext(unsealed), value)];
+    }),
+  );
+}

@@ -1,0 +1,144 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { CommandBus, QueryBus } from '@nestjs/cqrs';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { ConversationReader } from './conversation.reader.js';
+import type { PageMeta } from '../read-models/paging.js';
+import { ListOwnConversations, OWN_SORTS } from './visitor-conversation.list.js';
+import { type ConversationChanged, OpenConversation, RateConversation, ReceiveMessage } from './conversation.commands.js';
+import { SHOWN_STATUSES } from './conversation.js';
+import type { MessageInput } from './conversation.sealing.js';
+import type { ListQueryDto } from './list-query.dto.js';
+import type { VisitorConversationAnswer, VisitorConversationSummary, VisitorMessageAnswer } from './visitor-conversation.answer.js';
+
+/** The body of POST /conversations, as far as a visitor may fill it in. */
+export interface VisitorOpening {
+  readonly visitor?: { readonly id?: string | null } | null;
+  readonly inboxId?: string;
+  readonly message: MessageInput;
+  readonly subject?: string;
+  readonly previousConversationId?: string;
+}
+
+const OPENING = ['visitor', 'inboxId', 'message', 'subject', 'previousConversationId', 'as'];
+const LISTING = ['status', 'sort', 'order', 'page', 'limit', 'cursor', 'total'];
+
+/**
+ * What the routes of conversations answer to a visitor token: the visitor's own conversations and nothing of anyone else's, in the shapes of
+ * visitor-conversation.answer.ts. Another's conversation is answered as one that does not exist. Reads name no position, and what a write
+ * names is opaque.
+ */
+@Injectable()
+export class VisitorConversations {
+  constructor(
+    private readonly commands: CommandBus,
+    private readonly queries: QueryBus,
+    @Inject(ConversationReader) private readonly reader: ConversationReader,
+  ) {}
+
+  async open(request: FastifyRequest, reply: FastifyReply, body: VisitorOpening): Promise<{ data: VisitorConversationAnswer }> {
+    const { organizationId, visitorId } = callerOf(request);
+    const { visitor, message, inboxId, subject, previousConversationId } = body;
+    refuse(body, OPENING);
+    if ((body as { as?: string }).as === 'agent') throw notForVisitors(['as']);
+    // Its fields are set by who mints the token: a visitor who chose an e-mail address would be found by it in another's place.
+    refuse(visitor ?? {}, ['id'], 'visitor.');
+    if (typeof visitor?.id === 'string' && visitor.id !== visitorId)
+      throw new ThreadlogError('forbidden', 'a visitor token opens conversations for its own visitor');
+    const changed = await this.commands.execute(
+      new OpenConversation(commandContext(request), '', {
+        visitor: { id: visitorId },
+        message,
+        channel: 'widget',
+        as: 'visitor',
+        ...(inboxId === undefined ? {} : { inboxId }),
+        ...(subject === undefined ? {} : { subject }),
+        ...(previousConversationId === undefined ? {} : { previousConversationId }),
+      }),
+    );
+    describe(reply, changed);
+    void reply.header('location', `/api/support/conversations/${changed.id}`);
+    const messages = [await this.reader.visitorMessage(organizationId, changed, message)];
+    const { lastMessage: _lastMessage, ...summary } = await this.reader.visitorSummary(organizationId, changed);
+    return { data: { ...summary, messages } };
+  }
+
+  async list(request: FastifyRequest, query: ListQueryDto): Promise<{ data: VisitorConversationSummary[]; meta: PageMeta }> {
+    const { organizationId, visitorId } = callerOf(request);
+    refuse(query, LISTING);
+    const by = oneOf(OWN_SORTS, 'sort', query.sort ?? 'updatedAt');
+    const status = query.status?.map((one) => oneOf(SHOWN_STATUSES, 'status', one));
+    return this.queries.execute(
+      new ListOwnConversations(organizationId, visitorId, status, { by, order: query.order ?? 'desc' }, query.paging()),
+    );
+  }
+
+  async get(request: FastifyRequest, reply: FastifyReply, id: string, query: object): Promise<{ data: VisitorConversationAnswer }> {
+    const { organizationId, visitorId } = callerOf(request);
+    refuse(query, []);
+    const found = await this.reader.visitorConversation(organizationId, id, visitorId);
+    if (found === undefined) throw new ThreadlogError('not_found');
+    void reply.header('etag', `"${found.revision}"`);
+    return { data: found };
+  }
+
+  async receive(request: FastifyRequest, reply: FastifyReply, id: string, message: MessageInput): Promise<{ data: VisitorMessageAnswer }> {
+    const changed = await this.commands.execute(new ReceiveMessage(commandContext(request), id, message));
+    describe(reply, changed);
+    return { data: await this.reader.visitorMessage(callerOf(request).organizationId, changed, message) };
+  }
+
+  async messages(
+    request: FastifyRequest,
+    id: string,
+    before: string | undefined,
+    limit: number,
+  ): Promise<{ data: VisitorMessageAnswer[]; meta: { limit: number; hasMore: boolean } }> {
+    const { organizationId, visitorId } = callerOf(request);
+    const found = await this.reader.visitorMessagesBefore(organizationId, id, visitorId, before, limit);
+    if (found === undefined) throw new ThreadlogError('not_found');
+    return { data: found.messages, meta: { limit, hasMore: found.hasMore } };
+  }
+
+  async rate(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    id: string,
+    rating: number,
+    comment: string | null | undefined,
+  ): Promise<{ data: VisitorConversationSummary }> {
+    const changed = await this.commands.execute(new RateConversation(commandContext(request), id, rating, comment));
+    describe(reply, changed);
+    return { data: await this.reader.visitorSummary(callerOf(request).organizationId, changed) };
+  }
+}
+
+/** @throws Error when the caller is no visitor, which is a fault of ours */
+function callerOf(request: FastifyRequest): { organizationId: string; visitorId: string } {
+  const { organizationId, visitorId } = principalOf(request);
+  if (visitorId === null) throw new Error('an API key was taken for a visitor');
+  return { organizationId, visitorId };
+}
+
+function describe(reply: FastifyReply, { state, position }: ConversationChanged): void {
+  describeAnswer(reply, { revision: state.shown.revision, position });
+}
+
+const notForVisitors = (fields: readonly string[]) =>
+  new ThreadlogError('validation_failed', undefined, { errors: fields.map((field) => ({ field, message: 'is not for visitors' })) });
+
+/** @throws ThreadlogError validation_failed that names every field that is given and not among these */
+function refuse(given: object, fields: readonly string[], path = ''): void {
+  const others = Object.entries(given).flatMap(([name, value]) => (value === undefined || fields.includes(name) ? [] : [`${path}${name}`]));
+  if (others.length > 0) throw notForVisitors(others);
+}
+
+/** @throws ThreadlogError validation_failed */
+function oneOf<T extends string>(values: readonly T[], field: string, given: string): T {
+  const found = values.find((value) => value === given);
+  if (found === undefined)
+    throw new ThreadlogError('validation_failed', undefined, { errors: [{ field, message: `must be one of ${values.join(', ')}` }] });
+  return found;
+}

@@ -1,0 +1,210 @@
+import { Kysely, PostgresDialect, type ColumnType, type Generated, type PostgresPool, type PostgresPoolClient } from 'kysely';
+import pg from 'pg';
+import type { Role } from '../security/roles.js';
+
+/**
+ * Tables that cannot be derived from the log (schema `keep`, migrations/) and the checkpoints of those that can. The rows of read models are
+ * declared by their features and read through ReadModels.
+ */
+export interface Database {
+  'keep.visitor_keys': { organization_id: string; key_id: string; visitor_id: string; wrapped: Buffer | null; created_at: Generated<Date> };
+  'keep.organization_secrets': { organization_id: string; name: string; wrapped: Buffer; created_at: Generated<Date> };
+  'keep.api_keys': {
+    organization_id: string;
+    id: string;
+    /** SHA-256 of the whole key. */
+    hash: Buffer;
+    role: Role;
+    name: string;
+    agent_id: string | null;
+    /** null: RATE_LIMIT_PER_MINUTE holds. */
+    rate_limit_per_minute: number | null;
+    expires_at: Date | null;
+    revoked_at: Date | null;
+    created_at: Generated<Date>;
+  };
+  /** Answers of keyed requests that the log does not remember: those that appended nothing, and those that hold a secret. */
+  'keep.idempotency': {
+    command_id: string;
+    request_hash: string;
+    answer: ColumnType<unknown, string, string>;
+    created_at: Generated<Date>;
+  };
+  /** Streams that a projection group could not go on with; their later events wait in the log. */
+  'keep.parked': {
+    group_name: string;
+    generation: number;
+    stream: string;
+    revision: number;
+    position: string;
+    event_id: string;
+    type: string;
+    error: string;
+    at: Generated<Date>;
+  };
+  /** Events that an operator has passed over: no generation of the group has them. */
+  'keep.skipped': {
+    group_name: string;
+    stream: string;
+    revision: number;
+    event_id: string;
+    type: string;
+    error: string;
+    at: Generated<Date>;
+  };
+  /** How far each reactor is, and who may go on with it. */
+  'keep.reactors': {
+    name: string;
+    log_id: string;
+    /** '' before the first event. */
+    position: string;
+    events: Generated<number>;
+    epoch: Generated<number>;
+    owner: string | null;
+    lease_until: Generated<Date>;
+    progress_at: Generated<Date>;
+    stopped: string | null;
+    paused: Generated<boolean>;
+    state: ColumnType<unknown, string | null, string | null>;
+    installed_at: Generated<Date>;
+  };
+  /** What is to be done outside; written by the functions of migrations/0007_reactors.ts, which keep `head` true. */
+  'keep.jobs': {
+    id: Generated<number>;
+    kind: string;
+    key: string;
+    lane: string | null;
+    head: boolean;
+    organization_id: string;
+    payload: ColumnType<unknown, string, never>;
+    due_at: Date;
+    attempt: Generated<number>;
+    owner: string | null;
+    leased_until: Date | null;
+    error: string | null;
+    created_at: Generated<Date>;
+  };
+  /** One row per generation of a projection group: how far it is, and who may write it. Reasons in migrations/0003_projections.ts. */
+  'read.checkpoints': {
+    generation: number;
+    group_name: string;
+    /** 0; another number in rows of builds that counted their read models. */
+    version: Generated<number>;
+    live: boolean;
+    /** ReadGroup.shape */
+    shape: string;
+    log_id: string;
+    /** '' before the first event. */
+    position: Generated<string>;
+    events: Generated<number>;
+    epoch: Generated<number>;
+    owner: string | null;
+    lease_until: Generated<Date>;
+    progress_at: Generated<Date>;
+    stopped: string | null;
+    /** An operator wants nothing handled. */
+    paused: Generated<boolean>;
+    /** Of a generation that is being made, or that is live and has not yet caught up with the log for the first time; null otherwise. */
+    phase: 'filling' | 'indexing' | 'catching up' | null;
+  };
+}
+
+/** Nest's injection token for the Kysely<Database> of this process. */
+export const DATABASE = Symbol('Database');
+
+/** bigint columns hold milliseconds, counts and revisions, all far below 2^53. */
+const INT8 = 20;
+const types: pg.CustomTypesConfig = {
+  getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
+    oid === INT8 && format !== 'binary' ? Number : pg.types.getTypeParser(oid, format as 'text')) as typeof pg.types.getTypeParser,
+};
+
+export interface OpenDatabase {
+  readonly pool: pg.Pool;
+  readonly kysely: Kysely<Database>;
+  close(): Promise<void>;
+}
+
+/**
+ * One pool and the typed query builder over it.
+ * @param onError told of connections that broke while idle; the pool replaces them by itself
+ * @param settings of every session of the pool, such as lock_timeout
+ * @param connectTimeoutMs how long a caller waits for a connection
+ * @param queryTimeoutMs how long a caller waits for an answer: a server that is frozen, or a network that swallows, says nothing. For ever
+ *   when absent, which is for work of any length
+ */
+export function openDatabase(options: {
+  url: string;
+  poolSize: number;
+  name: string;
+  onError: (error: Error) => void;
+  settings?: Readonly<Record<string, string | number>>;
+  connectTimeoutMs?: number;
+  queryTimeoutMs?: number;
+}): OpenDatabase {
+  const { queryTimeoutMs } = options;
+  const settings = Object.entries(options.settings ?? {}).map(([name, value]) => `-c ${name}=${value}`);
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.poolSize,
+    application_name: options.name,
+    connectionTimeoutMillis: options.connectTimeoutMs ?? 2_000,
+    keepAlive: true,
+    types,
+    // The server gives a statement up as well, or those that nobody waits for would pile up in it.
+    ...(queryTimeoutMs !== undefined && { query_timeout: queryTimeoutMs, statement_timeout: queryTimeoutMs }),
+    // With the start of the session: a statement of its own could be missed, and costs a round trip.
+    ...(settings.length > 0 && { options: settings.join(' ') }),
+  });
+  pool.on('error', options.onError);
+  // A session that the server ends between two statements of a transaction tells it to nobody but its own listeners, and without one the
+  // process would end. Its next statement fails and says why.
+  pool.on('connect', (client) => client.on('error', () => undefined));
+  const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool: withoutHung(pool) }) });
+  return { pool, kysely, close: () => kysely.destroy() };
+}
+
+/** What node-postgres says when `query_timeout` has passed. */
+const GAVE_UP = 'Query read timeout';
+
+/**
+ * A connection whose answer was given up goes on waiting for it, and whatever is asked next waits behind: it must serve nobody else, its
+ * own transaction's `rollback` included. Kysely gives every connection back as a good one.
+ */
+function withoutHung(pool: pg.Pool): PostgresPool {
+  const known = new WeakMap<pg.PoolClient, PostgresPoolClient>();
+  return {
+    end: () => pool.end(),
+    async connect() {
+      const client = await pool.connect();
+      const before = known.get(client);
+      if (before !== undefined) return before;
+      let hung: Error | undefined;
+      const query = async (sql: string, parameters: readonly unknown[]) => {
+        if (hung !== undefined) throw hung;
+        try {
+          return await client.query(sql, [...parameters]);
+        } catch (error) {
+          if (!(error instanceof Error) || error.message !== GAVE_UP) throw error;
+          // Whoever judges errors of the database goes by their codes.
+          hung = Object.assign(new Error('the database did not answer in time', { cause: error }), { code: 'ETIMEDOUT' });
+          throw hung;
+        }
+      };
+      // Nothing here reads by a cursor, which is the other way to ask.
+      const guarded: PostgresPoolClient = { query: query as unknown as PostgresPoolClient['query'], release: () => client.release(hung) };
+      known.set(client, guarded);
+      return guarded;
+    },
+  };
+}
+
+/**
+ * A connection that could not be made or broke, which node-postgres tells by a message and, where no system call failed, by no code.
+ */
+export function isConnectionFault(error: unknown): boolean {
+  return (
+    error instanceof Error &&
+    /timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error/.test(error.message)
+  );
+}

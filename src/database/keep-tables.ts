@@ -1,0 +1,185 @@
+import { type Kysely, sql, type SqlBool, type RawBuilder } from 'kysely';
+import { streamName, type StreamName } from '../event-store/event-store.js';
+import type { Database } from './database.js';
+import { ignoreFailure } from '../ignore-failure.js';
+
+/** A row as PostgreSQL's to_jsonb tells it: bytes in hex, times to the microsecond. */
+export type KeptRow = Readonly<Record<string, unknown>>;
+
+/** A row of a table in the schema keep, on its way to another installation. */
+export interface Kept {
+  readonly table: string;
+  readonly row: KeptRow;
+}
+
+/** How a table of the schema keep goes along with the log. */
+interface Carried {
+  /** Columns of its primary key. */
+  readonly key: readonly string[];
+  /** The rows of one organization. */
+  readonly of: (organizationId: string) => RawBuilder<SqlBool>;
+  /** The rows that are worth it; all when absent. */
+  readonly where?: RawBuilder<SqlBool>;
+  /** The stream that a row goes with: it is left out when that begins behind the last event that goes along. */
+  readonly stream?: (row: KeptRow) => StreamName;
+  /** Its rows go by themselves after a time, so that one may be missing on a second look. */
+  readonly passing?: true;
+}
+
+const ofOrganization = (organizationId: string) => sql<SqlBool>`organization_id = ${organizationId}`;
+
+/**
+ * Every table of the schema keep: how it goes along when the log moves to another installation, or why it does not. Whoever adds a table
+ * says it here; a test finds one that is missing. The order is that in which they are written.
+ */
+export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBecause: string }>> = {
+  // With the key of the claims' names: without it a known e-mail address would make a second visitor.
+  organization_secrets: { key: ['organization_id', 'name'], of: ofOrganization },
+  visitor_keys: { key: ['organization_id', 'key_id'], of: ofOrganization },
+  api_keys: {
+    key: ['organization_id', 'id'],
+    of: ofOrganization,
+    stream: ({ organization_id, id }) => streamName('apikey', String(organization_id), String(id)),
+  },
+  idempotency: {
+    key: ['command_id'],
+    // Those that name the stream that they speak of, or the API key that they hold; the others tell nothing of whose they are.
+    of: (organizationId) => sql<SqlBool>`
+      coalesce(
+        split_part(substr(answer ->> 'stream', strpos(answer ->> 'stream', '-') + 1), '.', 1) = ${organizationId},
+        answer ->> 'id' in (select id from keep.api_keys where organization_id = ${organizationId}),
+        false)`,
+    where: sql<SqlBool>`created_at > now() - interval '24 hours'`,
+    passing: true,
+  },
+  skipped: {
+    key: ['group_name', 'stream', 'revision'],
+    of: (organizationId) => sql<SqlBool>`split_part(substr(stream, strpos(stream, '-') + 1), '.', 1) = ${organizationId}`,
+    stream: ({ stream }) => String(stream) as StreamName,
+  },
+  reactors: {
+    staysBecause: 'their places are of the log that they follow; after an import they begin behind it, or read it from its start',
+  },
+  jobs: { staysBecause: 'what they lead to, the installation that has them does; the timers among them are made again from the events' },
+  parked: { staysBecause: 'its rows speak of generations of read models, which every installation makes for itself' },
+};
+
+const carried = Object.entries(KEEP_TABLES).flatMap(([table, how]) => ('key' in how ? [{ table, ...how }] : []));
+
+const PAGE = 1_000;
+
+/**
+ * The rows that go along with the log, of one moment.
+ * @param options.includes whether a stream begins at or before the last event that goes along
+ */
+export async function* readKept(
+  database: Kysely<Database>,
+  options: { readonly organizationId?: string; readonly includes: (stream: StreamName) => Promise<boolean> },
+): AsyncGenerator<readonly Kept[], void, undefined> {
+  const { organizationId, includes } = options;
+  const tx = await database.startTransaction().setIsolationLevel('repeatable read').setAccessMode('read only').execute();
+  try {
+    for (const { table, key, of, where, stream } of carried) {
+      const conditions = [where ?? sql<SqlBool>`true`, organizationId === undefined ? sql<SqlBool>`true` : of(organizationId)];
+      await sql`
+        declare kept no scroll cursor for select to_jsonb(t) as row from keep.${sql.table(table)} t
+        where ${sql.join(conditions, sql` and `)} order by ${sql.join(key.map((column) => sql.ref(column)))}`.execute(tx);
+      for (;;) {
+        const { rows } = await sql<{ row: KeptRow }>`fetch ${sql.lit(PAGE)} from kept`.execute(tx);
+        const there = stream === undefined ? rows : await only(rows, ({ row }) => includes(stream(row)));
+        if (there.length > 0) yield there.map(({ row }) => ({ table, row }));
+        if (rows.length < PAGE) break;
+      }
+      await sql`close kept`.execute(tx);
+    }
+  } finally {
+    await end(tx);
+  }
+}
+
+type Transaction = Awaited<ReturnType<ReturnType<Kysely<Database>['startTransaction']>['execute']>>;
+
+async function end(tx: Transaction): Promise<void> {
+  if (tx.isCommitted || tx.isRolledBack) return;
+  await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
+}
+
+async function only<T>(all: readonly T[], keep: (one: T) => Promise<boolean>): Promise<T[]> {
+  const kept = await Promise.all(all.map(keep));
+  return all.filter((_, i) => kept[i] === true);
+}
+
+/** The rows that came cannot be written, or are not those that are there; the message says what about them. */
+export class KeptRowsDiffer extends Error {
+  override readonly name = 'KeptRowsDiffer';
+}
+
+/** Rows that come along with a log, written in one transaction or not at all. */
+export class KeptRows {
+  readonly counts: Record<string, number> = {};
+  private readonly columns = new Map<string, ReadonlySet<string>>();
+
+  private constructor(
+    private readonly tx: Transaction,
+    private readonly mayWrite: boolean,
+  ) {}
+
+  /** @param mayWrite false: all of them must be there already */
+  static async begin(database: Kysely<Database>, mayWrite: boolean): Promise<KeptRows> {
+    return new KeptRows(await database.startTransaction().execute(), mayWrite);
+  }
+
+  /**
+   * @param rows of one table
+   * @throws KeptRowsDiffer
+   */
+  async take(table: string, rows: readonly KeptRow[]): Promise<void> {
+    const { tx } = this;
+    const how = carried.find((one) => one.table === table);
+    if (how === undefined) throw new KeptRowsDiffer(`this build does not know the table keep.${table}`);
+    const columns = Object.keys(rows[0] ?? {});
+    const unknown = columns.find((column) => !this.columns.get(table)?.has(column));
+    if (unknown !== undefined && !(await this.columnsOf(table)).has(unknown))
+      throw new KeptRowsDiffer(`keep.${table} has no column ${unknown} in this build`);
+    const target = sql.table(`keep.${table}`);
+    const given = sql`jsonb_populate_recordset(null::${target}, ${JSON.stringify(rows)}::jsonb)`;
+    const names = sql.join(columns.map((column) => sql.ref(column)));
+    if (this.mayWrite) await sql`insert into ${target} (${names}) select ${names} from ${given} on conflict do nothing`.execute(tx);
+    this.counts[table] = (this.counts[table] ?? 0) + rows.length;
+    if (how.passing === true) return;
+    const same = sql.join(
+      columns.map((column) => sql`k.${sql.ref(column)} is not distinct from g.${sql.ref(column)}`),
+      sql` and `,
+    );
+    const { rows: found } = await sql<{ same: number }>`
+      select count(*)::int as same from ${given} g join ${target} k using (${sql.join(how.key.map((column) => sql.ref(column)))})
+      where ${same}`.execute(tx);
+    if (found[0]?.same !== rows.length) throw new KeptRowsDiffer(`keep.${table} holds other rows than these`);
+  }
+
+  /**
+   * Nothing else may be in the tables; then it commits.
+   * @throws KeptRowsDiffer
+   */
+  async commit(): Promise<void> {
+    for (const { table, passing } of carried) {
+      if (passing === true) continue;
+      const { rows } = await sql<{ all: number }>`select count(*)::int as all from keep.${sql.table(table)}`.execute(this.tx);
+      if (rows[0]?.all !== (this.counts[table] ?? 0)) throw new KeptRowsDiffer(`keep.${table} holds more rows than these`);
+    }
+    await this.tx.commit().execute();
+  }
+
+  /** Undoes what was not committed. */
+  async rollback(): Promise<void> {
+    await end(this.tx);
+  }
+
+  private async columnsOf(table: string): Promise<ReadonlySet<string>> {
+    const { rows } = await sql<{ name: string }>`
+      select column_name as name from information_schema.columns where table_schema = 'keep' and table_name = ${table}`.execute(this.tx);
+    const names = new Set(rows.map(({ name }) => name));
+    this.columns.set(table, names);
+    return names;
+  }
+}

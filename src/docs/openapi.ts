@@ -1,0 +1,348 @@
+import type { Type } from '@nestjs/common';
+import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
+import { Reflector } from '@nestjs/core';
+import { z } from 'zod';
+import { type AnswerBody, type Declared, declaredAnswers } from '../http/answers.js';
+import { declaredRoles } from '../security/auth.guard.js';
+import { type ErrorCode, ERRORS } from '../errors.js';
+import { problemSchema } from '../http/problem.js';
+import { examplesOf, type JsonSchema, requestSchema } from '../http/request-schema.js';
+import type { CallerRole } from '../security/roles.js';
+import { API_PREFIX, type Route, routesOf } from '../http/routes.js';
+
+/** Of this API and of package.json. */
+export const VERSION = '0.1.0';
+
+/** An OpenAPI 3.1 document, as far as we look into our own. */
+export interface OpenApiDocument extends JsonSchema {
+  readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>;
+  readonly components: {
+    readonly schemas: Readonly<Record<string, JsonSchema>>;
+    readonly responses: Readonly<Record<string, Answer>>;
+    readonly parameters: Readonly<Record<string, Parameter>>;
+  } & JsonSchema;
+}
+export interface Operation {
+  readonly operationId: string;
+  readonly summary: string;
+  readonly description: string;
+  readonly tags: readonly string[];
+  readonly parameters: readonly (Parameter | Reference)[];
+  readonly requestBody?: { readonly required: boolean; readonly content: Readonly<Record<string, BodyContent>> };
+  readonly responses: Readonly<Record<string, Answer | Reference>>;
+  readonly 'x-roles': readonly CallerRole[] | 'public';
+}
+export interface BodyContent {
+  readonly schema: JsonSchema;
+  readonly examples: Readonly<Record<string, { readonly value: object }>>;
+}
+export interface Parameter {
+  readonly name: string;
+  readonly in: 'path' | 'query' | 'header';
+  readonly required?: boolean;
+  readonly description?: string;
+  readonly schema: JsonSchema;
+}
+export interface Answer {
+  readonly description: string;
+  readonly headers?: JsonSchema;
+  readonly content?: Readonly<Record<string, { readonly schema: JsonSchema }>>;
+}
+export interface Reference {
+  readonly $ref: string;
+}
+
+export const PROBLEM_TYPE = 'application/problem+json; charset=utf-8';
+
+const text = { type: 'string' } as const;
+const parameter = (name: string, description: string, schema: JsonSchema = text): Parameter => ({
+  name,
+  in: 'header',
+  description,
+  schema,
+});
+
+const HEADER_PARAMETERS = {
+  IdempotencyKey: parameter('Idempotency-Key', 'A retry with the same key gets the first answer and writes nothing. Kept 24 hours.', {
+    type: 'string',
+    pattern: '^[\\x21-\\x7e]{1,255}$',
+  }),
+  IfMatch: parameter('If-Match', 'The revision that is written over, as ETag told it: "5". Another one is 412.'),
+  MinPosition: parameter('X-Min-Position', 'Waits until the answer holds what was written at this X-Position.'),
+  ActingAgent: parameter('X-Agent-Id', 'The agent that an unbound admin key acts for.'),
+  RequestId: parameter('X-Request-Id', 'Comes back in the answer, and stands in logs and events.'),
+} as const satisfies Record<string, Parameter>;
+
+const header = (description: string, schema: JsonSchema = text) => ({ description, schema });
+const HEADERS = {
+  'X-Request-Id': header('Of the request.'),
+  ETag: header('The revision in quotation marks.'),
+  'X-Position': header('Where in the log this is; for X-Min-Position.'),
+  Location: header('Address of what was made.'),
+  'X-RateLimit-Limit': header('Requests a minute.', { type: 'integer' }),
+  'X-RateLimit-Remaining': header('Requests that are left.', { type: 'integer' }),
+  'X-RateLimit-Reset': header('When the minute ends, in seconds since 1970.', { type: 'integer' }),
+  'Retry-After': header('Seconds to wait.', { type: 'integer' }),
+} as const;
+type Header = keyof typeof HEADERS;
+const RATE_LIMIT = ['X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset'] as const;
+
+const headersOf = (names: readonly Header[]) => Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
+
+/**
+ * The API as an OpenAPI 3.1 document: paths, roles and statuses from the routes, requests from the checks of the DTOs, answers from the
+ * schemas that the routes declare, errors from the one table.
+ * @throws Error when a route declares no answers, or a DTO has a check that tells nothing of its schema
+ */
+export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
+  const schemas = new Schemas();
+  const responses: Record<string, Answer> = {};
+  const paths: Record<string, Record<string, Operation>> = {};
+  const problem = schemas.ofAnswer(problemSchema);
+  const refused = (status: number, codes: readonly ErrorCode[]): Reference => {
+    // Routes share what they refuse alike.
+    const name = `${status}.${codes.join('.')}`;
+    responses[name] ??= {
+      description: codes.map((code) => `\`${code}\`: ${ERRORS[code].title}`).join('. '),
+      headers: headersOf([
+        'X-Request-Id',
+        ...(status === 429 ? RATE_LIMIT : []),
+        ...(status === 429 || status === 503 ? ['Retry-After' as const] : []),
+      ]),
+      content: { 'application/problem+json': { schema: { allOf: [problem, { type: 'object', properties: { code: { enum: codes } } }] } } },
+    };
+    return { $ref: `#/components/responses/${name}` };
+  };
+  for (const route of routesOf(controllers)) {
+    const declared = declaredAnswers(route.handler);
+    if (declared === undefined) throw new Error(`${route.method} ${route.path} declares no answers`);
+    (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route, declared, schemas, refused);
+  }
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Threadlog',
+      version: VERSION,
+      description:
+        'Conversations between visitors and a support team, stored as an append-only stream of events. What holds of all routes alike is in docs/api.md.',
+    },
+    jsonSchemaDialect: 'https://json-schema.org/draft/2020-12/schema',
+    servers: [{ url: '/' }],
+    security: SECURED,
+    tags: [...new Set(Object.values(paths).flatMap((one) => Object.values(one).flatMap(({ tags }) => tags)))].map(described),
+    paths,
+    components: {
+      schemas: schemas.all(),
+      responses: Object.fromEntries(Object.entries(responses).sort(([a], [b]) => (a < b ? -1 : 1))),
+      parameters: HEADER_PARAMETERS,
+      headers: HEADERS,
+      securitySchemes: {
+        apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' },
+        bearer: { type: 'http', scheme: 'bearer', description: 'The same keys.' },
+      },
+    },
+  };
+}
+
+/** What a path's first step names. */
+const TAGS: Readonly<Record<string, string>> = {
+  conversations: 'Threads of messages between a visitor and the team, their status, assignee and tags.',
+  visitors: 'The people who write to the team.',
+  'visitor-tokens': 'Tokens with which a widget in a browser speaks for one visitor.',
+  organization: 'The organization that the key belongs to.',
+  companies: 'The companies that visitors belong to.',
+  inboxes: 'Where conversations arrive, with assignment, working hours and an automatic answer.',
+  agents: 'The people who answer.',
+  teams: 'Groups of agents that a conversation can be assigned to.',
+  'canned-responses': 'Texts with placeholders that agents send again and again.',
+  'api-keys': 'Keys for programs and agents, each with its role.',
+  events: 'Everything that happened in the organization, in order.',
+  health: 'Whether the process answers and its stores do, for those who run it.',
+  api: 'This document, for people and for programs.',
+  metrics: 'Measurements for Prometheus, for those who run the server.',
+};
+
+/** @throws Error for a tag without a description */
+function described(name: string): { name: string; description: string } {
+  const description = TAGS[name];
+  if (description === undefined) throw new Error(`the tag ${name} has no description (TAGS)`);
+  return { name, description };
+}
+
+const SECURED = [{ apiKey: [] }, { bearer: [] }];
+
+function operation(
+  route: Route,
+  { summary, description, answers, visitor, errors, query }: Declared,
+  schemas: Schemas,
+  refused: (status: number, codes: readonly ErrorCode[]) => Reference,
+): Operation {
+  const { method, path, handler } = route;
+  const roles = declaredRoles(new Reflector(), handler) ?? [];
+  const isOpen = roles === 'public';
+  const { body, query: queryType } = requestTypesOf(route);
+  const writes = method !== 'GET';
+  const headers: (keyof typeof HEADER_PARAMETERS)[] = isOpen
+    ? []
+    : [
+        ...(writes ? ([...(method === 'POST' ? (['IdempotencyKey'] as const) : []), 'IfMatch'] as const) : (['MinPosition'] as const)),
+        'ActingAgent',
+      ];
+  const tag = path.replace(`${API_PREFIX}/`, '').split('/')[path.startsWith(API_PREFIX) ? 0 : 1] ?? '';
+  const codes = new Set<ErrorCode>([...(isOpen ? [] : alwaysPossible(route)), ...errors]);
+  const byStatus = new Map<number, ErrorCode[]>();
+  // In the order of the table, so that routes which refuse the same say it the same.
+  for (const code of Object.keys(ERRORS) as ErrorCode[])
+    if (codes.has(code)) byStatus.set(ERRORS[code].status, [...(byStatus.get(ERRORS[code].status) ?? []), code]);
+  return {
+    operationId: `${tag}.${handler.name}`,
+    summary,
+    description: `${description} ${isOpen ? 'Needs no key.' : `Roles: ${roles.join(', ')}.`}`,
+    tags: [tag],
+    ...(isOpen ? { security: [] } : {}),
+    'x-roles': roles,
+    parameters: [
+      ...[...path.matchAll(/\{(\w+)\}/g)].map(([, name = '']): Parameter => ({ name, in: 'path', required: true, schema: text })),
+      ...query.map((one): Parameter => ({ in: 'query', ...one })),
+      ...(queryType === undefined ? [] : queryParameters(queryType, schemas)),
+      ...[...headers, 'RequestId' as const].map((name) => ({ $ref: `#/components/parameters/${name}` })),
+    ],
+    ...(body === undefined
+      ? {}
+      : { requestBody: { required: true, content: { 'application/json': { schema: schemas.ofRequest(body), examples: named(body) } } } }),
+    responses: Object.fromEntries([
+      ...Object.entries(answers).map(
+        ([status, answer]) => [status, success(answer, visitor[Number(status)], Number(status), isOpen, schemas)] as const,
+      ),
+      ...[...byStatus].map(([status, those]) => [String(status), refused(status, those)] as const),
+    ]),
+  };
+}
+
+const named = (body: new () => object) => Object.fromEntries(Object.entries(examplesOf(body)).map(([name, value]) => [name, { value }]));
+
+/** @param visitor what a visitor is answered instead: the second of the two that the document then names */
+function success(answer: AnswerBody, visitor: z.ZodType | undefined, status: number, isOpen: boolean, schemas: Schemas): Answer {
+  const isOfOne = answer instanceof z.ZodObject && !('meta' in answer.shape);
+  const headers: Header[] = [
+    'X-Request-Id',
+    ...(isOpen ? [] : [...RATE_LIMIT, ...(isOfOne || answer === null ? (['ETag', 'X-Position'] as const) : [])]),
+    ...(status === 201 ? (['Location'] as const) : []),
+    ...(status === 503 ? (['Retry-After'] as const) : []),
+  ];
+  const described = { description: DESCRIPTIONS[status] ?? 'Done.', headers: headersOf(headers) };
+  if (answer === null) return described;
+  if (!(answer instanceof z.ZodType)) return { ...described, content: { [answer.contentType]: { schema: text } } };
+  const schema = visitor === undefined ? schemas.ofAnswer(answer) : { anyOf: [schemas.ofAnswer(answer), schemas.ofAnswer(visitor)] };
+  return { ...described, content: { 'application/json': { schema } } };
+}
+
+const DESCRIPTIONS: Readonly<Record<number, string>> = {
+  200: 'Read or changed.',
+  201: 'Made.',
+  202: 'Taken on.',
+  204: 'Done; there is no body.',
+  503: 'Not now.',
+};
+
+/** The errors of every route of its kind, from the order in which a request is looked at. */
+function alwaysPossible({ method, path }: Route): readonly ErrorCode[] {
+  const codes: ErrorCode[] = [
+    'headers_too_large',
+    'validation_failed',
+    'malformed_request',
+    'unauthenticated',
+    'rate_limited',
+    'forbidden',
+    'unknown_agent',
+    'resource_archived',
+    'internal_error',
+    'store_unavailable',
+  ];
+  if (path.includes('{')) codes.push('not_found');
+  if (method === 'GET') return [...codes, 'read_model_behind', 'stream_parked'];
+  codes.push('malformed_json', 'payload_too_large', 'unsupported_media_type', 'revision_mismatch', 'concurrent_changes', 'outcome_unknown');
+  if (method === 'POST') codes.push('idempotency_key_in_flight', 'idempotency_key_reused');
+  return codes;
+}
+
+/** The DTOs of a handler's body and query; undefined where it has none. */
+export function requestTypesOf({ controller, handler }: Route): { body?: new () => object; query?: new () => object } {
+  const taken = (Reflect.getMetadata('__routeArguments__', controller, handler.name) ?? {}) as Record<string, { index: number }>;
+  const types = Reflect.getMetadata('design:paramtypes', controller.prototype as object, handler.name) as (new () => object)[];
+  const typeOf = (kind: RouteParamtypes) => {
+    const found = Object.entries(taken).find(([key]) => key.startsWith(`${kind}:`))?.[1];
+    const type = found === undefined ? undefined : types[found.index];
+    return type === undefined || (type as unknown) === Object ? undefined : type;
+  };
+  const [body, query] = [typeOf(RouteParamtypes.BODY), typeOf(RouteParamtypes.QUERY)];
+  return { ...(body === undefined ? {} : { body }), ...(query === undefined ? {} : { query }) };
+}
+
+function queryParameters(type: new () => object, schemas: Schemas): Parameter[] {
+  const { properties } = requestSchema(type, (nested) => schemas.ofRequest(nested));
+  return Object.entries(properties).map(([name, schema]) => {
+    // What an address does not have cannot be null there.
+    const { type: types, ...rest } = schema;
+    const said: JsonSchema = Array.isArray(types) ? { type: types.find((one) => one !== 'null') as unknown, ...rest } : withoutNull(schema);
+    return { name, in: 'query', schema: said, ...(said['type'] === 'object' ? { style: 'deepObject', explode: true } : {}) } as Parameter;
+  });
+}
+
+function withoutNull(schema: JsonSchema): JsonSchema {
+  const choices = schema['anyOf'] as readonly JsonSchema[] | undefined;
+  return choices?.length === 2 && choices[1]?.['type'] === 'null' ? (choices[0] as JsonSchema) : schema;
+}
+
+/** The schemas that are referred to by name. */
+class Schemas {
+  private readonly named = new Map<string, JsonSchema>();
+  private readonly requests = new Map<new () => object, string>();
+
+  all(): Record<string, JsonSchema> {
+    return Object.fromEntries([...this.named].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  ofRequest(type: new () => object): JsonSchema {
+    const name = this.requests.get(type) ?? type.name.replace(/Dto$/, '');
+    if (!this.requests.has(type)) {
+      if (this.named.has(name)) throw new Error(`two schemas have the name ${name}`);
+      this.requests.set(type, name);
+      this.named.set(name, {});
+      this.named.set(
+        name,
+        requestSchema(type, (nested) => this.ofRequest(nested)),
+      );
+    }
+    return { $ref: `#/components/schemas/${name}` };
+  }
+
+  ofAnswer(schema: z.ZodType): JsonSchema {
+    const { $schema: _dialect, $defs = {}, ...rest } = z.toJSONSchema(schema, { override: plainly }) as JsonSchema;
+    for (const [name, definition] of Object.entries($defs as Record<string, JsonSchema>)) {
+      const { id: _name, ...said } = pointed(definition);
+      const known = this.named.get(name);
+      if (known === undefined) this.named.set(name, said);
+      else if (JSON.stringify(known) !== JSON.stringify(said)) throw new Error(`two schemas have the name ${name}`);
+    }
+    return pointed(rest);
+  }
+}
+
+/** As tools read it: every number of an answer is a safe integer, and a pair of texts is a list of two. */
+function plainly({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
+  const { prefixItems } = jsonSchema;
+  if (Array.isArray(prefixItems) && new Set(prefixItems.map((one) => JSON.stringify(one))).size === 1) {
+    delete jsonSchema['prefixItems'];
+    Object.assign(jsonSchema, { items: prefixItems[0] as JsonSchema, minItems: prefixItems.length, maxItems: prefixItems.length });
+  }
+  if (jsonSchema['minimum'] === Number.MIN_SAFE_INTEGER) delete jsonSchema['minimum'];
+  if (jsonSchema['maximum'] === Number.MAX_SAFE_INTEGER) delete jsonSchema['maximum'];
+}
+
+/** References as the document has them. */
+function pointed(schema: JsonSchema): JsonSchema {
+  return JSON.parse(JSON.stringify(schema), (key, value: unknown) =>
+    key === '$ref' && typeof value === 'string' ? value.replace('#/$defs/', '#/components/schemas/') : value,
+  ) as JsonSchema;
+}

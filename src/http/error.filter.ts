@@ -1,0 +1,100 @@
+import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '@nestjs/common';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { isConnectionFault } from '../database/database.js';
+import { type ErrorCode, ERRORS, ThreadlogError } from '../errors.js';
+
+/** Every error of the API as application/problem+json (RFC 9457). */
+@Catch()
+export class ErrorFilter implements ExceptionFilter {
+  catch(error: unknown, host: ArgumentsHost): void {
+    const http = host.switchToHttp();
+    sendProblem(error, http.getRequest<FastifyRequest>(), http.getResponse<FastifyReply>());
+  }
+}
+
+/** Also called by Fastify for what fails before a route is reached. */
+export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
+  if (reply.sent) return;
+  const known = afterWrite(asThreadlogError(error), request, reply);
+  const { status, title } = ERRORS[known.code];
+  if (status >= 500) {
+    // An unknown fault's own text may hold anything, so it goes to the log and never to the client.
+    const cause = known.cause ?? error;
+    // Any caller can ask for what is not reached in time, which is no fault of ours; that a stream was parked was logged when it was.
+    request.log[known.code === 'read_model_behind' || known.code === 'stream_parked' ? 'info' : 'error'](
+      {
+        requestId: request.id,
+        code: known.code,
+        err: cause instanceof Error ? { name: cause.name, message: cause.message, stack: cause.stack } : {},
+      },
+      title,
+    );
+  }
+  const { errors, allowed, retryAfterSeconds } = known.extra;
+  if (retryAfterSeconds !== undefined || status === 503) void reply.header('retry-after', String(retryAfterSeconds ?? 1));
+  void reply
+    .status(status)
+    .type('application/problem+json; charset=utf-8')
+    .send(
+      JSON.stringify({
+        type: `urn:threadlog:error:${known.code}`,
+        title,
+        status,
+        ...(known.detail === undefined ? {} : { detail: known.detail }),
+        instance: request.url.split('?', 1)[0],
+        code: known.code,
+        requestId: request.id,
+        ...(errors === undefined ? {} : { errors }),
+        ...(allowed === undefined ? {} : { allowed }),
+      }),
+    );
+}
+
+/**
+ * A store that goes after a part of the request is in the log must not be told as one that wrote nothing: the client is to ask again. What
+ * describes a change is for answers that tell of it.
+ */
+function afterWrite(known: ThreadlogError, request: FastifyRequest, reply: FastifyReply): ThreadlogError {
+  for (const name of ['x-position', 'etag', 'location']) void reply.removeHeader(name);
+  if (request.writes?.any !== true || known.code !== 'store_unavailable') return known;
+  return new ThreadlogError('outcome_unknown', undefined, known.extra, { cause: known.cause ?? known });
+}
+
+const FASTIFY_CODES: Readonly<Record<string, ErrorCode>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'payload_too_large',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported_media_type',
+  FST_ERR_CTP_EMPTY_JSON_BODY: 'malformed_json',
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: 'malformed_request',
+  FST_ERR_BAD_URL: 'not_found',
+  FST_ERR_MAX_PARAM_LENGTH: 'not_found',
+};
+
+const STATUS_CODES: Readonly<Record<number, ErrorCode>> = {
+  400: 'malformed_request',
+  401: 'unauthenticated',
+  403: 'forbidden',
+  404: 'not_found',
+  405: 'method_not_allowed',
+  413: 'payload_too_large',
+  415: 'unsupported_media_type',
+  431: 'headers_too_large',
+};
+
+function asThreadlogError(error: unknown): ThreadlogError {
+  if (error instanceof ThreadlogError) return error;
+  const { code, statusCode } = (typeof error === 'object' && error !== null ? error : {}) as { code?: unknown; statusCode?: unknown };
+  const fastify = typeof code === 'string' ? FASTIFY_CODES[code] : undefined;
+  if (fastify !== undefined) return new ThreadlogError(fastify);
+  const status = error instanceof HttpException ? error.getStatus() : typeof statusCode === 'number' ? statusCode : 500;
+  if (isDatabaseDown(error)) return new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause: error });
+  return new ThreadlogError(STATUS_CODES[status] ?? 'internal_error', undefined, {}, { cause: error });
+}
+
+/** Connection faults, resource shortage and shutdown of PostgreSQL (SQLSTATE classes 08, 53, 57), which pass by themselves. */
+function isDatabaseDown(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as { code?: unknown };
+  if (typeof code === 'string' && (/^(08|53|57)[0-9A-Z]{3}$/.test(code) || /^(ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EAI_AGAIN)/.test(code)))
+    return true;
+  return isConnectionFault(error);
+}

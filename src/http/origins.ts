@@ -1,0 +1,21 @@
+/** The origins whose pages may call the API from a browser; `*` is every origin. */
+export type CorsOrigins = readonly string[] | '*';
+
+/**
+ * Reads a list of origins separated by commas, each in the form in which a browser sends it.
+ * @returns `*`, or the origins without repetition
+ * @throws Error that names the first entry that is no origin
+ */
+export function parseOrigins(text: string): CorsOrigins {
+  if (text.trim() === '*') return '*';
+  return [...new Set(text.split(',').map((entry) => parseOrigin(entry.trim())))];
+}
+
+function parseOrigin(text: string): string {
+  const match = /^([a-z][a-z0-9+.-]*):\/\/[^/?#@*\s]+\/?$/i.exec(text);
+  if (match === null || !URL.canParse(text))
+    throw new Error(`"${text}" is no origin, which is scheme://host or scheme://host:port; * stands alone`);
+  const { origin } = new URL(text);
+  // The origin of a scheme that browsers do not know, such as an app's capacitor://localhost, is "null" to URL and itself to the app.
+  return origin === 'null' ? text.replace(/\/$/, '').toLowerCase() : origin;
+}

@@ -1,0 +1,21 @@
+import { z } from 'zod';
+import { type ErrorCode, ERRORS } from '../errors.js';
+
+/** RFC 9457 with this API's own members, and nothing else. */
+export const problemSchema = z
+  .strictObject({
+    type: z.string(),
+    title: z.string(),
+    status: z.number().int(),
+    detail: z.string().optional(),
+    instance: z.string(),
+    code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+    requestId: z.string(),
+    errors: z
+      .array(z.strictObject({ field: z.string(), message: z.string() }))
+      .min(1)
+      .optional()
+      .describe('With validation_failed: every wrong field.'),
+    allowed: z.array(z.string()).optional().describe('With a refused transition: the moves that are allowed.'),
+  })
+  .meta({ id: 'Problem', description: 'An error as application/problem+json (RFC 9457). Decide by code; the texts are for people.' });

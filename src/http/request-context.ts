@@ -1,0 +1,75 @@
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Actor } from '../event-store/aggregate.js';
+import { type CommandContext, commandDeadline, type RequestIdentity } from '../commands/transactor.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { randomIds } from '../ids.js';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** commandId of a keyed request, set while it is in flight. */
+    keyedCommandId?: string;
+    /** Of a keyed request. */
+    identity?: RequestIdentity;
+    /** Whether any of what the request does is in the log. */
+    writes?: { any: boolean };
+  }
+}
+
+/** Who acts: the token's visitor, the key's agent, the agent that an admin key acts for, or the key itself. */
+export function actorOf(request: FastifyRequest): Actor {
+  const principal = principalOf(request);
+  if (principal.visitorId !== null) return { type: 'visitor', id: principal.visitorId };
+  const agentId = principal.agentId ?? actingAgent(request);
+  return agentId === null ? { type: 'apiKey', id: principal.keyId } : { type: 'agent', id: agentId };
+}
+
+/** The guard has checked that the key may and that the agent exists, and says in `refused` that the agent is archived. */
+function actingAgent(request: FastifyRequest): string | null {
+  const header = request.headers['x-agent-id'];
+  return typeof header === 'string' ? header : null;
+}
+
+/** The command's place in the log's metadata, from the request. */
+export function commandContext(request: FastifyRequest): CommandContext {
+  const { organizationId } = principalOf(request);
+  const commandId = request.keyedCommandId ?? randomIds.next();
+  const ifMatch = ifMatchOf(request);
+  return {
+    organizationId,
+    actor: actorOf(request),
+    commandId,
+    ...(request.identity ?? { requestHash: '' }),
+    ...(request.keyedCommandId === undefined ? {} : { keyed: true as const }),
+    correlationId: request.id,
+    deadline: commandDeadline(),
+    writes: (request.writes ??= { any: false }),
+    ...(ifMatch === undefined ? {} : { ifMatch }),
+    ...(request.refused === undefined ? {} : { refused: request.refused }),
+  };
+}
+
+/** RFC 9110, 8.8.3: what may stand between two quotes. */
+const ENTITY_TAGS = /^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/;
+
+/**
+ * The revisions of which one must be the resource's: `"5"`, or a list of such (RFC 9110, 13.1.1). A weak tag matches nothing, nor does a
+ * strong one that is no revision. `*` asks only that the resource exists, which every write does anyway.
+ */
+function ifMatchOf(request: FastifyRequest): readonly number[] | undefined {
+  const header = request.headers['if-match'];
+  if (header === undefined || header === '*') return undefined;
+  const revisions = ENTITY_TAGS.test(header)
+    ? [...header.matchAll(/(W\/)?"([^"]*)"/g)].flatMap(([, weak, tag = '']) =>
+        weak === undefined && /^(0|[1-9]\d{0,9})$/.test(tag) ? [Number(tag)] : [],
+      )
+    : [];
+  if (revisions.length === 0)
+    throw new ThreadlogError('revision_mismatch', 'If-Match names no revision of this resource; it looks like "5"');
+  return revisions;
+}
+
+/** Sets what every answer of a write or of one resource carries. */
+export function describeAnswer(reply: FastifyReply, answer: { readonly revision: number; readonly position: string }): void {
+  void reply.header('etag', `"${answer.revision}"`).header('x-position', answer.position);
+}

@@ -1,0 +1,124 @@
+import { getMetadataStorage } from 'class-validator';
+
+export type JsonSchema = Readonly<Record<string, unknown>>;
+/** Refers to the schema of a class. */
+export type SchemaOf = (type: new () => object) => JsonSchema;
+type Description = JsonSchema | ((of: SchemaOf) => JsonSchema);
+
+const DESCRIBED = new WeakMap<object, Map<string, Description>>();
+
+/** The JSON Schema of a property, where its checks alone do not tell it. */
+export const Described =
+  (description: Description): PropertyDecorator =>
+  (target, property) => {
+    const described = DESCRIBED.get(target);
+    if (described === undefined) DESCRIBED.set(target, new Map([[String(property), description]]));
+    else described.set(String(property), description);
+  };
+
+const EXAMPLES = new WeakMap<object, Readonly<Record<string, object>>>();
+
+/** Bodies that a route takes as they stand, each under a few words that say what it asks for. The first is the plainest. */
+export const Examples =
+  (examples: Readonly<Record<string, object>>): ClassDecorator =>
+  (type) =>
+    void EXAMPLES.set(type, examples);
+
+/** The examples of a DTO's own, not those of a class that it extends. */
+export const examplesOf = (type: new () => object): Readonly<Record<string, object>> => EXAMPLES.get(type) ?? {};
+
+function descriptionOf(type: new () => object, property: string): Description | undefined {
+  for (let prototype: unknown = type.prototype; typeof prototype === 'object' && prototype !== null;) {
+    const found = DESCRIBED.get(prototype)?.get(property);
+    if (found !== undefined) return found;
+    prototype = Object.getPrototypeOf(prototype);
+  }
+  return undefined;
+}
+
+/** The check of validation.ts that two properties are not both there, by its name. */
+export const NOT_BESIDE = 'isNotBeside';
+
+interface Property {
+  schema: Record<string, unknown>;
+  items: Record<string, unknown>;
+  conditions: ((object: object, value: unknown) => boolean)[];
+}
+
+/**
+ * The schema of what a DTO takes, from the checks that it declares: what the one refuses, the other refuses, but for what JSON Schema cannot
+ * say (that a text shows something, that a day is in the calendar).
+ * @param of refers to nested classes
+ * @throws Error for a check that says nothing of its schema
+ */
+export function requestSchema(
+  type: new () => object,
+  of: SchemaOf,
+): JsonSchema & { readonly properties: Readonly<Record<string, JsonSchema>> } {
+  const properties = new Map<string, Property>();
+  const exclusions: JsonSchema[] = [];
+  for (const check of getMetadataStorage().getTargetValidationMetadatas(type, '', false, false)) {
+    const name = check.propertyName;
+    let property = properties.get(name);
+    if (property === undefined) properties.set(name, (property = { schema: {}, items: {}, conditions: [] }));
+    const described = descriptionOf(type, name);
+    if (check.type === 'conditionalValidation') property.conditions.push(check.constraints[0] as Property['conditions'][number]);
+    else if (check.name === NOT_BESIDE) exclusions.push({ not: { required: [name, check.constraints[0] as string] } });
+    else if (described === undefined)
+      Object.assign(check.each ? property.items : property.schema, schemaOfCheck(type, name, check.name, check.constraints));
+  }
+  const names = [...properties.keys()];
+  const required: string[] = [];
+  // Sets of properties of which at least one must be there, each as JSON.
+  const alternatives = new Set<string>();
+  const schemas: Record<string, JsonSchema> = {};
+  for (const [name, { schema, items, conditions }] of properties) {
+    const described = descriptionOf(type, name);
+    const whole = {
+      ...(typeof described === 'function' ? described(of) : described),
+      ...schema,
+      ...(Object.keys(items).length === 0 ? {} : { type: 'array', items }),
+    };
+    // Whether a value is looked at may depend on what stands beside it.
+    const isChecked = (value: unknown, beside: readonly string[]) => {
+      const object = Object.fromEntries(names.map((one) => [one, one === name ? value : beside.includes(one) ? {} : undefined]));
+      return conditions.every((condition) => condition(object, value));
+    };
+    if (isChecked(undefined, [])) {
+      const others = names.filter((one) => one !== name && !isChecked(undefined, [one]));
+      if (others.length === 0) required.push(name);
+      else alternatives.add(JSON.stringify([name, ...others].sort()));
+    }
+    schemas[name] = conditions.length > 0 && !isChecked(null, []) ? nullable(whole) : whole;
+  }
+  const choices = [
+    ...[...alternatives].map((set) => ({ anyOf: (JSON.parse(set) as string[]).map((one) => ({ required: [one] })) })),
+    ...exclusions,
+  ];
+  return {
+    type: 'object',
+    properties: schemas,
+    ...(required.length === 0 ? {} : { required }),
+    ...(choices.length === 0 ? {} : { allOf: choices }),
+    additionalProperties: false,
+  };
+}
+
+/** Our own rules carry their schema with them. */
+function schemaOfCheck(
+  type: new () => object,
+  property: string,
+  name: string | undefined,
+  constraints: readonly unknown[] | undefined,
+): JsonSchema {
+  const own = constraints?.[0];
+  if (typeof own === 'object' && own !== null) return own as JsonSchema;
+  throw new Error(`${type.name}.${property}: say with @Described what ${name ?? 'is nested there'} takes`);
+}
+
+function nullable(schema: JsonSchema): JsonSchema {
+  const { type } = schema;
+  if (Object.keys(schema).length === 0) return schema;
+  if (typeof type === 'string' && !('enum' in schema) && !('const' in schema)) return { ...schema, type: [type, 'null'] };
+  return { anyOf: [schema, { type: 'null' }] };
+}

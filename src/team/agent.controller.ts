@@ -1,0 +1,181 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import { IsOptional } from 'class-validator';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../commands/transactor.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { IfGiven, IsEmailAddress, IsOneOf, IsResourceId, IsTypedText, NullIsAbsent, NullsAreAbsent } from '../http/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import type { PageMeta } from '../read-models/paging.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
+import { CORE_GROUP } from '../read-models/groups.js';
+import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
+import {
+  type AgentChanges,
+  assigneeAggregate,
+  type AssigneeEvent,
+  type AssigneeState,
+  AVAILABILITIES,
+  type Availability,
+} from './assignee.js';
+import { ArchiveAssignee, type AssigneeChanged, ChangeAgent, CreateAgent, UnarchiveAssignee } from './team.commands.js';
+import { agentList } from './agent.list.js';
+
+class AgentFieldsDto {
+  /** null clears it. */
+  @IsOptional() @IsEmailAddress() email?: string | null;
+  /** `online` when absent. */
+  @IfGiven() @IsOneOf(AVAILABILITIES) availability?: Availability;
+}
+
+@NullsAreAbsent('availability')
+@Examples({ 'an agent': { id: 'agent-ada', name: 'Ada Lovelace', email: 'ada@example.com' } })
+class CreateAgentDto extends AgentFieldsDto {
+  @NullIsAbsent() @IsResourceId() id?: string;
+  @IsTypedText(200) name!: string;
+}
+
+@Examples({ 'gone home': { availability: 'away' } })
+class ChangeAgentDto extends AgentFieldsDto {
+  @IfGiven() @IsTypedText(200) name?: string;
+}
+
+function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {
+  return { ...(email === undefined ? {} : { email }), ...(availability === undefined ? {} : { availability }) };
+}
+
+const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'agent' };
+
+/**
+ * Agents. DELETE archives: what the agent did keeps naming it, GET answers it with `archived: true`, its id stays taken (by teams too),
+ * it can be changed and assigned only once it is brought back, and the API keys bound to it are revoked.
+ */
+@Controller('agents')
+export class AgentController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(FoldLists) private readonly lists: FoldLists,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin')
+  @Answers(
+    'Makes an agent.',
+    "Appends `AgentCreated`. Agents and teams share their ids, since a conversation's assignee is either of them. Without an `id` the server makes one.",
+    { 201: dataOf(agentSchema) },
+    { errors: ['id_taken'] },
+  )
+  async create(
+    @Body() body: CreateAgentDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    const changed = await this.commands.execute(new CreateAgent(commandContext(request), body.id, { ...fieldsOf(body), name: body.name }));
+    void reply.header('location', `/api/support/agents/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers(
+    'Lists agents.',
+    'Pages and sorts agents; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(agentSchema) },
+    { query: parametersOf(agentList) },
+  )
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request, CORE_GROUP);
+    return this.lists.page(agentList, principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers(
+    'Reads an agent.',
+    'Reads the event stream itself, and so is never behind a write. An archived agent is answered with `archived: true`.',
+    { 200: dataOf(agentSchema) },
+  )
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    const found = await this.transactor.load(assigneeAggregate, principalOf(request).organizationId, id);
+    if (found?.state.type !== 'agent') throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: agentAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads the events of an agent.', 'Who made, changed and archived the agent, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin')
+  @Answers('Changes the named fields of an agent.', 'Appends `AgentChanged` with the fields that differ.', { 200: dataOf(agentSchema) })
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeAgentDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    const changes = { ...fieldsOf(body), ...(body.name === undefined ? {} : { name: body.name }) };
+    return answered(reply, await this.commands.execute(new ChangeAgent(commandContext(request), id, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin')
+  @Answers(
+    'Archives an agent and revokes the keys that are bound to it.',
+    'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. It is taken off every conversation that has not ended (`ConversationUnassigned`); what it did goes on naming it.',
+    { 204: null },
+  )
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveAssignee(commandContext(request), 'agent', id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin')
+  @Answers(
+    'Brings an agent back from the archive.',
+    'Appends `AssigneeUnarchived`; an agent that is not archived is answered as it is. Its API keys stay revoked.',
+    { 200: dataOf(agentSchema) },
+  )
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: AgentAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveAssignee(commandContext(request), 'agent', id)));
+  }
+}
+
+function answered(reply: FastifyReply, changed: AssigneeChanged): { data: AgentAnswer } {
+  describeAnswer(reply, changed);
+  return { data: agentAnswer(changed.id, changed.state, changed.revision) };
+}

@@ -1,0 +1,177 @@
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { CommandBus } from '@nestjs/cqrs';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Transactor } from '../commands/transactor.js';
+import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { ThreadlogError } from '../errors.js';
+import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { IfGiven, IsList, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
+import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import type { PageMeta } from '../read-models/paging.js';
+import { FoldLists, parametersOf } from '../read-models/fold-list.js';
+import { ReadModel } from '../read-models/read-your-writes.js';
+import { CORE_GROUP } from '../read-models/groups.js';
+import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
+import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
+import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, UnarchiveAssignee } from './team.commands.js';
+import { teamList } from './team.list.js';
+
+const MAX_MEMBERS = 500;
+
+@Examples({ 'a team': { id: 'team-billing', name: 'Billing', agentIds: ['agent-ada'] } })
+class CreateTeamDto {
+  @NullIsAbsent() @IsResourceId() id?: string;
+  @IsTypedText(200) name!: string;
+  /** Nobody when absent. */
+  @NullIsAbsent()
+  @IsList({ max: MAX_MEMBERS, unique: true })
+  @IsResourceId({ each: true })
+  agentIds?: string[];
+}
+
+@Examples({ 'its members': { agentIds: ['agent-ada', 'agent-grace'] } })
+class ChangeTeamDto {
+  @IfGiven() @IsTypedText(200) name?: string;
+  /** All members: whoever is not named leaves the team. */
+  @IfGiven()
+  @IsList({ max: MAX_MEMBERS, unique: true })
+  @IsResourceId({ each: true })
+  agentIds?: string[];
+}
+
+const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'team' };
+
+/**
+ * Teams. DELETE archives: conversations go on naming the team, GET answers it with `archived: true`, its id stays taken (by agents too),
+ * and it can be changed and assigned only once it is brought back. Members who are archived stay listed.
+ */
+@Controller('teams')
+export class TeamController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(FoldLists) private readonly lists: FoldLists,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadModel) private readonly readModel: ReadModel,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin')
+  @Answers(
+    'Makes a team.',
+    "Appends `TeamCreated`. Agents and teams share their ids, since a conversation's assignee is either of them. Without an `id` the server makes one.",
+    { 201: dataOf(teamSchema) },
+    { errors: ['id_taken'] },
+  )
+  async create(
+    @Body() body: CreateTeamDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    const given = { name: body.name, agentIds: body.agentIds ?? [] };
+    const changed = await this.commands.execute(new CreateTeam(commandContext(request), body.id, given));
+    void reply.header('location', `/api/support/teams/${changed.id}`);
+    return answered(reply, changed);
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers(
+    'Lists teams.',
+    'Pages and sorts teams; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(teamSchema) },
+    { query: parametersOf(teamList) },
+  )
+  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
+    await this.readModel.reached(request, CORE_GROUP);
+    return this.lists.page(teamList, principalOf(request).organizationId, query);
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers(
+    'Reads a team.',
+    'Reads the event stream itself, and so is never behind a write. An archived team is answered with `archived: true`.',
+    { 200: dataOf(teamSchema) },
+  )
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    const found = await this.transactor.load(assigneeAggregate, principalOf(request).organizationId, id);
+    if (found?.state.type !== 'team') throw new ThreadlogError('not_found');
+    describeAnswer(reply, found);
+    return { data: teamAnswer(id, found.state, found.revision) };
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads the events of a team.', 'Who made, changed and archived the team, oldest first.', { 200: partOf(eventSchema) })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<HistoryPage> {
+    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+  }
+
+  @Put(':id')
+  @Roles('admin')
+  @Answers(
+    'Changes the named fields of a team.',
+    'Appends `TeamChanged` with the fields that differ. `agentIds` is the whole list: whoever is not named leaves the team.',
+    { 200: dataOf(teamSchema) },
+  )
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() body: ChangeTeamDto,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    const { name, agentIds } = body;
+    const changes = { ...(name === undefined ? {} : { name }), ...(agentIds === undefined ? {} : { agentIds }) };
+    return answered(reply, await this.commands.execute(new ChangeTeam(commandContext(request), id, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin')
+  @Answers(
+    'Archives a team.',
+    'Appends `AssigneeArchived`. The team is taken off every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`), and its id stays taken.',
+    { 204: null },
+  )
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<void> {
+    describeAnswer(reply, await this.commands.execute(new ArchiveAssignee(commandContext(request), 'team', id)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin')
+  @Answers('Brings a team back from the archive.', 'Appends `AssigneeUnarchived`; a team that is not archived is answered as it is.', {
+    200: dataOf(teamSchema),
+  })
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @Req() request: FastifyRequest,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<{ data: TeamAnswer }> {
+    return answered(reply, await this.commands.execute(new UnarchiveAssignee(commandContext(request), 'team', id)));
+  }
+}
+
+function answered(reply: FastifyReply, changed: AssigneeChanged): { data: TeamAnswer } {
+  describeAnswer(reply, changed);
+  return { data: teamAnswer(changed.id, changed.state, changed.revision) };
+}

@@ -1,0 +1,11 @@
+/**
+ * A JSON value in the canonical form of RFC 8785: no white space, and the names of every object in the order of their UTF-16 code units, which
+ * is how JavaScript compares texts. Numbers and texts are written as JSON.stringify writes them, which is what the RFC asks for.
+ * @param value as JSON.parse made it, at most as deep as the caller's stack
+ */
+export function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${canonicalJson(member)}`).join(',')}}`;
+}

@@ -1,0 +1,123 @@
+import type { Position } from '../event-store/event-store.js';
+import { aside, assertNotRefused, type CommandContext, type Transactor } from '../commands/transactor.js';
+import type { Principal } from '../security/api-key-lookup.js';
+import type { VisitorTokenReader } from '../security/callers.js';
+import type { Clock } from '../clock.js';
+import { ThreadlogError } from '../errors.js';
+import type { KeptAnswers } from '../commands/idempotency.js';
+import { derivedId, type Ids } from '../ids.js';
+import type { VisitorTokenClaims, VisitorTokenSigner } from '../security/visitor-token-signer.js';
+import { revokeTokens, visitorAggregate } from './visitor.js';
+import type { KeyLeft, VisitorWriter } from './visitor.writer.js';
+import type { PlainVisitor } from './visitor.sealing.js';
+
+/** How long a process may go on accepting a token that another process revoked (ms); in its own process it ends at once. */
+const TOKEN_MAX_AGE_MS = 1_000;
+
+export interface MintedToken {
+  readonly token: string;
+  readonly visitorId: string;
+  /** ISO instant. */
+  readonly expiresAt: string;
+  /** Of the visitor's last event. */
+  readonly position: Position;
+  /** The visitor's keys that were given and left to the visitors whose they are. */
+  readonly left: readonly KeyLeft[];
+}
+
+/** What is kept of a keyed request: what is signed and not the token, since without MASTER_KEY nobody makes the token of it. */
+interface KeptToken extends VisitorTokenClaims {
+  /** Absent in what an earlier build has kept, as is `position`. */
+  readonly left?: readonly KeyLeft[];
+  readonly position?: Position;
+}
+
+export interface RevokedTokens {
+  readonly visitorId: string;
+  /** ISO instant. */
+  readonly revokedAt: string;
+  readonly position: Position;
+}
+
+/**
+ * Makes, recognizes and revokes the tokens by which a widget speaks for its visitor. A token stands in no table: it is good as long as its
+ * signature holds, its time has not come, and the visitor's own stream says that neither was it revoked nor the visitor archived. So there
+ * is nothing to sweep, an auditor reads who revoked, and every process that reads the log knows.
+ */
+export class VisitorTokens implements VisitorTokenReader {
+  constructor(
+    private readonly transactor: Transactor,
+    private readonly directory: VisitorWriter,
+    private readonly signer: VisitorTokenSigner,
+    private readonly kept: KeptAnswers,
+    private readonly clock: Clock,
+    private readonly ids: Ids,
+  ) {}
+
+  /**
+   * A token for the visitor that is named as in POST /conversations, made when there is none.
+   * @param ttlSeconds how long it is good
+   * @throws ThreadlogError what VisitorWriter.resolve() throws, idempotency_key_reused, revision_mismatch
+   */
+  async mint(context: CommandContext, given: PlainVisitor & { readonly id?: string }, ttlSeconds: number): Promise<MintedToken> {
+    const { commandId, organizationId, ifMatch, keyed } = context;
+    const keptId = derivedId('visitor token', commandId);
+    let kept = keyed === true ? await this.kept.find<KeptToken>(keptId) : undefined;
+    if (kept === undefined) {
+      assertNotRefused(context);
+      if (ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new token has no revision');
+      const { visitorId, left } = await this.directory.resolve(aside(context), given);
+      const { state, position } = await this.visitor(organizationId, visitorId);
+      const expiresAt = this.clock.now() + ttlSeconds * 1_000;
+      kept = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left, position };
+      if (keyed === true) kept = await this.kept.first<KeptToken>(keptId, context, kept);
+    }
+    const { left = [], position, ...claims } = kept;
+    const { visitorId, expiresAt } = claims;
+    return {
+      token: this.signer.sign(claims),
+      visitorId,
+      expiresAt: new Date(expiresAt).toISOString(),
+      position: position ?? (await this.visitor(organizationId, visitorId)).position,
+      // What is kept as jsonb comes back with its names in another order.
+      left: left.map(({ field, code }) => ({ field, code })),
+    };
+  }
+
+  /** Ends every token that the visitor has now; those made later are good. @throws ThreadlogError not_found */
+  async revoke(context: CommandContext, visitorId: string): Promise<RevokedTokens> {
+    const known = await this.transactor.load(visitorAggregate, context.organizationId, visitorId);
+    if (known === undefined) throw new ThreadlogError('not_found');
+    const done = await this.transactor.transact(visitorAggregate, visitorId, context, revokeTokens(known.state.tokenGeneration));
+    return { visitorId, revokedAt: done.state.updatedAt, position: done.position };
+  }
+
+  recognize(token: string): Promise<Principal | undefined> | undefined {
+    const claims = this.signer.read(token);
+    return claims === undefined ? undefined : this.principal(claims);
+  }
+
+  private async principal({ organizationId, visitorId, generation, expiresAt }: VisitorTokenClaims): Promise<Principal | undefined> {
+    if (expiresAt <= this.clock.now()) return undefined;
+    let visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId, TOKEN_MAX_AGE_MS);
+    // Made after a revocation that this process has not seen yet.
+    if (visitor !== undefined && visitor.state.tokenGeneration < generation)
+      visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId);
+    if (visitor === undefined || visitor.state.archived || visitor.state.tokenGeneration !== generation) return undefined;
+    return {
+      organizationId,
+      keyId: `visitor ${organizationId} ${visitorId}`,
+      keyName: '',
+      role: 'visitor',
+      agentId: null,
+      visitorId,
+      rateLimitPerMinute: null,
+    };
+  }
+
+  private async visitor(organizationId: string, visitorId: string) {
+    const known = await this.transactor.load(visitorAggregate, organizationId, visitorId);
+    if (known === undefined) throw new Error('a visitor who was resolved is not there');
+    return known;
+  }
+}
