@@ -104,6 +104,17 @@ const jobsOf = async ({ name }: Reactor) =>
   });
 const reached = (reactor: Reactor, position: string) => eventually(async () => ((await rowOf(reactor))?.position ?? '') >= position);
 
+it('goes along with a log that holds nothing for it, and is not taken for one that stands still', async () => {
+  const { reactor } = tinyReactor('start');
+  const nobody: Reactor = {
+    ...reactor,
+    reaction: { ...reactor.reaction, reads: 'decoded', order: 'within streams', events: {}, handle: () => undefined },
+  };
+  await installReactor(database.kysely, store, nobody);
+  follow(nobody);
+  await reached(nobody, await writer.write({ stream: conversation('for others') }));
+});
+
 it('begins where it says, sees everything from there once, and goes on after a restart, whoever works', async () => {
   await writer.write({ stream: conversation('before') });
   const [atHead, atStart] = [tinyReactor('head').reactor, tinyReactor('start').reactor];
@@ -120,7 +131,7 @@ it('begins where it says, sees everything from there once, and goes on after a r
   const end = await writer.write({ stream: conversation('quiet'), data: { quiet: true } });
   for (const one of [atHead, atStart]) await reached(one, end);
   expect(await jobsOf(atHead)).toEqual(['a@0', 'a@1']);
-  expect(await jobsOf(atStart)).toEqual(['before@0', 'a@0', 'a@1']);
+  expect(await jobsOf(atStart)).toEqual(['for others@0', 'before@0', 'a@0', 'a@1']);
   expect(await rowOf(atHead)).toMatchObject({ state: 3, events: 3 });
   // A second installation changes nothing.
   await installReactor(database.kysely, store, atStart);
