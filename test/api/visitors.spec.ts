@@ -315,7 +315,6 @@ describe('bad input', () => {
     ['attributes', ['x', 7, [], Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`k${i}`, 1]))]],
     ['attributes.a', [{ a: {} }, { a: ['x'] }, { a: 'x'.repeat(1_001) }]],
     [`attributes.${'x'.repeat(64)}…`, [{ ['x'.repeat(65)]: 1 }]],
-    ['attributes.', [{ '': 1 }]],
     ['createdAt', ['2026-01-01T00:00:00Z']],
     ['archived', [true]],
   ];

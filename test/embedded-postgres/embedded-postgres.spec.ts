@@ -48,7 +48,8 @@ afterEach(async () => {
 
 afterAll(async () => {
   for (const folder of folders) await rm(folder, { recursive: true, force: true });
-});
+  // Copies of PostgreSQL's programs are thousands of files.
+}, 120_000);
 
 test('a fresh folder gets a server of its own that keeps its data, port and password from run to run', async () => {
   const lines: string[] = [];
