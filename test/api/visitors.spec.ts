@@ -312,7 +312,7 @@ describe('bad input', () => {
     ['avatarUrl', ['javascript:alert(1)', 'ftp://example.com/x', 'https://user:pw@example.com/', 'x', 7]],
     ['plan', ['', 'x'.repeat(101), 7]],
     ['companyId', ['', 'a b', 'x'.repeat(129), 7]],
-    ['attributes', ['x', 7, [], Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`k${i}`, 1]))]],
+    ['attributes', ['x', 7, [], { '': 1 }, Object.fromEntries(Array.from({ length: 101 }, (_, i) => [`k${i}`, 1]))]],
     ['attributes.a', [{ a: {} }, { a: ['x'] }, { a: 'x'.repeat(1_001) }]],
     [`attributes.${'x'.repeat(64)}…`, [{ ['x'.repeat(65)]: 1 }]],
     ['createdAt', ['2026-01-01T00:00:00Z']],
