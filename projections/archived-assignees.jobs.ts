@@ -17,8 +17,9 @@ export const TAKE_OFF_ARCHIVED = 'take-off-archived';
 
 const payloadSchema = z.strictObject({
   assigneeId: z.string(),
-  /** Of the archiving, and where it stands in the log. */
+  /** The event that archived the agent or team. */
   eventId: z.string(),
+  /** Where that event stands in the log. */
   position: z.string(),
 });
 export type TakeOffArchivedPayload = z.infer<typeof payloadSchema>;

@@ -9,7 +9,7 @@ export const WAKE_CONVERSATION = 'wake-conversation';
 
 const payloadSchema = z.strictObject({
   conversationId: z.string(),
-  /** Of the event that set the snooze. */
+  /** The revision of the event that set the snooze. */
   snoozeRevision: z.number().int(),
 });
 export type WakeConversationPayload = z.infer<typeof payloadSchema>;

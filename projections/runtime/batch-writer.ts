@@ -4,7 +4,7 @@ import type { Database } from '../../src/database/database.js';
 import type { Batch, FeedPart, Skipped } from './batches.js';
 import { describeError, GroupPaused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
 import { tableOf } from './generations.js';
-import { applyIsolated } from './isolation.js';
+import { applyReadable } from './isolation.js';
 import { type Lease, moveCheckpoint } from './lease.js';
 import { park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent, Projection, ProjectionTarget } from './projection.js';
@@ -83,21 +83,13 @@ export class BatchWriter {
 
   /** Applies what can be applied of each stream, up to its first event that cannot, and answers those events. */
   async applyReadable(tx: Kysely<Database>, events: readonly ProjectedEvent[], failed: Batch['failed']): Promise<Poison[]> {
-    const poison = new Map<StreamName, Poison>();
-    const note = (one: Poison) => {
-      const earlier = poison.get(one.event.stream);
-      if (earlier === undefined || earlier.event.revision > one.event.revision) poison.set(one.event.stream, one);
-    };
-    for (const one of failed) note(one);
-    const readable = events.filter(({ event }) => event.revision < (poison.get(event.stream)?.event.revision ?? Infinity));
-    for (const one of await applyIsolated(
+    return await applyReadable(
       tx,
-      readable,
+      events,
+      failed,
       (part) => this.#apply(part, this.#target(tx)),
       () => this.forget(),
-    ))
-      note(one);
-    return [...poison.values()];
+    );
   }
 
   nowParked(poison: readonly Poison[]): void {

@@ -1,18 +1,41 @@
 import { sql, type Kysely } from 'kysely';
-import type { StreamName } from '../../src/event-store/event-store.js';
+import type { StoredEvent, StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/database/database.js';
 import { isOfTheSurroundings, type Poison } from './failures.js';
 import type { ProjectedEvent } from './projection.js';
 
 /**
- * Applies as much of a batch as can be applied, and says which event of which stream stood in the way. Halves of the batch are tried
- * under a savepoint each, down to one stream and then to one event, so that one bad stream among thousands costs a few attempts. The
- * events of a stream before its bad one are applied.
- * @param apply writes events of the batch, in log order
+ * Applies what can be applied of each stream, up to its first event that cannot, and answers those events: the ones that could not be
+ * read, and the ones that could not be applied.
+ * @param failed events that could not be read
+ * @param apply handles events of the batch, in log order
  * @param forget called before rows that were written in memory must be read again
  * @throws what is of the surroundings and says nothing about an event
  */
-export async function applyIsolated(
+export async function applyReadable(
+  tx: Kysely<Database>,
+  events: readonly ProjectedEvent[],
+  failed: readonly { readonly event: StoredEvent; readonly error: Error }[],
+  apply: (events: readonly ProjectedEvent[]) => Promise<void>,
+  forget: () => void,
+): Promise<Poison[]> {
+  const poison = new Map<StreamName, Poison>();
+  const note = (one: Poison) => {
+    const earlier = poison.get(one.event.stream);
+    if (earlier === undefined || earlier.event.revision > one.event.revision) poison.set(one.event.stream, one);
+  };
+  for (const one of failed) note(one);
+  const readable = events.filter(({ event }) => event.revision < (poison.get(event.stream)?.event.revision ?? Infinity));
+  for (const one of await applyIsolated(tx, readable, apply, forget)) note(one);
+  return [...poison.values()];
+}
+
+/**
+ * Applies as much of a batch as can be applied, and says which event of which stream stood in the way. Halves of the batch are tried
+ * under a savepoint each, down to one stream and then to one event, so that one bad stream among thousands costs a few attempts. The
+ * events of a stream before its bad one are applied.
+ */
+async function applyIsolated(
   tx: Kysely<Database>,
   events: readonly ProjectedEvent[],
   apply: (events: readonly ProjectedEvent[]) => Promise<void>,

@@ -11,7 +11,7 @@ import type { Database } from '../../src/database/database.js';
 import type { FeedPart, Skipped } from './batches.js';
 import { describeError, GroupPaused, GroupStopped, CheckpointRefused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
 import { type BatchHandler, Follower, type FollowerSurroundings } from './follower.js';
-import { applyIsolated } from './isolation.js';
+import { applyReadable } from './isolation.js';
 import type { JobKey, Jobs, NewJob } from './jobs.js';
 import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './lease.js';
 import { NO_GENERATION, park, readParked, readSkipped } from './parking.js';
@@ -376,22 +376,15 @@ export async function handleIsolated(
   state: unknown,
 ): Promise<Poison[]> {
   if (reaction.reads === 'stored') throw new Error(`the reactor ${name} handles events as they are stored`);
-  const poison = new Map<StreamName, Poison>();
-  const note = (one: Poison) => {
-    const earlier = poison.get(one.event.stream);
-    if (earlier === undefined || earlier.event.revision > one.event.revision) poison.set(one.event.stream, one);
-  };
-  for (const one of failed) note(one);
-  const readable = events.filter(({ event }) => event.revision < (poison.get(event.stream)?.event.revision ?? Infinity));
   const apply = async (part: readonly ProjectedEvent[]) => {
     const gathered = new Gathered(() => Promise.resolve(tx));
     await reaction.handle(part, gathered, all.state?.now ?? state);
     all.take(gathered);
   };
-  for (const one of await applyIsolated(tx, readable, apply, () => undefined)) note(one);
-  const [first] = poison.values();
+  const poison = await applyReadable(tx, events, failed, apply, () => undefined);
+  const [first] = poison;
   if (first !== undefined && reaction.order === 'of the log') throw stopped(name, first.error);
-  return [...poison.values()];
+  return poison;
 }
 
 function stopped(name: string, error: unknown): GroupStopped {

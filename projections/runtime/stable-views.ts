@@ -1,7 +1,7 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../../src/database/database.js';
 
-/** Of the views for people, whose names never change. Nothing of Threadlog reads them. */
+/** The schema of the views for people. Their names never change, and Threadlog itself reads none of them. */
 const SCHEMA = 'threadlog';
 
 /** A view of somebody else's that read one of ours, and went with it. */
