@@ -10,7 +10,7 @@ export interface EventRow {
   organization_id: string;
   position: string;
   kind: StreamKind;
-  /** Of the stream: the id of the conversation, visitor … */
+  /** The id of the conversation, visitor or whatever else the stream is about. */
   stream_id: string;
   revision: number;
   event_id: string;

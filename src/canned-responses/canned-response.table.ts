@@ -15,7 +15,7 @@ export const cannedResponsesTable = foldTable<CannedResponse, CannedResponseRow>
   version: 1,
   aggregate: cannedResponseAggregate,
   columns: { name: 'text not null', shortcut: 'text collate "C"' },
-  // One that was never made has no shortcut, and by that no list shows it.
+  // A response that was never made gets no shortcut here, and lists leave out rows without a shortcut.
   values: (r) => ({ name: r.title, archived: r.archived, shortcut: r.exists ? searchedShortcut(r.shortcut) : null }),
   lookups: ['shortcut'],
 });

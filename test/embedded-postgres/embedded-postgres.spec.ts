@@ -463,7 +463,7 @@ asRoot(
       const server = await startEmbeddedPostgres({ dataDir, settings: FAST });
       await query(server.url, 'create table kept (n int); insert into kept values (7)');
       await server.stop();
-      await writeFile(filler, Buffer.alloc(180 * 1024 * 1024)).catch(() => undefined);
+      await expect(writeFile(filler, Buffer.alloc(180 * 1024 * 1024))).rejects.toMatchObject({ code: 'ENOSPC' });
       await expect(startEmbeddedPostgres({ dataDir, settings: FAST })).rejects.toThrow(/The disk that holds .* is full/);
       await rm(filler);
       const again = await startEmbeddedPostgres({ dataDir, settings: FAST });
