@@ -1,3 +1,13 @@
+const { readdirSync } = require('node:fs');
+const { join } = require('node:path');
+
+/** The folders of src with a file `x.feature.ts`. Whatever else is there is the kernel. */
+const folders = readdirSync(join(__dirname, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
+const filesOf = (folder) => readdirSync(join(__dirname, 'src', folder));
+const features = folders.map(({ name }) => name).filter((name) => filesOf(name).some((file) => file.endsWith('.feature.ts')));
+/** A file of a feature without a role in its name: `conversation.ts`, and not `conversation.list.ts`. */
+const DOMAIN = `src/(${features.join('|')})/[a-z-]+\\.ts$`;
+
 /** The layer rules: each is one sentence of reason and a check. `npm run lint` runs them. */
 module.exports = {
   forbidden: [
@@ -13,12 +23,9 @@ module.exports = {
       comment:
         'Events, state and decisions must fold the same on every machine and in every test, so they import types, errors, schemas, the form of typed texts and each other only.',
       severity: 'error',
-      from: {
-        path: '^src/(conversations/conversation|commands/claim|canned-responses/(canned-response|template)|visitors/visitor|companies/company|inboxes/inbox|team/assignee|organizations/organization|api-keys/api-key)\\.ts$',
-      },
+      from: { path: `^(${DOMAIN}|src/commands/claim\\.ts$)` },
       to: {
-        pathNot:
-          '^(src/(errors|security/roles|texts/unseen-characters|event-store/(aggregate|event-store|schema-codec)|conversations/conversation\\.codec|canned-responses/template)\\.ts$|node_modules/zod/)',
+        pathNot: `^(${DOMAIN}|src/(errors|security/roles|texts/unseen-characters|event-store/(aggregate|event-store|schema-codec)|[a-z-]+/[a-z-]+\\.codec)\\.ts$|node_modules/zod/)`,
         dependencyTypesNot: ['type-only'],
       },
     },
@@ -37,20 +44,26 @@ module.exports = {
       to: { path: '^src/event-store/(eventstoredb|postgres|memory)/' },
     },
     {
-      name: 'adapters-know-nothing-of-the-domain',
-      comment: 'The port carries bytes; an adapter that knew an event would be a second codec.',
+      name: 'the-kernel-knows-no-feature',
+      comment:
+        'A room that knew a feature would have to be opened for every feature. What starts the program, lists or imports features does.',
       severity: 'error',
-      from: { path: '^src/event-store/' },
-      to: {
-        path: '^src/(conversations|visitors|commands|companies|inboxes|team|organizations|api-keys|canned-responses|read-models|audit|cli)/',
-      },
+      from: { path: '^src/[a-z-]+/', pathNot: `^src/(${features.join('|')}|cli)/` },
+      to: { path: `^src/((${features.join('|')}|cli)/|features\\.ts$)` },
+    },
+    {
+      name: 'a-registration-loads-no-route',
+      comment: 'Every process loads all registrations; the command line must not load the API with them.',
+      severity: 'error',
+      from: { path: '\\.feature\\.ts$' },
+      to: { path: '\\.(module|controller|commands|list|reader)\\.ts$', dependencyTypesNot: ['dynamic-import', 'type-only'] },
     },
     {
       name: 'no-cycles',
       comment: 'Decorated classes in an import cycle are undefined when the decorator runs.',
       severity: 'error',
       from: {},
-      to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } },
+      to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only', 'dynamic-import'] } },
     },
     {
       name: 'no-barrels',

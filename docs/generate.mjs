@@ -60,17 +60,23 @@ async function routes() {
 }
 
 async function events() {
-  const { CODECS } = await source('event-decoding.ts');
+  const { STREAMS } = await source('features.ts');
   const { GROUPS } = await import(new URL('../projections/registry.ts', import.meta.url).href);
   const projections = Object.values(GROUPS).flatMap((make) => make());
-  const rows = Object.entries(CODECS).flatMap(([kind, codec]) =>
-    Object.entries(codec.versions).map(([type, version]) => [
+  const rows = [...STREAMS].flatMap(
+    ([
       kind,
-      `\`${type}\``,
-      version,
-      (codec.sealed[type] ?? []).map((field) => `\`${field}\``).join(', '),
-      ...projections.map((projection) => (projection.kinds.includes(kind) ? '✓' : '')),
-    ]),
+      {
+        aggregate: { codec },
+      },
+    ]) =>
+      Object.entries(codec.versions).map(([type, version]) => [
+        kind,
+        `\`${type}\``,
+        version,
+        (codec.sealed[type] ?? []).map((field) => `\`${field}\``).join(', '),
+        ...projections.map((projection) => (projection.kinds.includes(kind) ? '✓' : '')),
+      ]),
   );
   return [
     '# Events',

@@ -4,7 +4,7 @@ import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/database/database.js';
 import { batchDecoder, sealedDecoder } from '../src/event-decoding.js';
-import { READ_TABLES } from '../src/read-tables.js';
+import { READ_TABLES } from '../src/features.js';
 import { assertEveryTableWritten, assertReactors, GROUPS, jobKindsOf, reactorsOf } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';
 import { JobRunner } from './runtime/job-runner.js';

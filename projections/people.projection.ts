@@ -1,6 +1,6 @@
 import type { StreamKind } from '../src/event-store/event-store.js';
 import { type FoldRow, type FoldTable, isFoldTable } from '../src/read-models/fold-table.js';
-import { READ_TABLES } from '../src/read-tables.js';
+import { READ_TABLES } from '../src/features.js';
 import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
 

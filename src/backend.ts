@@ -15,7 +15,7 @@ import type { MasterKey } from './security/sealing.js';
 import { VisitorKeys } from './security/visitor-keys.js';
 import { Checkpoints } from './read-models/checkpoints.js';
 import { ReadModels } from './read-models/read-models.js';
-import { READ_TABLES } from './read-tables.js';
+import { READ_TABLES } from './features.js';
 import { Cursors } from './read-models/paging.js';
 
 /** What every process of Threadlog stands on: the database, the log, the keys, and the command protocol over them. */

@@ -1,34 +1,9 @@
-import { conversationAggregate, type ConversationEvent } from './conversations/conversation.js';
-import { unsealConversationEvent } from './conversations/conversation.sealing.js';
-import { companyAggregate } from './companies/company.js';
-import { apiKeyAggregate } from './api-keys/api-key.js';
-import { cannedResponseAggregate } from './canned-responses/canned-response.js';
-import { type Codec, decode, type DomainEvent, type Recorded } from './event-store/aggregate.js';
-import { parseStreamName, type StoredEvent, type StreamKind } from './event-store/event-store.js';
-import { headAggregate } from './event-store/log-head.js';
-import { inboxAggregate } from './inboxes/inbox.js';
-import { organizationAggregate } from './organizations/organization.js';
+import { decode } from './event-store/aggregate.js';
+import type { DecodeBatch, ProjectedEvent } from './event-store/decoding.js';
+import { parseStreamName, type StoredEvent } from './event-store/event-store.js';
+import { STREAMS } from './features.js';
 import type { DataKey } from './security/sealing.js';
 import type { VisitorKeys } from './security/visitor-keys.js';
-import { assigneeAggregate } from './team/assignee.js';
-import { claimAggregate } from './commands/claim.js';
-import { visitorAggregate, type VisitorEvent } from './visitors/visitor.js';
-import { unsealVisitorEvent } from './visitors/visitor.sealing.js';
-import type { DecodeBatch, ProjectedEvent } from './event-store/decoding.js';
-
-/** The codec of every kind of stream that holds domain events: at start, each event type has exactly one. */
-export const CODECS: Readonly<Partial<Record<StreamKind, Codec<DomainEvent>>>> = {
-  conversation: conversationAggregate.codec as Codec<DomainEvent>,
-  visitor: visitorAggregate.codec as Codec<DomainEvent>,
-  company: companyAggregate.codec as Codec<DomainEvent>,
-  inbox: inboxAggregate.codec as Codec<DomainEvent>,
-  assignee: assigneeAggregate.codec as Codec<DomainEvent>,
-  apikey: apiKeyAggregate.codec as Codec<DomainEvent>,
-  cannedresponse: cannedResponseAggregate.codec as Codec<DomainEvent>,
-  organization: organizationAggregate.codec as Codec<DomainEvent>,
-  claim: claimAggregate.codec as Codec<DomainEvent>,
-  head: headAggregate.codec as Codec<DomainEvent>,
-};
 
 /** Followers of one process are handed the same objects; each event is parsed once for all of them. */
 const parsed = new WeakMap<StoredEvent, Omit<ProjectedEvent, 'skipped'>>();
@@ -38,10 +13,10 @@ function parse(stored: StoredEvent): Omit<ProjectedEvent, 'skipped'> {
   const before = parsed.get(stored);
   if (before !== undefined) return before;
   const name = parseStreamName(stored.stream);
-  const codec = name === undefined ? undefined : CODECS[name.kind];
-  if (name === undefined || codec === undefined)
+  const known = name === undefined ? undefined : STREAMS.get(name.kind);
+  if (name === undefined || known === undefined)
     throw new Error(`nothing is known of streams such as ${stored.stream.split('-', 1)[0] ?? ''}`);
-  const event = { kind: name.kind, organizationId: name.organizationId, streamId: name.id, event: decode(codec, stored) };
+  const event = { kind: name.kind, organizationId: name.organizationId, streamId: name.id, event: decode(known.aggregate.codec, stored) };
   parsed.set(stored, event);
   return event;
 }
@@ -88,7 +63,7 @@ export function batchDecoder(keys: VisitorKeys): DecodeBatch {
       const { keyId } = one.event.metadata;
       const key = keyId === undefined ? undefined : found.get(one.organizationId)?.get(keyId);
       try {
-        decoded.push({ ...one, event: open(one.kind, one.event, key) });
+        decoded.push({ ...one, event: STREAMS.get(one.kind)?.unseal?.(one.event, key) ?? one.event });
       } catch (error) {
         const stored = events.find(({ id, stream }) => id === one.event.id && stream === one.event.stream);
         if (stored !== undefined) failed.push({ event: stored, error: error instanceof Error ? error : new Error(String(error)) });
@@ -97,20 +72,3 @@ export function batchDecoder(keys: VisitorKeys): DecodeBatch {
     return { decoded, failed };
   };
 }
-
-function open(kind: StreamKind, event: Recorded<DomainEvent>, key: DataKey | undefined): Recorded<DomainEvent> {
-  if (kind === 'conversation') return unsealConversationEvent(event as Recorded<ConversationEvent>, key);
-  if (kind === 'visitor') return unsealVisitorEvent(event as Recorded<VisitorEvent>, key);
-  return event;
-}
-
-/** Streams that are Threadlog's own business: claims on keys, and the signed heads of the log. */
-const INTERNAL: readonly string[] = ['claim', 'head'];
-
-const TOLD = Object.entries(CODECS).filter(([kind]) => !INTERNAL.includes(kind));
-
-/** The streams that tell what happened in an organization. */
-export const FEED_KINDS = TOLD.map(([kind]) => kind as StreamKind);
-
-/** The types of their events, each once: an inbox and a conversation both have an InboxChanged. */
-export const FEED_TYPES: readonly string[] = [...new Set(TOLD.flatMap(([, codec]) => Object.keys(codec.versions)))];

@@ -1,5 +1,6 @@
 import { sql, type Kysely } from 'kysely';
 import { parseStreamName, type StreamName } from '../../src/event-store/event-store.js';
+import { STREAMS } from '../../src/features.js';
 import type { Database } from '../../src/database/database.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';
 
@@ -85,6 +86,5 @@ export async function park(
 
 /** Without a settings stream (inbox, agent, organization …) every conversation that names it would be shown wrong, in silence. */
 function mayBeParked(stream: StreamName): boolean {
-  const kind = parseStreamName(stream)?.kind;
-  return kind === 'conversation' || kind === 'visitor';
+  return STREAMS.get(parseStreamName(stream)?.kind ?? '')?.unreadable === 'parks';
 }

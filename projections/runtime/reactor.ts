@@ -44,7 +44,7 @@ export type Reaction =
   | {
       readonly reads: 'decoded';
       /** The types of events that it wants, by kind of stream. Others are not decoded for it. */
-      readonly events: Readonly<Partial<Record<StreamKind, readonly string[]>>>;
+      readonly events: Readonly<Record<StreamKind, readonly string[]>>;
       /**
        * 'within streams': an event that it cannot handle parks its stream, and those of others go on. 'of the log': it stops, since what
        * comes after may hang on it.

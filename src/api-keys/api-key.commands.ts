@@ -61,6 +61,3 @@ export class RevokeApiKeyHandler implements ICommandHandler<RevokeApiKey> {
     return this.apiKeys.revoke(context, id);
   }
 }
-
-/** Every handler of this file; the module registers them, and the start checks that every command has one. */
-export const apiKeyCommandHandlers = [CreateApiKeyHandler, ChangeApiKeyHandler, RevokeApiKeyHandler];

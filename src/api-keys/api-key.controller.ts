@@ -3,7 +3,7 @@ import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -53,6 +53,7 @@ const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
  * it with `revokedAt`. What a key may do never changes: make another one.
  */
 @Controller('api-keys')
+@About('Keys for programs and agents, each with its role.')
 export class ApiKeyController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,

@@ -1,8 +1,8 @@
 import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { FEED_TYPES } from '../event-decoding.js';
+import { TOLD_TYPES } from '../features.js';
 import type { Position } from '../event-store/event-store.js';
-import { Answers } from '../http/answers.js';
+import { About, Answers } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
@@ -23,8 +23,8 @@ class FeedQueryDto {
   /** Repeated, or in one with commas between. */
   @Becomes((value) => (typeof value === 'string' ? madeOfText(value.split(',')) : value))
   @IfGiven()
-  @IsList({ min: 1, max: FEED_TYPES.length })
-  @IsOneOf(FEED_TYPES, { each: true })
+  @IsList({ min: 1, max: TOLD_TYPES.length })
+  @IsOneOf(TOLD_TYPES, { each: true })
   types?: string[];
 
   get position(): Position | 'start' {
@@ -37,6 +37,7 @@ class FeedQueryDto {
 
 /** All that happened in an organization, for auditors and for programs that follow it. */
 @Controller('events')
+@About('Everything that happened in the organization, in order.')
 export class EventsController {
   constructor(
     @Inject(EventsFeed) private readonly feed: EventsFeed,

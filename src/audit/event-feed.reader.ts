@@ -1,32 +1,22 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
 import { z } from 'zod';
 import { batchDecoder } from '../event-decoding.js';
+import { TOLD_STREAMS } from '../features.js';
 import { metadataOf } from '../event-store/aggregate.js';
 import type { DecodeBatch } from '../event-store/decoding.js';
-import { type Position, type StoredEvent, type StreamKind, streamName } from '../event-store/event-store.js';
-import type { Database } from '../database/database.js';
-import type { VisitorKeys } from '../security/visitor-keys.js';
+import { type Position, type StoredEvent, streamName } from '../event-store/event-store.js';
+import { DATABASE, type Database } from '../database/database.js';
+import { VisitorKeys } from '../security/visitor-keys.js';
 import { eventAnswer, eventSchema } from '../read-models/history.js';
-import type { ReadModels } from '../read-models/read-models.js';
+import { ReadModels } from '../read-models/read-models.js';
 import { type EventRow, eventsTable } from './events.table.js';
 
 /** Events that one request looks at, at most: a type that is rare must not make it walk through a long history. */
 const LOOKED_AT = 10_000;
 
-/** As the API calls what a stream is about; an agent and a team are assignees both. */
-const KINDS = {
-  conversation: 'conversation',
-  visitor: 'visitor',
-  company: 'company',
-  inbox: 'inbox',
-  assignee: 'assignee',
-  apikey: 'apiKey',
-  cannedresponse: 'cannedResponse',
-  organization: 'organization',
-} as const satisfies Partial<Record<StreamKind, string>>;
-
 export const feedEventSchema = eventSchema
-  .extend({ stream: z.strictObject({ kind: z.enum(Object.values(KINDS)), id: z.string() }) })
+  .extend({ stream: z.strictObject({ kind: z.enum([...TOLD_STREAMS.values()]), id: z.string() }) })
   .meta({ id: 'FeedEvent' });
 export type FeedEvent = z.infer<typeof feedEventSchema>;
 
@@ -41,13 +31,14 @@ export const feedPageSchema = z.strictObject({
 export type FeedPage = z.infer<typeof feedPageSchema>;
 
 /** Reads an organization's events in the order in which they were stored. */
+@Injectable()
 export class EventsFeed {
   readonly #decode: DecodeBatch;
 
   constructor(
-    private readonly database: Kysely<Database>,
-    private readonly readModels: ReadModels,
-    keys: VisitorKeys,
+    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(ReadModels) private readonly readModels: ReadModels,
+    @Inject(VisitorKeys) keys: VisitorKeys,
   ) {
     this.#decode = batchDecoder(keys);
   }
@@ -108,7 +99,7 @@ export class EventsFeed {
     return stored.map(({ row, event }) => {
       // What this build cannot read is told as it is stored, so that whoever follows misses nothing.
       const told = readable.get(event.position) ?? { ...event, metadata: metadataOf(event), data: parsed(event.data) };
-      return { ...eventAnswer(told), stream: { kind: KINDS[row.kind as keyof typeof KINDS], id: row.stream_id } };
+      return { ...eventAnswer(told), stream: { kind: TOLD_STREAMS.get(row.kind) ?? row.kind, id: row.stream_id } };
     });
   }
 }

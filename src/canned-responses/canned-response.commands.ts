@@ -180,11 +180,3 @@ export class UnarchiveCannedResponseHandler implements ICommandHandler<Unarchive
     return this.writer.write(context, id, unarchiveCannedResponse());
   }
 }
-
-/** Every handler of this file; the module registers them, and the start checks that every command has one. */
-export const cannedResponseCommandHandlers = [
-  CreateCannedResponseHandler,
-  ChangeCannedResponseHandler,
-  ArchiveCannedResponseHandler,
-  UnarchiveCannedResponseHandler,
-];

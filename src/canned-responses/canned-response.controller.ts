@@ -3,7 +3,7 @@ import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
 import { assertNotRefused, Transactor } from '../commands/transactor.js';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -63,6 +63,7 @@ const HISTORY: HistoryOf<CannedResponse, CannedResponseEvent> = {
  * sent only once it is brought back.
  */
 @Controller('canned-responses')
+@About('Texts with placeholders that agents send again and again.')
 export class CannedResponseController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,

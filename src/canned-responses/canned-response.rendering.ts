@@ -1,11 +1,12 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { companyAggregate } from '../companies/company.js';
 import { conversationAggregate } from '../conversations/conversation.js';
-import type { CommandContext, Transactor } from '../commands/transactor.js';
+import { type CommandContext, Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
-import type { KeptAnswers } from '../commands/idempotency.js';
+import { KeptAnswers } from '../commands/idempotency.js';
 import { derivedId } from '../ids.js';
 import type { Sealed } from '../security/sealing.js';
-import type { VisitorKeys } from '../security/visitor-keys.js';
+import { VisitorKeys } from '../security/visitor-keys.js';
 import { visitorAggregate } from '../visitors/visitor.js';
 import { unsealVisitor } from '../visitors/visitor.sealing.js';
 import { cannedResponseAggregate } from './canned-response.js';
@@ -18,11 +19,12 @@ const renderingId = (commandId: string) => derivedId('rendering', commandId);
 const renderingContext = (commandId: string) => `canned-response.rendering ${commandId}`;
 
 /** Fills canned responses with the values of a conversation, as they are at this moment. */
+@Injectable()
 export class CannedResponseRenderer {
   constructor(
-    private readonly transactor: Transactor,
-    private readonly keys: VisitorKeys,
-    private readonly kept: KeptAnswers,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(VisitorKeys) private readonly keys: VisitorKeys,
+    @Inject(KeptAnswers) private readonly kept: KeptAnswers,
   ) {}
 
   /** What the same keyed request was answered before; undefined when there is no such answer, or its visitor was erased since. */

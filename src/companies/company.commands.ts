@@ -100,6 +100,3 @@ export class UnarchiveCompanyHandler implements ICommandHandler<UnarchiveCompany
     return { ...(await this.transactor.transact(companyAggregate, id, context, (state) => unarchiveCompany()(state))), id };
   }
 }
-
-/** Every handler of this file; the module registers them, and the start checks that every command has one. */
-export const companyCommandHandlers = [CreateCompanyHandler, ChangeCompanyHandler, ArchiveCompanyHandler, UnarchiveCompanyHandler];

@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -45,6 +45,7 @@ const HISTORY: HistoryOf<Company, CompanyEvent> = { aggregate: companyAggregate 
  * taken, and it can be changed and named by visitors only once it is brought back.
  */
 @Controller('companies')
+@About('The companies that visitors belong to.')
 export class CompanyController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,

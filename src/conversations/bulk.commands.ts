@@ -220,5 +220,3 @@ function inOrder(item: BulkItem): BulkItem {
   const { id, status, revision, messageId } = item;
   return { id, status, revision, ...(messageId === undefined ? {} : { messageId }) };
 }
-
-export const bulkCommandHandlers = [ChangeManyConversationsHandler];

@@ -1,4 +1,4 @@
-import { Inject } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
 import { aside, assertNotRefused, type CommandContext, isExpected, type Transacted, Transactor } from '../commands/transactor.js';
@@ -27,10 +27,11 @@ export interface ConversationChanged extends Transacted<Conversation, Conversati
 }
 
 /** What commands on conversations share: the visitor's key, what they name, and the trip to the log. */
+@Injectable()
 export class ConversationWriter {
   constructor(
-    private readonly transactor: Transactor,
-    private readonly keys: VisitorKeys,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(VisitorKeys) private readonly keys: VisitorKeys,
   ) {}
 
   /**
@@ -622,21 +623,6 @@ export class RateConversationHandler implements ICommandHandler<RateConversation
     );
   }
 }
-
-/** Every handler of this file; the module registers them, and the start checks that every command has one. */
-export const conversationCommandHandlers = [
-  OpenConversationHandler,
-  ReplyToConversationHandler,
-  ReceiveMessageHandler,
-  AssignConversationHandler,
-  TakeOffArchivedHandler,
-  SnoozeConversationHandler,
-  WakeConversationHandler,
-  AddTagsHandler,
-  RemoveTagHandler,
-  ChangeConversationHandler,
-  RateConversationHandler,
-];
 
 /** The message that a command on a conversation stored, sealed. */
 export function storedMessage(changed: ConversationChanged): conversation.LastMessage {

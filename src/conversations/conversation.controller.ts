@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import { IsOptional, ValidateIf } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -244,6 +244,7 @@ class MessagesQueryDto {
 const HISTORY: HistoryOf<Conversation, ConversationEvent> = { aggregate: conversationAggregate, unseal: unsealConversationEvent };
 
 @Controller('conversations')
+@About('Threads of messages between a visitor and the team, their status, assignee and tags.')
 export class ConversationController {
   constructor(
     private readonly commands: CommandBus,

@@ -1,4 +1,4 @@
-import { Inject } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { type IQueryHandler, Query, QueryHandler } from '@nestjs/cqrs';
 import {
   conversationAnswer,
@@ -37,7 +37,7 @@ import {
   unsealLastMessage,
 } from './conversation.sealing.js';
 import { decode, type Recorded } from '../event-store/aggregate.js';
-import { type EventStore, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
+import { EVENT_STORE, type EventStore, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
 import { Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import type { DataKey } from '../security/sealing.js';
@@ -54,11 +54,12 @@ const JOIN_MAX_AGE_MS = 1_000;
 type UnsealedEvent = Recorded<ConversationEvent<Unsealed>>;
 
 /** Reads conversations from their own streams: never behind, and the same function answers `?at=`. */
+@Injectable()
 export class ConversationReader {
   constructor(
-    private readonly store: EventStore,
-    private readonly transactor: Transactor,
-    private readonly keys: VisitorKeys,
+    @Inject(EVENT_STORE) private readonly store: EventStore,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(VisitorKeys) private readonly keys: VisitorKeys,
   ) {}
 
   /** The answer of a command: the conversation without its messages. */
@@ -357,5 +358,3 @@ export class GetMessagesHandler implements IQueryHandler<GetMessages> {
     return found;
   }
 }
-
-export const conversationQueryHandlers = [GetConversationHandler, GetMessagesHandler];

@@ -3,7 +3,7 @@ import { Controller, Get, Inject, Res, type Type } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
-import { Answers } from '../http/answers.js';
+import { About, Answers } from '../http/answers.js';
 import { Public } from '../security/auth.guard.js';
 import { openApiDocument, type OpenApiDocument } from './openapi.js';
 import { docsPage } from './docs-page.js';
@@ -24,6 +24,7 @@ const POLICY = [
 
 /** What the API is, for people and for programs. It tells nothing of what is stored, so it needs no key. */
 @Controller('api')
+@About('This document, for people and for programs.')
 export class DocsController {
   private made: { readonly document: OpenApiDocument; readonly page: string } | undefined;
 

@@ -2,7 +2,7 @@ import type { Type } from '@nestjs/common';
 import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
 import { Reflector } from '@nestjs/core';
 import { z } from 'zod';
-import { type AnswerBody, type Declared, declaredAnswers } from '../http/answers.js';
+import { type AnswerBody, type Declared, aboutOf, declaredAnswers } from '../http/answers.js';
 import { declaredRoles } from '../security/auth.guard.js';
 import { type ErrorCode, ERRORS } from '../errors.js';
 import { problemSchema } from '../http/problem.js';
@@ -113,7 +113,8 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
     };
     return { $ref: `#/components/responses/${name}` };
   };
-  for (const route of routesOf(controllers)) {
+  const routes = routesOf(controllers);
+  for (const route of routes) {
     const declared = declaredAnswers(route.handler);
     if (declared === undefined) throw new Error(`${route.method} ${route.path} declares no answers`);
     (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route, declared, schemas, refused);
@@ -129,7 +130,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
     jsonSchemaDialect: 'https://json-schema.org/draft/2020-12/schema',
     servers: [{ url: '/' }],
     security: SECURED,
-    tags: [...new Set(Object.values(paths).flatMap((one) => Object.values(one).flatMap(({ tags }) => tags)))].map(described),
+    tags: tagsOf(routes),
     paths,
     components: {
       schemas: schemas.all(),
@@ -145,28 +146,15 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
 }
 
 /** What a path's first step names. */
-const TAGS: Readonly<Record<string, string>> = {
-  conversations: 'Threads of messages between a visitor and the team, their status, assignee and tags.',
-  visitors: 'The people who write to the team.',
-  'visitor-tokens': 'Tokens with which a widget in a browser speaks for one visitor.',
-  organization: 'The organization that the key belongs to.',
-  companies: 'The companies that visitors belong to.',
-  inboxes: 'Where conversations arrive, with assignment, working hours and an automatic answer.',
-  agents: 'The people who answer.',
-  teams: 'Groups of agents that a conversation can be assigned to.',
-  'canned-responses': 'Texts with placeholders that agents send again and again.',
-  'api-keys': 'Keys for programs and agents, each with its role.',
-  events: 'Everything that happened in the organization, in order.',
-  health: 'Whether the process answers and its stores do, for those who run it.',
-  api: 'This document, for people and for programs.',
-  metrics: 'Measurements for Prometheus, for those who run the server.',
-};
+const tagOf = (path: string) => path.replace(`${API_PREFIX}/`, '').split('/')[path.startsWith(API_PREFIX) ? 0 : 1] ?? '';
 
-/** @throws Error for a tag without a description */
-function described(name: string): { name: string; description: string } {
-  const description = TAGS[name];
-  if (description === undefined) throw new Error(`the tag ${name} has no description (TAGS)`);
-  return { name, description };
+/** The first steps of the paths, in their order. @throws Error for one that no controller describes */
+function tagsOf(routes: readonly Route[]): { name: string; description: string }[] {
+  return [...new Set(routes.map(({ path }) => tagOf(path)))].map((name) => {
+    const description = routes.flatMap(({ path, controller }) => (tagOf(path) === name ? (aboutOf(controller) ?? []) : []))[0];
+    if (description === undefined) throw new Error(`no controller of ${name} says what its routes are about (@About)`);
+    return { name, description };
+  });
 }
 
 const SECURED = [{ apiKey: [] }, { bearer: [] }];
@@ -188,7 +176,7 @@ function operation(
         ...(writes ? ([...(method === 'POST' ? (['IdempotencyKey'] as const) : []), 'IfMatch'] as const) : (['MinPosition'] as const)),
         'ActingAgent',
       ];
-  const tag = path.replace(`${API_PREFIX}/`, '').split('/')[path.startsWith(API_PREFIX) ? 0 : 1] ?? '';
+  const tag = tagOf(path);
   const codes = new Set<ErrorCode>([...(isOpen ? [] : alwaysPossible(route)), ...errors]);
   const byStatus = new Map<number, ErrorCode[]>();
   // In the order of the table, so that routes which refuse the same say it the same.

@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify';
 import { type Kysely, sql } from 'kysely';
 import { z } from 'zod';
 import { EVENT_STORE, type EventStore, type Position } from '../event-store/event-store.js';
-import { Answers } from '../http/answers.js';
+import { About, Answers } from '../http/answers.js';
 import { Public } from '../security/auth.guard.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { Shutdown } from '../http/shutdown.js';
@@ -26,6 +26,7 @@ const readySchema = z.strictObject({
 
 /** For load balancers and orchestrators; not below the API's path. */
 @Controller('health')
+@About('Whether the process answers and its stores do, for those who run it.')
 export class HealthController {
   constructor(
     @Inject(EVENT_STORE) private readonly store: EventStore,

@@ -41,6 +41,14 @@ export const Answers = (
   { errors = [], query = [], visitor = {} }: Partial<Pick<Declared, 'errors' | 'query' | 'visitor'>> = {},
 ) => SetMetadata(ANSWERS, { summary, description, answers, visitor, errors, query } satisfies Declared);
 
+const ABOUT = 'threadlog:about';
+
+/** Says in a sentence what the routes of a controller are about. Of several controllers below one first step of their paths, one says it. */
+export const About = (sentence: string): ClassDecorator => SetMetadata(ABOUT, sentence);
+
+/** What a controller says of its routes; undefined when it says nothing. */
+export const aboutOf = (controller: object) => Reflect.getMetadata(ABOUT, controller) as string | undefined;
+
 /** What a handler declares of its answers; undefined when it declares nothing. */
 export const declaredAnswers = (handler: object) => Reflect.getMetadata(ANSWERS, handler) as Declared | undefined;
 

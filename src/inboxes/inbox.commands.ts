@@ -210,6 +210,3 @@ export class UnarchiveInboxHandler implements ICommandHandler<UnarchiveInbox> {
     return this.writer.unarchive(context, id);
   }
 }
-
-/** Every handler of this file; the module registers them, and the start checks that every command has one. */
-export const inboxCommandHandlers = [CreateInboxHandler, ChangeInboxHandler, ArchiveInboxHandler, UnarchiveInboxHandler];

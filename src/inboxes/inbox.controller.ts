@@ -4,7 +4,7 @@ import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
 import { organizationAggregate } from '../organizations/organization.js';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -167,6 +167,7 @@ const HISTORY: HistoryOf<Inbox, InboxEvent> = { aggregate: inboxAggregate };
  * be changed (409 resource_archived) only once it is brought back. The default inbox cannot be archived.
  */
 @Controller('inboxes')
+@About('Where conversations arrive, with assignment, working hours and an automatic answer.')
 export class InboxController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,

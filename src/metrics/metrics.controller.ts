@@ -1,6 +1,6 @@
 import { Controller, Get, Inject, Req, Res } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers } from '../http/answers.js';
+import { About, Answers } from '../http/answers.js';
 import { Public } from '../security/auth.guard.js';
 import { ThreadlogError } from '../errors.js';
 import { Metrics, METRICS_TYPE } from './metrics.js';
@@ -10,6 +10,7 @@ export const METRICS_ELSEWHERE = Symbol('MetricsElsewhere');
 
 /** For Prometheus, which asks the process itself. Whoever comes through a proxy is of the outside, and finds nothing here. */
 @Controller('metrics')
+@About('Measurements for Prometheus, for those who run the server.')
 export class MetricsController {
   constructor(
     @Inject(Metrics) private readonly metrics: Metrics,

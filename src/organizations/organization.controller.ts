@@ -1,7 +1,7 @@
 import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
-import { Answers, dataOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -17,6 +17,7 @@ const HISTORY: HistoryOf<Organization, OrganizationEvent> = { aggregate: organiz
  * does; it is changed through `isDefault` of an inbox.
  */
 @Controller('organization')
+@About('The organization that the key belongs to.')
 export class OrganizationController {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,

@@ -1,7 +1,8 @@
+import { Inject, Injectable } from '@nestjs/common';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { ApiKeyLookup, Principal } from './api-key-lookup.js';
+import { ApiKeyLookup, type Principal } from './api-key-lookup.js';
 import { ThreadlogError } from '../errors.js';
-import type { RateLimits } from '../http/rate-limits.js';
+import { RateLimits } from '../http/rate-limits.js';
 
 /** Tells who a visitor token speaks for. */
 export interface VisitorTokenReader {
@@ -11,6 +12,8 @@ export interface VisitorTokenReader {
    */
   recognize(token: string): Promise<Principal | undefined> | undefined;
 }
+
+export const VISITOR_TOKENS = Symbol('VisitorTokens');
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -23,11 +26,12 @@ declare module 'fastify' {
 const WITHOUT_BODY = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 /** Says of a request who sends it, and counts it. */
+@Injectable()
 export class Callers {
   constructor(
-    private readonly apiKeys: ApiKeyLookup,
-    private readonly visitorTokens: VisitorTokenReader,
-    private readonly rateLimits: RateLimits,
+    @Inject(ApiKeyLookup) private readonly apiKeys: ApiKeyLookup,
+    @Inject(VISITOR_TOKENS) private readonly visitorTokens: VisitorTokenReader,
+    @Inject(RateLimits) private readonly rateLimits: RateLimits,
   ) {}
 
   /**

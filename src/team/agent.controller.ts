@@ -3,7 +3,7 @@ import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -58,6 +58,7 @@ const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAg
  * it can be changed and assigned only once it is brought back, and the API keys bound to it are revoked.
  */
 @Controller('agents')
+@About('The people who answer.')
 export class AgentController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,

@@ -197,13 +197,3 @@ export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssign
     return { ...done, id };
   }
 }
-
-/** Every handler of this file; the module registers them, and the start checks that every command has one. */
-export const teamCommandHandlers = [
-  CreateAgentHandler,
-  ChangeAgentHandler,
-  CreateTeamHandler,
-  ChangeTeamHandler,
-  ArchiveAssigneeHandler,
-  UnarchiveAssigneeHandler,
-];

@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
@@ -50,6 +50,7 @@ const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAg
  * and it can be changed and assigned only once it is brought back. Members who are archived stay listed.
  */
 @Controller('teams')
+@About('Groups of agents that a conversation can be assigned to.')
 export class TeamController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,

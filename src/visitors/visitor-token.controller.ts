@@ -1,7 +1,7 @@
 import { Body, Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataAndWarningsOf, dataOf } from '../http/answers.js';
+import { About, Answers, dataAndWarningsOf, dataOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { commandContext } from '../http/request-context.js';
 import { Examples } from '../http/request-schema.js';
@@ -30,6 +30,7 @@ class RevokeTokensDto {
 
 /** Tokens by which a widget speaks for one visitor. They are not listed: none is stored. */
 @Controller('visitor-tokens')
+@About('Tokens with which a widget in a browser speaks for one visitor.')
 export class VisitorTokenController {
   constructor(private readonly commands: CommandBus) {}
 

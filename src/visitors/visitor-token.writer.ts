@@ -1,14 +1,15 @@
+import { Inject, Injectable } from '@nestjs/common';
 import type { Position } from '../event-store/event-store.js';
-import { aside, assertNotRefused, type CommandContext, type Transactor } from '../commands/transactor.js';
+import { aside, assertNotRefused, type CommandContext, Transactor } from '../commands/transactor.js';
 import type { Principal } from '../security/api-key-lookup.js';
 import type { VisitorTokenReader } from '../security/callers.js';
-import type { Clock } from '../clock.js';
+import { CLOCK, type Clock } from '../clock.js';
 import { ThreadlogError } from '../errors.js';
-import type { KeptAnswers } from '../commands/idempotency.js';
-import { derivedId, type Ids } from '../ids.js';
-import type { VisitorTokenClaims, VisitorTokenSigner } from '../security/visitor-token-signer.js';
+import { KeptAnswers } from '../commands/idempotency.js';
+import { derivedId, IDS, type Ids } from '../ids.js';
+import { type VisitorTokenClaims, VisitorTokenSigner } from '../security/visitor-token-signer.js';
 import { revokeTokens, visitorAggregate } from './visitor.js';
-import type { KeyLeft, VisitorWriter } from './visitor.writer.js';
+import { type KeyLeft, VisitorWriter } from './visitor.writer.js';
 import type { PlainVisitor } from './visitor.sealing.js';
 
 /** How long a process may go on accepting a token that another process revoked (ms); in its own process it ends at once. */
@@ -44,14 +45,15 @@ export interface RevokedTokens {
  * signature holds, its time has not come, and the visitor's own stream says that neither was it revoked nor the visitor archived. So there
  * is nothing to sweep, an auditor reads who revoked, and every process that reads the log knows.
  */
+@Injectable()
 export class VisitorTokens implements VisitorTokenReader {
   constructor(
-    private readonly transactor: Transactor,
-    private readonly directory: VisitorWriter,
-    private readonly signer: VisitorTokenSigner,
-    private readonly kept: KeptAnswers,
-    private readonly clock: Clock,
-    private readonly ids: Ids,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(VisitorWriter) private readonly directory: VisitorWriter,
+    @Inject(VisitorTokenSigner) private readonly signer: VisitorTokenSigner,
+    @Inject(KeptAnswers) private readonly kept: KeptAnswers,
+    @Inject(CLOCK) private readonly clock: Clock,
+    @Inject(IDS) private readonly ids: Ids,
   ) {}
 
   /**

@@ -111,11 +111,3 @@ export class RevokeVisitorTokensHandler implements ICommandHandler<RevokeVisitor
     return this.tokens.revoke(context, visitorId);
   }
 }
-
-export const visitorCommandHandlers = [
-  CreateVisitorHandler,
-  ChangeVisitorHandler,
-  ArchiveVisitorHandler,
-  MintVisitorTokenHandler,
-  RevokeVisitorTokensHandler,
-];

@@ -2,7 +2,7 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { commandContext, describeAnswer } from '../http/request-context.js';
@@ -71,6 +71,7 @@ class ChangeVisitorDto {
 const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate, unseal: unsealVisitorEvent };
 
 @Controller('visitors')
+@About('The people who write to the team.')
 export class VisitorController {
   constructor(
     private readonly commands: CommandBus,

@@ -1,3 +1,4 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { claimAggregate } from '../commands/claim.js';
 import { type ClaimKind, Claims, PlanOvertaken, type WantedKey } from '../commands/claims.js';
 import { parseStreamName, type Position, streamName } from '../event-store/event-store.js';
@@ -6,15 +7,16 @@ import {
   type CommandContext,
   isSameRequest,
   type Transacted,
-  type Transactor,
+  Transactor,
   type UnchangedAnswers,
 } from '../commands/transactor.js';
 import { companyAggregate } from '../companies/company.js';
 import { emailKey, formerEmailKeys } from '../texts/email-address.js';
 import { ThreadlogError } from '../errors.js';
+import { UnchangedAnswerRows } from '../commands/idempotency.js';
 import { derivedId } from '../ids.js';
 import type { DataKey } from '../security/sealing.js';
-import { type VisitorKeys, visitorKeyId } from '../security/visitor-keys.js';
+import { VisitorKeys, visitorKeyId } from '../security/visitor-keys.js';
 import {
   archiveVisitor,
   changeVisitor,
@@ -92,13 +94,14 @@ interface Target {
  * racing requests and after a crash at any step: by the rules of Claims. An unfinished command (their second rule) is finished by whoever
  * meets it: the key is that visitor's, and who finds the visitor by it goes on with that one; a visitor who does not exist yet is made.
  */
+@Injectable()
 export class VisitorWriter {
   private readonly claims: Claims;
 
   constructor(
-    private readonly transactor: Transactor,
-    private readonly keys: VisitorKeys,
-    private readonly answers: UnchangedAnswers,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(VisitorKeys) private readonly keys: VisitorKeys,
+    @Inject(UnchangedAnswerRows) private readonly answers: UnchangedAnswers,
   ) {
     this.claims = new Claims(transactor, keys);
   }

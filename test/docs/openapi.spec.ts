@@ -3,7 +3,7 @@ import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { AppModule } from '../../src/app.module.js';
-import { CODECS } from '../../src/event-decoding.js';
+import { STREAMS } from '../../src/features.js';
 import { ThreadlogError } from '../../src/errors.js';
 import { openApiDocument, requestTypesOf, VERSION } from '../../src/docs/openapi.js';
 import { requestSchema } from '../../src/http/request-schema.js';
@@ -72,7 +72,7 @@ test('describes every operation in one to three sentences beyond its summary, an
 });
 
 test('names no event that there is not, and says of every write which events it appends', () => {
-  const events = new Set(Object.values(CODECS).flatMap((codec) => Object.keys(codec.versions)));
+  const events = new Set([...STREAMS.values()].flatMap(({ aggregate }) => Object.keys(aggregate.codec.versions)));
   for (const { operationId, description } of operations)
     for (const [, name = ''] of description.matchAll(/`([A-Z][a-z]+(?:[A-Z][a-z]+)+)`/g))
       expect([operationId, name, events.has(name)]).toEqual([operationId, name, true]);

@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { sql } from 'kysely';
 import { apiKeyAggregate } from '../../src/api-keys/api-key.js';
 import { cannedResponseAggregate, searchedShortcut } from '../../src/canned-responses/canned-response.js';
-import { companyAggregate } from '../../src/companies/company.js';
+import { companiesTable } from '../../src/companies/company.table.js';
 import {
   type Conversation,
   conversationAggregate,
@@ -13,13 +13,12 @@ import {
 import { type Unsealed, unsealConversationEvent } from '../../src/conversations/conversation.sealing.js';
 import { type Aggregate, decode, type DomainEvent, metadataOf } from '../../src/event-store/aggregate.js';
 import { parseStreamName, type StoredEvent, type StreamKind } from '../../src/event-store/event-store.js';
-import { inboxAggregate } from '../../src/inboxes/inbox.js';
-import { organizationAggregate } from '../../src/organizations/organization.js';
+import { READ_TABLES, STREAMS } from '../../src/features.js';
 import { emailKey } from '../../src/texts/email-address.js';
 import { type DataKey, ERASED } from '../../src/security/sealing.js';
 import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
-import { assigneeAggregate } from '../../src/team/assignee.js';
+import { isFoldTable } from '../../src/read-models/fold-table.js';
 import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
 import { unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
 import type { TestApi } from './api.js';
@@ -35,9 +34,13 @@ interface Model {
   row(events: readonly StoredEvent[], key: DataKey | undefined): Row;
 }
 
+/** Columns that every row of people and settings has. */
+const COMMON = companiesTable.columns;
+
 const ms = (instant: string | null) => (instant === null ? null : Date.parse(instant));
 
-const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
+/** Those whose columns do not simply repeat fields of the fold. */
+const OTHERS: Readonly<Record<StreamKind, Model>> = {
   conversation: {
     table: 'conversations',
     row(events, key) {
@@ -108,20 +111,31 @@ const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
       };
     },
   },
-  company: settings('companies', companyAggregate, ({ name, archived }) => ({ name, archived })),
-  inbox: settings('inboxes', inboxAggregate, ({ name, archived }) => ({ name, archived })),
-  assignee: settings('assignees', assigneeAggregate, ({ name, archived, type }) => ({ name, archived, type })),
   apikey: settings('api_keys', apiKeyAggregate, (k) => ({ name: k.name, archived: k.revokedAt !== null, agent_id: k.agentId })),
   cannedresponse: settings('canned_responses', cannedResponseAggregate, (r) => ({
     name: r.title,
     archived: r.archived,
     shortcut: r.exists ? searchedShortcut(r.shortcut) : null,
   })),
-  organization: settings('organizations', organizationAggregate, (o) => ({
-    name: o.name,
-    archived: false,
-    default_inbox_id: o.defaultInboxId,
-  })),
+};
+
+/** Of every kind of stream that has a row: by default its columns are named after the fields of the fold that they repeat. */
+const MODELS: Readonly<Record<StreamKind, Model>> = {
+  ...Object.fromEntries(
+    READ_TABLES.filter(isFoldTable).map(({ name, columns, fold }) => {
+      const aggregate = STREAMS.get(fold.kind)?.aggregate as Aggregate<{ createdAt: string; updatedAt: string }, DomainEvent>;
+      const own = Object.keys(columns).filter((column) => ['name', 'archived'].includes(column) || !(column in COMMON));
+      const fieldOf = (column: string) => column.replaceAll(/_(.)/g, (_, letter: string) => letter.toUpperCase());
+      return [
+        fold.kind,
+        settings(name, aggregate, (state) => {
+          const fields: Row = { archived: false, ...state };
+          return Object.fromEntries(own.map((column) => [column, fields[fieldOf(column)]])) as Row & { name: string };
+        }),
+      ];
+    }),
+  ),
+  ...OTHERS,
 };
 
 /** What every row of people and settings has, the whole fold included. */

@@ -1,6 +1,6 @@
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { ReadModels } from '../../src/read-models/read-models.js';
-import { READ_TABLES } from '../../src/read-tables.js';
+import { READ_TABLES } from '../../src/features.js';
 
 /** The read models of this build, for tests that have no backend. */
 export const readModels = new ReadModels(READ_TABLES);

@@ -1,0 +1,9 @@
+import { type Feature, streamOf } from '../feature.js';
+import { cannedResponseAggregate } from './canned-response.js';
+import { cannedResponsesTable } from './canned-response.table.js';
+
+export const cannedResponsesFeature: Feature = {
+  streams: [streamOf(cannedResponseAggregate, { toldAs: 'cannedResponse', unreadable: 'stops' })],
+  tables: [cannedResponsesTable],
+  api: async () => (await import('./canned-response.module.js')).CannedResponsesModule,
+};

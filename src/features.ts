@@ -1,0 +1,57 @@
+import { apiKeysFeature } from './api-keys/api-key.feature.js';
+import { auditFeature } from './audit/audit.feature.js';
+import { cannedResponsesFeature } from './canned-responses/canned-response.feature.js';
+import { claimAggregate } from './commands/claim.js';
+import { companiesFeature } from './companies/company.feature.js';
+import { conversationsFeature } from './conversations/conversation.feature.js';
+import { headAggregate } from './event-store/log-head.js';
+import { type Feature, type FeatureStream, streamOf } from './feature.js';
+import { inboxesFeature } from './inboxes/inbox.feature.js';
+import { organizationsFeature } from './organizations/organization.feature.js';
+import type { ReadTable } from './read-models/table.js';
+import { teamFeature } from './team/assignee.feature.js';
+import { visitorsFeature } from './visitors/visitor.feature.js';
+
+/** Every feature of this build. */
+export const FEATURES: readonly Feature[] = [
+  conversationsFeature,
+  visitorsFeature,
+  organizationsFeature,
+  companiesFeature,
+  inboxesFeature,
+  teamFeature,
+  cannedResponsesFeature,
+  apiKeysFeature,
+  auditFeature,
+];
+
+/** Every kind of stream by its name: those of the features, the claims on keys, and the signed heads of the log. */
+export const STREAMS: ReadonlyMap<string, FeatureStream> = byKind([
+  ...FEATURES.flatMap(({ streams }) => streams),
+  streamOf(claimAggregate, { unreadable: 'stops' }),
+  streamOf(headAggregate, { unreadable: 'stops' }),
+]);
+
+/** By kind of stream, what the organization's feed of events calls it. */
+export const TOLD_STREAMS: ReadonlyMap<string, string> = new Map(
+  [...STREAMS].flatMap(([kind, { toldAs }]) => (toldAs === undefined ? [] : [[kind, toldAs] as const])),
+);
+
+/** The types of the events in that feed, each once: an inbox and a conversation both have an InboxChanged. */
+export const TOLD_TYPES: readonly string[] = [
+  ...new Set([...STREAMS.values()].flatMap(({ toldAs, aggregate }) => (toldAs === undefined ? [] : Object.keys(aggregate.codec.versions)))),
+];
+
+/** Every table of every read model. */
+export const READ_TABLES: readonly ReadTable[] = FEATURES.flatMap(({ tables }) => tables);
+
+/** @throws Error when two features have the same kind of stream */
+function byKind(streams: readonly FeatureStream[]): ReadonlyMap<string, FeatureStream> {
+  const found = new Map<string, FeatureStream>();
+  for (const stream of streams) {
+    const { kind } = stream.aggregate;
+    if (found.has(kind)) throw new Error(`two features have streams of the kind ${kind}`);
+    found.set(kind, stream);
+  }
+  return found;
+}

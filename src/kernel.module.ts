@@ -1,0 +1,76 @@
+import { type DynamicModule, Global, Module } from '@nestjs/common';
+import { APP_GUARD, DiscoveryModule } from '@nestjs/core';
+import { CqrsModule } from '@nestjs/cqrs';
+import type { Backend } from './backend.js';
+import { CLOCK } from './clock.js';
+import { IdempotencyKeys, KeptAnswers, UnchangedAnswerRows } from './commands/idempotency.js';
+import { Transactor } from './commands/transactor.js';
+import { DATABASE } from './database/database.js';
+import { DocsController } from './docs/docs.controller.js';
+import { EVENT_STORE } from './event-store/event-store.js';
+import { HealthController } from './health/health.controller.js';
+import { RateLimits } from './http/rate-limits.js';
+import { Shutdown } from './http/shutdown.js';
+import { IDS } from './ids.js';
+import { Metrics } from './metrics/metrics.js';
+import { METRICS_ELSEWHERE, MetricsController } from './metrics/metrics.controller.js';
+import { Checkpoints } from './read-models/checkpoints.js';
+import { FoldLists } from './read-models/fold-list.js';
+import { HistoryReader } from './read-models/history.js';
+import { Cursors } from './read-models/paging.js';
+import { ReadModels } from './read-models/read-models.js';
+import { ReadModel } from './read-models/read-your-writes.js';
+import { ApiKeyLookup } from './security/api-key-lookup.js';
+import { AuthGuard } from './security/auth.guard.js';
+import { Callers } from './security/callers.js';
+import { MasterKey } from './security/sealing.js';
+import { VisitorKeys } from './security/visitor-keys.js';
+import { VisitorTokenSigner } from './security/visitor-token-signer.js';
+
+/** What every feature stands on: the stores, the command protocol, the read models, and who may call. It knows no feature. */
+@Global()
+@Module({})
+export class KernelModule {
+  static readonly controllers = [HealthController, DocsController, MetricsController];
+
+  /** @param backend open; whoever opened it closes it */
+  static over(backend: Backend): DynamicModule {
+    const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, clock, ids, config, pool } = backend;
+    const limits = { requests: config.RATE_LIMIT_PER_MINUTE, failures: config.AUTH_FAILURES_PER_MINUTE };
+    const parts = [
+      { provide: EVENT_STORE, useValue: store },
+      { provide: DATABASE, useValue: database },
+      { provide: CLOCK, useValue: clock },
+      { provide: IDS, useValue: ids },
+      { provide: Transactor, useValue: transactor },
+      { provide: VisitorKeys, useValue: keys },
+      { provide: MasterKey, useValue: masterKey },
+      { provide: ReadModels, useValue: readModels },
+      { provide: Checkpoints, useValue: checkpoints },
+      { provide: Cursors, useValue: cursors },
+      { provide: UnchangedAnswerRows, useValue: backend.unchangedAnswers },
+      { provide: ApiKeyLookup, useValue: new ApiKeyLookup(database) },
+      { provide: IdempotencyKeys, useValue: new IdempotencyKeys(keys, database) },
+      { provide: KeptAnswers, useValue: new KeptAnswers(database) },
+      { provide: VisitorTokenSigner, useValue: new VisitorTokenSigner(masterKey.derive('visitor tokens')) },
+      { provide: RateLimits, useValue: new RateLimits(limits, clock) },
+      { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
+      { provide: FoldLists, useValue: new FoldLists(database, readModels, cursors) },
+      { provide: ReadModel, useValue: new ReadModel(checkpoints, store) },
+      { provide: Metrics, useValue: new Metrics(store, checkpoints, clock, { pool, transactor }) },
+      Callers,
+      Shutdown,
+    ];
+    return {
+      module: KernelModule,
+      imports: [CqrsModule.forRoot(), DiscoveryModule],
+      controllers: KernelModule.controllers,
+      providers: [
+        ...parts,
+        { provide: METRICS_ELSEWHERE, useValue: config.METRICS_PORT !== undefined },
+        { provide: APP_GUARD, useClass: AuthGuard },
+      ],
+      exports: parts.map((part) => ('provide' in part ? part.provide : part)),
+    };
+  }
+}

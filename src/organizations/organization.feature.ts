@@ -1,0 +1,9 @@
+import { type Feature, streamOf } from '../feature.js';
+import { organizationAggregate } from './organization.js';
+import { organizationsTable } from './organization.table.js';
+
+export const organizationsFeature: Feature = {
+  streams: [streamOf(organizationAggregate, { toldAs: 'organization', unreadable: 'stops' })],
+  tables: [organizationsTable],
+  api: async () => (await import('./organization.module.js')).OrganizationsModule,
+};
