@@ -10,10 +10,10 @@ import {
   sql,
   type SqlBool,
 } from 'kysely';
-import { type ConversationSummary, messageAnswer, visitorBrief } from './conversation.answer.js';
+import { type ConversationSummary, conversationSummary, visitorBrief } from './conversation.answer.js';
 import { PRIORITIES, type Priority, type Status } from './conversation.js';
 import { DATABASE, type Database } from '../database/database.js';
-import { attributeLabel, type ConversationRow, conversationsTable, tagLabel } from './conversation.table.js';
+import { attributeLabel, type ConversationRow, conversationsTable, stateOfRow, tagLabel } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { assigneesTable } from '../team/assignee.table.js';
 import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
@@ -331,40 +331,16 @@ function afterCursor(sort: ListConversations['sort'], after: readonly (string | 
   return sql<SqlBool>`(${sql.ref(`c.${SORT_COLUMNS[sort.by]}`)}, c.id) ${beyond} (${value}::bigint, ${id})`;
 }
 
-const instant = (at: number) => new Date(at).toISOString();
-
 function summaryOf(row: Row, withhold: boolean): ConversationSummary {
-  return {
-    id: row.id,
-    status: row.status,
-    subject: row.subject,
-    inboxId: row.inbox_id,
-    channel: row.channel,
-    visitor: visitorBrief(row.visitor_id, {
-      userId: row.visitor_user_id,
-      name: row.visitor_name,
-      email: row.visitor_email,
-      phone: row.visitor_phone,
-      avatarUrl: row.visitor_avatar_url,
-      plan: row.visitor_plan,
-      companyId: row.visitor_company_id,
-    }),
-    assignee:
-      row.assignee_id === null || row.assignee_type === null
-        ? null
-        : { id: row.assignee_id, type: row.assignee_type, name: row.current_assignee_name ?? row.assignee_name ?? '' },
-    team: row.team_id === null ? null : { id: row.team_id, name: row.current_team_name ?? row.team_name ?? '' },
-    tags: [...row.tags],
-    customAttributes: row.custom_attributes as ConversationSummary['customAttributes'],
-    priority: PRIORITIES[row.priority] ?? 'normal',
-    snoozedUntil: row.status === 'snoozed' ? row.snoozed_until : null,
-    rating: row.rating === null ? null : { rating: row.rating, comment: row.rating_comment },
-    previousConversationId: row.previous_conversation_id,
-    revision: row.revision,
-    createdAt: instant(row.created_at),
-    updatedAt: instant(row.updated_at),
-    waitingSince: row.waiting_since === null ? null : instant(row.waiting_since),
-    messageCount: row.message_count,
-    lastMessage: row.last_message === null ? null : messageAnswer(row.last_message, withhold),
-  };
+  const visitor = visitorBrief(row.visitor_id, {
+    userId: row.visitor_user_id,
+    name: row.visitor_name,
+    email: row.visitor_email,
+    phone: row.visitor_phone,
+    avatarUrl: row.visitor_avatar_url,
+    plan: row.visitor_plan,
+    companyId: row.visitor_company_id,
+  });
+  const joined = { visitor, assigneeName: row.current_assignee_name ?? undefined, teamName: row.current_team_name ?? undefined };
+  return conversationSummary(row.id, stateOfRow(row), row.revision, joined, withhold);
 }
