@@ -31,7 +31,6 @@ export interface ConversationRow {
   labels: readonly string[];
   previous_conversation_id: string | null;
   snoozed_until: string | null;
-  snooze_due_at: number | null;
   snooze_revision: number | null;
   episode: number;
   episode_ended: boolean;
@@ -79,8 +78,6 @@ export const conversationsTable = readTable<ConversationRow>({
     labels: 'text[] not null',
     previous_conversation_id: 'text',
     snoozed_until: 'text',
-    // ms; null for a snooze that waits for the visitor, so that the timer need not look at it
-    snooze_due_at: 'bigint',
     snooze_revision: 'integer',
     episode: 'integer not null',
     episode_ended: 'boolean not null',
@@ -114,7 +111,6 @@ export const conversationsTable = readTable<ConversationRow>({
     priority: '(organization_id, priority, updated_at, id)',
     waiting: '(organization_id, waiting_since, id) where waiting_since is not null',
     labels: 'using gin (labels)',
-    snooze: '(snooze_due_at) where snooze_due_at is not null',
   },
   // Room on each page for the next version of a row that is updated with every message.
   storage: 'fillfactor = 80',
@@ -178,7 +174,6 @@ export function rowOfConversation(
     labels: labelsOf(c),
     previous_conversation_id: c.previousConversationId,
     snoozed_until: c.snooze?.until ?? null,
-    snooze_due_at: c.snooze === null || c.snooze.until === 'next_reply' ? null : ms(c.snooze.until),
     snooze_revision: c.snooze?.revision ?? null,
     episode: c.episode,
     episode_ended: c.episodeEnded,

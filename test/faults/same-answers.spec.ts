@@ -219,7 +219,8 @@ async function settled(backend: Backend): Promise<void> {
     const due = await database
       .selectFrom(backend.readModels.view(conversationsTable).as('c'))
       .select('id')
-      .where('snooze_due_at', '<=', clock.now())
+      // An ISO instant; `next_reply` sorts behind all of them.
+      .where('snoozed_until', '<=', new Date(clock.now()).toISOString())
       .execute();
     return due.length === 0;
   }, 20_000);

@@ -72,7 +72,6 @@ const OTHERS: Readonly<Record<StreamKind, Model>> = {
         ],
         previous_conversation_id: c.previousConversationId,
         snoozed_until: c.snooze?.until ?? null,
-        snooze_due_at: c.snooze === null || c.snooze.until === 'next_reply' ? null : ms(c.snooze.until),
         snooze_revision: c.snooze?.revision ?? null,
         episode: c.episode,
         episode_ended: c.episodeEnded,
