@@ -25,12 +25,13 @@ const { values: options } = parseArgs({
     conversations: { type: 'string', default: '2000' },
     lists: { type: 'string', default: '200000' },
     import: { type: 'string' },
+    apart: { type: 'boolean', default: false },
     help: { type: 'boolean' },
   },
 });
 if (options.help === true) {
   process.stdout.write(
-    'npm run bench -- [--seconds 5] [--rounds 3] [--clients 32] [--conversations 2000] [--lists 200000] [--import FILE.ndjson.gz] [--json FILE]\n' +
+    'npm run bench -- [--seconds 5] [--rounds 3] [--clients 32] [--conversations 2000] [--lists 200000] [--import FILE.ndjson.gz] [--apart] [--json FILE]\n' +
       'EVENTSTORE_URL adds the same on EventStoreDB. DATABASE_URL measures on that server instead of the embedded one.\n',
   );
   process.exit(0);
@@ -48,8 +49,12 @@ interface Server {
   readonly port: number;
   readonly process: ChildProcess;
   readonly pid: number;
+  /** Where its projections run, unless they run in it. */
+  readonly worker?: Server;
   stop(): Promise<void>;
 }
+
+const cpuOfServer = ({ pid, worker }: Server) => cpuOf(pid) + (worker === undefined ? 0 : cpuOf(worker.pid));
 
 /** Ended with the bench, however that ends. */
 const children: ChildProcess[] = [];
@@ -273,17 +278,17 @@ interface Bill {
 
 /** Replies at full load with the CPU that each took, in µs. */
 async function billed(server: Server, ids: readonly string[]): Promise<Bill> {
-  const before = { api: cpuOf(server.pid), database: databaseCpu(), load: cpuOf(process.pid) };
+  const before = { api: cpuOfServer(server), database: databaseCpu(), load: cpuOf(process.pid) };
   const result = await replies(server, ids, SECONDS);
   ok(result.statuses);
   return {
     repliesPerSecond: result.perSecond,
     p50: result.p50,
     p99: result.p99,
-    apiCpu: (cpuOf(server.pid) - before.api) / result.requests,
+    apiCpu: (cpuOfServer(server) - before.api) / result.requests,
     databaseCpu: (databaseCpu() - before.database) / result.requests,
     loadCpu: (cpuOf(process.pid) - before.load) / result.requests,
-    memory: memoryOf(server.pid),
+    memory: memoryOf(server.pid) + (server.worker === undefined ? 0 : memoryOf(server.worker.pid)),
   };
 }
 
@@ -333,6 +338,15 @@ async function main(): Promise<void> {
   const rows: [string, string, string, string][] = [];
   const stops: (() => Promise<void>)[] = [];
 
+  const startApart = async (url: string): Promise<Server & { readonly url: string }> => {
+    const environmentApart = { ...environment, DATABASE_URL: url, EVENTSTORE_URL: '' };
+    const server = await start([join(ROOT, 'bin/start.js')], { ...environmentApart, PROJECTIONS: 'off' }, /Threadlog listens/);
+    stops.push(() => server.stop());
+    const worker = await start([join(ROOT, 'dist/projections/main.js')], { ...environmentApart, LOG_LEVEL: 'info' }, /worker ready/);
+    stops.push(() => worker.stop());
+    return { ...server, worker, url };
+  };
+
   const bareUrl = await makeDatabase('bench_bare');
   const bare = new pg.Client({ connectionString: bareUrl });
   await bare.connect();
@@ -372,6 +386,9 @@ async function main(): Promise<void> {
   stops.push(() => api.stop());
   say(`making ${CONVERSATIONS} conversations`);
   const ids = await makeConversations(api.port);
+  const apart = options.apart ? await startApart(await makeDatabase('bench_apart')) : undefined;
+  const apartIds = apart === undefined ? [] : await makeConversations(apart.port);
+  if (apart !== undefined) await replies(apart, apartIds, 2);
 
   // Warm, then in turns: what the machine does meanwhile falls on all of them alike.
   await replies(api, ids, 2);
@@ -379,6 +396,7 @@ async function main(): Promise<void> {
   const bares: number[] = [];
   const cruds: Bill[] = [];
   const ours: Bill[] = [];
+  const aparts: Bill[] = [];
   let bareCpu = 0;
   for (let round = 1; round <= ROUNDS; round++) {
     const inserts = await bareInserts(bareUrl, SECONDS);
@@ -386,6 +404,7 @@ async function main(): Promise<void> {
     bareCpu = inserts.databaseCpu;
     cruds.push(await billed(crudServer, crudIds));
     ours.push(await billed(api, ids));
+    if (apart !== undefined) aparts.push(await billed(apart, apartIds));
     say(
       `round ${round}: bare ${Math.round(bares.at(-1) ?? 0)}/s, CRUD ${Math.round(cruds.at(-1)?.repliesPerSecond ?? 0)}/s, Threadlog ${Math.round(ours.at(-1)?.repliesPerSecond ?? 0)}/s`,
     );
@@ -436,6 +455,27 @@ async function main(): Promise<void> {
     'p99 < 50 ms',
   ]);
   report['visible'] = seen;
+  if (apart !== undefined) {
+    const bill = middle(aparts);
+    const apartSeen = await visibility(apart, apartIds, apart.url, our.repliesPerSecond);
+    const toOurs = ratios(
+      aparts.map(({ repliesPerSecond }) => repliesPerSecond),
+      ourRates,
+    );
+    rows.push([
+      'replies/s, projections in a process of their own',
+      `${Math.round(bill.repliesPerSecond)}/s`,
+      `${toOurs.toFixed(2)} of those with projections in the API's process`,
+      '',
+    ]);
+    rows.push([
+      'time to visible at the same half load',
+      `p50 ${apartSeen.p50.toFixed(1)} ms, p99 ${apartSeen.p99.toFixed(1)} ms`,
+      `API and worker ${bill.apiCpu.toFixed(0)} µs a reply, ${bill.memory.toFixed(0)} MB`,
+      '',
+    ]);
+    report['apart'] = { threadlog: bill, ratioToInline: toOurs, visible: apartSeen, rounds: aparts };
+  }
   rows.push(['memory of the API with projections', `${our.memory.toFixed(0)} MB`, '', '< 512 MB']);
 
   if (LISTS > 0) {
