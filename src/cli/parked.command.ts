@@ -1,7 +1,8 @@
 import { sql } from 'kysely';
-import { parseStreamName, type StreamName } from '../event-store/event-store.js';
+import type { StreamName } from '../event-store/event-store.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
 import { type Session, withSession } from './session.js';
+import { streamArgument } from './stream-argument.js';
 import { counted, type Terminal } from './terminal.js';
 
 export const parkedCommand: Command = {
@@ -105,9 +106,14 @@ async function skip(given: readonly string[], terminal: Terminal, signal: AbortS
   return replay(positionals[0], true, values.json === true, terminal, signal);
 }
 
-async function replay(name: string | undefined, skips: boolean, json: boolean, terminal: Terminal, signal: AbortSignal): Promise<ExitCode> {
-  if (name !== undefined && parseStreamName(name) === undefined)
-    throw new WrongUsage(`"${name}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
+async function replay(
+  given: string | undefined,
+  skips: boolean,
+  json: boolean,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<ExitCode> {
+  const name = given === undefined ? undefined : streamArgument(given);
   const [
     { GROUPS, reactorsOf },
     { batchDecoder, sealedDecoder },

@@ -14,6 +14,7 @@ import { eventAnswer } from '../read-models/history.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
 import { printable, printableJson } from './printable.js';
 import { chooseOrganization, type Session, withSession } from './session.js';
+import { streamArgument } from './stream-argument.js';
 import { counted, type Terminal } from './terminal.js';
 
 const REVISION = /^(0|[1-9]\d{0,8})$/;
@@ -54,10 +55,9 @@ With --revision or --at it prints the conversation as it was then instead.
     if ([id, stream, after].filter((one) => one !== undefined).length > 1)
       throw new WrongUsage('CONVERSATION, --stream and --after exclude each other');
     if (stream !== undefined && organization !== undefined) throw new WrongUsage('--stream names its organization itself');
-    if (stream !== undefined && parseStreamName(stream) === undefined)
-      throw new WrongUsage(`"${stream}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
+    const ofOne = stream === undefined ? undefined : streamArgument(stream);
     return withSession(async (session) => {
-      if (stream !== undefined) return events(session, ofStream(session.backend.store, stream as StreamName), stream, json, terminal);
+      if (ofOne !== undefined) return events(session, ofStream(session.backend.store, ofOne), ofOne, json, terminal);
       const organizationId = await chooseOrganization(session, organization);
       if (id === undefined) return events(session, feed(session, organizationId, after, signal), undefined, json, terminal);
       if (past !== undefined) return conversation(session, organizationId, id, past, terminal);

@@ -7,6 +7,7 @@ import { HEAD_STREAM, HeadKey, logHead, type LogHead } from '../event-store/log-
 import { LogVerification } from '../event-store/log-verification.js';
 import { type Command, CommandFailed, type ExitCode, parseCommandLine, WrongUsage } from './command.js';
 import { chooseOrganization, type Session, withSession } from './session.js';
+import { streamArgument } from './stream-argument.js';
 import { count, counted, type Terminal } from './terminal.js';
 
 const PROGRESS_MS = 200;
@@ -41,13 +42,12 @@ write, and they are found with --against.
     const { against, stream, organization, json = false } = values;
     if ([against, stream, organization].filter((one) => one !== undefined).length > 1)
       throw new WrongUsage('--against, --stream and --organization exclude each other: a head covers the whole log');
-    if (stream !== undefined && parseStreamName(stream) === undefined)
-      throw new WrongUsage(`"${stream}" is not the name of a stream, which is KIND-ORGANIZATION.ID`);
+    const named = stream === undefined ? undefined : streamArgument(stream);
     const kept = against === undefined ? undefined : await keptHead(against);
     return withSession(async (session) => {
       const verification = new LogVerification();
-      if (stream !== undefined) {
-        await one(session, stream as StreamName, verification);
+      if (named !== undefined) {
+        await one(session, named, verification);
         return report(verification, undefined, json, terminal);
       }
       const end = await session.backend.store.head();

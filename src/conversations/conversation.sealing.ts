@@ -54,6 +54,7 @@ export function unsealConversationEvent(
   key: DataKey | undefined,
 ): Recorded<ConversationEvent<Unsealed>> {
   const unseal = (context: string, sealed: Sealed): Unsealed => (key === undefined ? ERASED : key.unseal(context, sealed));
+  // oxlint-disable-next-line typescript/switch-exhaustiveness-check -- the default takes only events without a sealed field
   switch (event.type) {
     case 'ConversationOpened': {
       const { subject, customAttributes, ...data } = event.data;
@@ -87,7 +88,6 @@ export function unsealConversationEvent(
       return { ...event, data: { ...data, ...(comment === undefined ? {} : { comment: unseal(COMMENT, comment) }) } };
     }
     default:
-      // Compiles only while none of the other events has a sealed field.
       return event satisfies Recorded<ConversationEvent<never>>;
   }
 }
