@@ -1,6 +1,6 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import type { CommandContext } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
 import type { ApiKeyChanges } from './api-key.js';
 import { type ApiKeyChanged, type ApiKeyInput, ApiKeyWriter } from './api-key.writer.js';
 

@@ -2,7 +2,8 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
-import { assertNotRefused, Transactor } from '../commands/transactor.js';
+import { assertNotRefused } from '../commands/command-context.js';
+import { Transactor } from '../commands/transactor.js';
 import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';

@@ -1,6 +1,7 @@
 import { companyAggregate } from '../companies/company.js';
 import { conversationAggregate } from '../conversations/conversation.js';
-import type { CommandContext, Transactor } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
+import type { Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import type { KeptAnswers } from '../commands/idempotency.js';
 import { derivedId } from '../ids.js';

@@ -1,6 +1,7 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { type CommandContext, type Transacted, Transactor } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import {
   archiveCompany,

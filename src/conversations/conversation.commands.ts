@@ -1,7 +1,8 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
-import { aside, assertNotRefused, type CommandContext, isExpected, type Transacted, Transactor } from '../commands/transactor.js';
+import { aside, assertNotRefused, type CommandContext, isExpected } from '../commands/command-context.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { type Inbox, inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { ThreadlogError } from '../errors.js';

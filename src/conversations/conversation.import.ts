@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import { metadataOf } from '../event-store/aggregate.js';
 import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
-import { type CommandContext, isSameRequest, type RequestIdentity, type Transacted, type Transactor } from '../commands/transactor.js';
+import { type CommandContext, isSameRequest, type RequestIdentity } from '../commands/command-context.js';
+import type { Transacted, Transactor } from '../commands/transactor.js';
 import { canonicalJson } from '../texts/canonical-json.js';
 import { emailKey } from '../texts/email-address.js';
 import { type FieldError, ThreadlogError } from '../errors.js';

@@ -1,6 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Actor } from '../event-store/aggregate.js';
-import { type CommandContext, commandDeadline, type RequestIdentity } from '../commands/transactor.js';
+import type { CommandContext, RequestIdentity } from '../commands/command-context.js';
+import { commandDeadline } from '../commands/deadline.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
 import { randomIds } from '../ids.js';

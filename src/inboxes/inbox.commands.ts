@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { aside, type CommandContext, everAgain, isExpected, step, type Transacted, Transactor } from '../commands/transactor.js';
+import { aside, type CommandContext, everAgain, isExpected, step } from '../commands/command-context.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { changeDefaultInbox, organizationAggregate, reinstateInbox, retireInbox } from '../organizations/organization.js';
 import { ThreadlogError } from '../errors.js';
 import { derivedId } from '../ids.js';

@@ -1,7 +1,8 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { ApiKeyWriter } from '../api-keys/api-key.writer.js';
-import { type CommandContext, everAgain, type Transacted, Transactor } from '../commands/transactor.js';
+import { type CommandContext, everAgain } from '../commands/command-context.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import { derivedId } from '../ids.js';
 import { AssigneeReader } from './assignee.reader.js';

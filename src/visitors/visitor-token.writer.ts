@@ -1,5 +1,6 @@
 import type { Position } from '../event-store/event-store.js';
-import { aside, assertNotRefused, type CommandContext, type Transactor } from '../commands/transactor.js';
+import { aside, assertNotRefused, type CommandContext } from '../commands/command-context.js';
+import type { Transactor } from '../commands/transactor.js';
 import type { Principal } from '../security/api-key-lookup.js';
 import type { VisitorTokenReader } from '../security/callers.js';
 import type { Clock } from '../clock.js';

@@ -1,7 +1,7 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import type { Position } from '../event-store/event-store.js';
-import type { CommandContext } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
 import { type Resolved, VisitorWriter } from './visitor.writer.js';
 import type { PlainVisitor } from './visitor.sealing.js';
 import { type MintedToken, type RevokedTokens, VisitorTokens } from './visitor-token.writer.js';
