@@ -1,11 +1,12 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import {
@@ -91,16 +92,10 @@ export class VisitorController {
       errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
     },
   )
-  async create(
-    @Body() body: CreateVisitorDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorAnswer }> {
-    const done = await this.commands.execute(new CreateVisitor(commandContext(request), body));
-    describeAnswer(reply, done);
-    void reply.status(done.made ? 201 : 200);
-    if (done.made) void reply.header('location', `/api/support/visitors/${done.visitorId}`);
-    return { data: visitorAnswer(done.visitorId, done.unsealed, done.revision) };
+  async create(@Body() body: CreateVisitorDto, @InContext() context: CommandContext): Promise<Answered<{ data: VisitorAnswer }>> {
+    const done = await this.commands.execute(new CreateVisitor(context, body));
+    const made = { status: 201, location: `/api/support/visitors/${done.visitorId}` };
+    return dataAnswer(done, visitorAnswer(done.visitorId, done.unsealed, done.revision), done.made ? made : { status: 200 });
   }
 
   @Get()
@@ -111,9 +106,13 @@ export class VisitorController {
     { 200: pageOf(visitorSchema) },
     { query: parametersOf(visitorList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
     await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(visitorList, principalOf(request).organizationId, query);
+    return this.lists.page(visitorList, organizationId, query);
   }
 
   /** Folds the stream, so it is never behind a write. */
@@ -124,14 +123,9 @@ export class VisitorController {
     'Reads the event stream itself, and so is never behind a write. An archived visitor is answered with `archived: true`.',
     { 200: dataOf(visitorSchema) },
   )
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorAnswer }> {
-    const view = await this.directory.get(principalOf(request).organizationId, id);
-    describeAnswer(reply, view);
-    return { data: visitorAnswer(id, view.unsealed, view.revision) };
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: VisitorAnswer }>> {
+    const view = await this.directory.get(organizationId, id);
+    return dataAnswer(view, visitorAnswer(id, view.unsealed, view.revision));
   }
 
   @Get(':id/events')
@@ -144,10 +138,9 @@ export class VisitorController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -161,12 +154,10 @@ export class VisitorController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeVisitorDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorAnswer }> {
-    const done = await this.commands.execute(new ChangeVisitor(commandContext(request), id, body));
-    describeAnswer(reply, done);
-    return { data: visitorAnswer(id, done.unsealed, done.revision) };
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: VisitorAnswer }>> {
+    const done = await this.commands.execute(new ChangeVisitor(context, id, body));
+    return dataAnswer(done, visitorAnswer(id, done.unsealed, done.revision));
   }
 
   @Delete(':id')
@@ -177,11 +168,7 @@ export class VisitorController {
     "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for somebody else. Conversations go on naming the visitor.",
     { 204: null },
   )
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveVisitor(commandContext(request), id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveVisitor(context, id)));
   }
 }
