@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.js';
 import { ThreadlogError } from '../errors.js';
 import type { Ids } from '../ids.js';
+import { storeUnavailable } from '../store-away.js';
 import { type Aggregate, decode, type DomainEvent, metadataOf, type Recorded, UnknownEvent } from '../event-store/aggregate.js';
 import {
   type EventStore,
@@ -275,8 +276,7 @@ export class Transactor {
 }
 
 function asThreadlogError(error: unknown): unknown {
-  if (error instanceof StoreUnavailable)
-    return new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause: error });
+  if (error instanceof StoreUnavailable) return storeUnavailable(error);
   if (error instanceof OutcomeUnknown) return new ThreadlogError('outcome_unknown', undefined, { retryAfterSeconds: 1 }, { cause: error });
   if (error instanceof UnknownEvent) return new ThreadlogError('internal_error', undefined, {}, { cause: error });
   return error;
