@@ -56,7 +56,7 @@ import { HealthController } from './health/health.controller.js';
 import { HistoryReader } from './read-models/history.js';
 import { Cursors } from './read-models/paging.js';
 import { FoldLists } from './read-models/fold-list.js';
-import { ReadModel } from './read-models/read-your-writes.js';
+import { ReadYourWrites } from './read-models/read-your-writes.js';
 import { ReadModels } from './read-models/read-models.js';
 import { AssigneeReader } from './team/assignee.reader.js';
 import { AgentController } from './team/agent.controller.js';
@@ -67,7 +67,7 @@ import { visitorCommandHandlers } from './visitors/visitor.commands.js';
 import * as visitorCommands from './visitors/visitor.commands.js';
 import { VisitorController } from './visitors/visitor.controller.js';
 import { VisitorTokenController } from './visitors/visitor-token.controller.js';
-import { VisitorTokens } from './visitors/visitor-token.writer.js';
+import { VisitorTokenWriter } from './visitors/visitor-token.writer.js';
 import { VisitorWriter } from './visitors/visitor.writer.js';
 
 /** Every file that declares commands or queries. */
@@ -119,7 +119,7 @@ export class AppModule {
     const visitors = new VisitorWriter(transactor, keys, unchangedAnswers);
     const kept = new KeptAnswers(database);
     const signer = new VisitorTokenSigner(masterKey.derive('visitor tokens'));
-    const visitorTokens = new VisitorTokens(transactor, visitors, signer, kept, backend.clock, backend.ids);
+    const visitorTokens = new VisitorTokenWriter(transactor, visitors, signer, kept, backend.clock, backend.ids);
     const handlers = [
       ListConversationsHandler,
       FindConversationIdsHandler,
@@ -159,10 +159,10 @@ export class AppModule {
         { provide: METRICS_ELSEWHERE, useValue: backend.config.METRICS_PORT !== undefined },
         { provide: Callers, useValue: new Callers(apiKeys, visitorTokens, rateLimits) },
         Shutdown,
-        { provide: ReadModel, useValue: new ReadModel(checkpoints, store) },
+        { provide: ReadYourWrites, useValue: new ReadYourWrites(checkpoints, store) },
         { provide: VisitorWriter, useValue: visitors },
         { provide: KeptAnswers, useValue: kept },
-        { provide: VisitorTokens, useValue: visitorTokens },
+        { provide: VisitorTokenWriter, useValue: visitorTokens },
         { provide: ConversationWriter, useValue: new ConversationWriter(transactor, keys) },
         { provide: CannedResponseWriter, useValue: new CannedResponseWriter(transactor, keys) },
         { provide: CannedResponseRenderer, useValue: new CannedResponseRenderer(transactor, keys, kept) },

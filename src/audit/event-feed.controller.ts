@@ -7,7 +7,7 @@ import { OrganizationId } from '../http/parameters.js';
 import { Answers } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { EventsFeed, type FeedPage, feedPageSchema } from './event-feed.reader.js';
 
@@ -41,7 +41,7 @@ class FeedQueryDto {
 export class EventsController {
   constructor(
     @Inject(EventsFeed) private readonly feed: EventsFeed,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Get()
@@ -56,7 +56,7 @@ export class EventsController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<Answered<FeedPage>> {
-    await this.readModel.reached(request, CORE_GROUP, { parked: true });
+    await this.readYourWrites.reached(request, CORE_GROUP, { parked: true });
     const page = await this.feed.page(organizationId, query.position, { limit: query.size, types: query.types });
     return new Answered(page, page.meta.next === 'start' ? {} : { position: page.meta.next });
   }

@@ -17,7 +17,7 @@ import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '.
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
 import {
@@ -72,7 +72,7 @@ export class CannedResponseController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
     @Inject(CannedResponseRenderer) private readonly renderer: CannedResponseRenderer,
     @Inject(ConversationWriter) private readonly conversations: ConversationWriter,
   ) {}
@@ -107,7 +107,7 @@ export class CannedResponseController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: CannedResponseAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
+    await this.readYourWrites.reached(request, CORE_GROUP);
     return this.lists.page(cannedResponseList, organizationId, query);
   }
 

@@ -7,7 +7,7 @@ import { Answers } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { commandContext } from '../http/request-context.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchema } from './bulk.answer.js';
 import { ChangeManyConversations } from './bulk.commands.js';
@@ -18,7 +18,7 @@ import { BulkDto } from './bulk.dto.js';
 export class BulkController {
   constructor(
     private readonly commands: CommandBus,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -43,7 +43,7 @@ export class BulkController {
   )
   async changeMany(@Body() body: BulkDto, @Req() request: FastifyRequest): Promise<Answered<{ data: BulkAnswer; meta: BulkMeta }>> {
     const selection = body.selection();
-    if ('filter' in selection) await this.readModel.reached(request, CORE_GROUP);
+    if ('filter' in selection) await this.readYourWrites.reached(request, CORE_GROUP);
     const command = new ChangeManyConversations(commandContext(request), principalOf(request).keyName, selection, body.command());
     const { items, position } = await this.commands.execute(command);
     return new Answered({ data: [...items], meta: bulkMeta(items) }, position === null ? {} : { position });

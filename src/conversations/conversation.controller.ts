@@ -34,7 +34,7 @@ import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from
 import { ListConversations } from './conversation.list.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
 import type { KeyLeft } from '../visitors/visitor.writer.js';
@@ -253,7 +253,7 @@ export class ConversationController {
     private readonly queries: QueryBus,
     @Inject(ConversationReader) private readonly reader: ConversationReader,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
     @Inject(VisitorConversations) private readonly forVisitor: VisitorConversations,
   ) {}
 
@@ -303,7 +303,7 @@ export class ConversationController {
     @Caller() caller: Principal,
     @Req() request: FastifyRequest,
   ): Promise<{ data: ConversationSummary[] | VisitorConversationSummary[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
+    await this.readYourWrites.reached(request, CORE_GROUP);
     if (isVisitor(caller)) return this.forVisitor.list(caller, query);
     const { organizationId, role } = caller;
     return this.queries.execute(new ListConversations(organizationId, query.filter(), query.sorting(), query.paging(), role === 'analyst'));

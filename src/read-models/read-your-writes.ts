@@ -13,7 +13,7 @@ const PARKED_RETRY_SECONDS = 60;
 const POSITION = /^\d{19}(-\d{19})?$/;
 
 /** Lets a read see an earlier write. */
-export class ReadModel {
+export class ReadYourWrites {
   constructor(
     private readonly checkpoints: Checkpoints,
     private readonly store: EventStore,

@@ -15,7 +15,7 @@ import { IfGiven, IsEmailAddress, IsOneOf, IsResourceId, IsTypedText, NullIsAbse
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
 import {
@@ -65,7 +65,7 @@ export class AgentController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -95,7 +95,7 @@ export class AgentController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
+    await this.readYourWrites.reached(request, CORE_GROUP);
     return this.lists.page(agentList, organizationId, query);
   }
 

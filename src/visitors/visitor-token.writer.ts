@@ -45,7 +45,7 @@ export interface RevokedTokens {
  * signature holds, its time has not come, and the visitor's own stream says that neither was it revoked nor the visitor archived. So there
  * is nothing to sweep, an auditor reads who revoked, and every process that reads the log knows.
  */
-export class VisitorTokens implements VisitorTokenReader {
+export class VisitorTokenWriter implements VisitorTokenReader {
   constructor(
     private readonly transactor: Transactor,
     private readonly directory: VisitorWriter,

@@ -4,7 +4,7 @@ import type { CommandContext } from '../commands/command-context.js';
 import { handledBy } from '../commands/handled-by.js';
 import { type Resolved, VisitorWriter } from './visitor.writer.js';
 import type { PlainVisitor } from './visitor.sealing.js';
-import { type MintedToken, type RevokedTokens, VisitorTokens } from './visitor-token.writer.js';
+import { type MintedToken, type RevokedTokens, VisitorTokenWriter } from './visitor-token.writer.js';
 
 /**
  * Finds the visitor that the userId or the e-mail names and sets what differs, or makes one; `made` tells which.
@@ -68,7 +68,7 @@ export class RevokeVisitorTokens extends Command<RevokedTokens> {
 }
 
 const handled = handledBy(VisitorWriter);
-const handledByTokens = handledBy(VisitorTokens);
+const handledByTokens = handledBy(VisitorTokenWriter);
 
 /** Every handler of this file; the module registers them, and the start checks that every command has one. */
 export const visitorCommandHandlers = [

@@ -22,7 +22,7 @@ import {
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
@@ -78,7 +78,7 @@ export class VisitorController {
     @Inject(VisitorWriter) private readonly directory: VisitorWriter,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   /** 201 when it was made; 200 when the userId or the e-mail found one. */
@@ -111,7 +111,7 @@ export class VisitorController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
+    await this.readYourWrites.reached(request, CORE_GROUP);
     return this.lists.page(visitorList, organizationId, query);
   }
 
