@@ -2,6 +2,7 @@ import { sql, type Kysely } from 'kysely';
 import { parseStreamName, type StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/database/database.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';
+import type { RuntimeLog } from './runtime-log.js';
 
 /** More than this within a minute is no accident of a few streams: the group stops instead of going on without them. */
 const MOST_PER_MINUTE = 50;
@@ -31,6 +32,12 @@ export async function readParked(database: Kysely<Database>, group: string, gene
     .where('generation', '=', generation)
     .execute();
   return new Set(rows.map((row) => row.stream as StreamName));
+}
+
+/** Says in the log of the program, once its batch is committed, that a stream was parked. @param by the group or the reactor */
+export function logParked(log: RuntimeLog, by: { readonly group: string } | { readonly reactor: string }, { event, error }: Poison): void {
+  const { stream, revision, position, id: eventId, type } = event;
+  log.error({ ...by, stream, revision, position, eventId, type, error: describeError(error) }, 'stream parked');
 }
 
 /**
