@@ -10,7 +10,7 @@ import {
   ReplyToConversation,
   SnoozeConversation,
 } from './conversations/conversation.commands.js';
-import type { CommandContext } from './commands/transactor.js';
+import type { CommandContext } from './commands/command-context.js';
 import { OrganizationWriter, systemContext } from './organizations/organization.writer.js';
 import { API_PREFIX } from './http/routes.js';
 import { derivedId } from './ids.js';

@@ -19,7 +19,7 @@ import { FoldLists } from './read-models/fold-list.js';
 import { HistoryReader } from './read-models/history.js';
 import { Cursors } from './read-models/paging.js';
 import { ReadModels } from './read-models/read-models.js';
-import { ReadModel } from './read-models/read-your-writes.js';
+import { ReadYourWrites } from './read-models/read-your-writes.js';
 import { ApiKeyLookup } from './security/api-key-lookup.js';
 import { AuthGuard } from './security/auth.guard.js';
 import { Callers } from './security/callers.js';
@@ -56,7 +56,7 @@ export class KernelModule {
       { provide: RateLimits, useValue: new RateLimits(limits, clock) },
       { provide: HistoryReader, useValue: new HistoryReader(transactor, keys) },
       { provide: FoldLists, useValue: new FoldLists(database, readModels, cursors) },
-      { provide: ReadModel, useValue: new ReadModel(checkpoints, store) },
+      { provide: ReadYourWrites, useValue: new ReadYourWrites(checkpoints, store) },
       { provide: Metrics, useValue: new Metrics(store, checkpoints, clock, { pool, transactor }) },
       Callers,
       Shutdown,

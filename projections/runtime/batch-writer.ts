@@ -2,11 +2,11 @@ import type { ControlledTransaction, Kysely } from 'kysely';
 import type { Position, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/database/database.js';
 import type { Batch, FeedPart, Skipped } from './batches.js';
-import { describeError, GroupPaused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
+import { GroupPaused, isOfTheSurroundings, LeaseLost, type Poison } from './failures.js';
 import { tableOf } from './generations.js';
 import { applyReadable } from './isolation.js';
 import { type Lease, moveCheckpoint } from './lease.js';
-import { park, readParked, readSkipped } from './parking.js';
+import { logParked, park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent, Projection, ProjectionTarget } from './projection.js';
 import { GatheredRows, type RowCopier, targetOf } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
@@ -93,13 +93,10 @@ export class BatchWriter {
   }
 
   nowParked(poison: readonly Poison[]): void {
-    for (const { event, error } of poison) {
-      const { stream, revision, position, id: eventId, type } = event;
-      this.parked.add(stream);
-      this.options.log.error(
-        { group: this.options.group, stream, revision, position, eventId, type, error: describeError(error) },
-        'stream parked',
-      );
+    const { log, group } = this.options;
+    for (const one of poison) {
+      this.parked.add(one.event.stream);
+      logParked(log, { group }, one);
     }
   }
 

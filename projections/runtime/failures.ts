@@ -1,5 +1,5 @@
-import type { StoredEvent } from '../../src/event-store/event-store.js';
-import { isConnectionFault } from '../../src/database/database.js';
+import { OutcomeUnknown, type StoredEvent } from '../../src/event-store/event-store.js';
+import { isStoreAway } from '../../src/store-away.js';
 
 /** The group cannot go on until a person has looked. Restarting it meets the same again. */
 export class GroupStopped extends Error {
@@ -27,17 +27,18 @@ export interface Poison {
   readonly error: unknown;
 }
 
-// 08 connection, 25 a session that was ended in its transaction, 40 rollback, 53 resources, 55 locks, 57 operator, 58 system
-const SURROUNDINGS = /^(08|25|40|53|55|57|58)[0-9A-Z]{3}$/;
+// 25 a session that was ended in its transaction, 40 rollback, 55 locks, 58 system
+const TRANSACTION_LOST = /^(25|40|55|58)[0-9A-Z]{3}$/;
 
 /**
- * True when the error says nothing about the event: the same batch may succeed later. Errors of node's sockets have codes such as
- * ECONNRESET.
+ * True when the error says nothing about the event: the same batch may succeed later. Beside a store that is away these are a transaction
+ * that was lost, work that was stopped, and every fault of the system (codes such as EMFILE): an event is blamed for none of them.
  */
 export function isOfTheSurroundings(error: unknown): boolean {
+  if (isStoreAway(error)) return true;
   const code = codeOf(error);
-  if (code !== undefined) return SURROUNDINGS.test(code) || /^E[A-Z_]{3,}$/.test(code);
-  return isConnectionFault(error) || (error instanceof Error && ['StoreUnavailable', 'OutcomeUnknown', 'AbortError'].includes(error.name));
+  if (code !== undefined) return TRANSACTION_LOST.test(code) || /^E[A-Z_]{3,}$/.test(code);
+  return error instanceof OutcomeUnknown || (error instanceof Error && error.name === 'AbortError');
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -1,5 +1,3 @@
-import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
 import type { Kysely } from 'kysely';
 import type { EventStore, Position } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/database/database.js';
@@ -23,6 +21,7 @@ import {
 import type { DecodeBatch } from './projection.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
+import { workerName } from './worker-name.js';
 
 /** A feed that runs beside a busy log may never say that it has caught up; its small batches are collected all the same. */
 const WORTH_WRITING = 64;
@@ -116,7 +115,7 @@ interface Work {
  * of processes may follow under one name: one works, the others stand by.
  */
 export class Follower<L extends Lease | ReactorLease> {
-  readonly #owner = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  readonly #owner = workerName();
   readonly #options: FollowerOptions<L>;
   readonly #called: Readonly<Record<string, string>>;
   readonly #stats = { since: performance.now(), events: 0, batches: 0, writeMs: 0 };

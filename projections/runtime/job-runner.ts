@@ -1,9 +1,8 @@
-import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
 import { describeError } from './failures.js';
 import { type Job, JOB_LEASE_MS, type Jobs } from './jobs.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { pause } from '../../src/pause.js';
+import { workerName } from './worker-name.js';
 
 /** Jobs that a process does at once. */
 const AT_ONCE = 16;
@@ -39,7 +38,7 @@ interface Attempt {
 
 /** Does jobs as they become due. Any number of processes may; each job is one's at a time. */
 export class JobRunner {
-  readonly #owner = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  readonly #owner = workerName();
   readonly #kinds: ReadonlyMap<string, JobKind>;
   readonly #waiting: Job[] = [];
   readonly #attempts = new Set<Attempt>();

@@ -3,6 +3,7 @@ import { parseStreamName, type StreamName } from '../../src/event-store/event-st
 import { STREAMS } from '../../src/features.js';
 import type { Database } from '../../src/database/database.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';
+import type { RuntimeLog } from './runtime-log.js';
 
 /** More than this within a minute is no accident of a few streams: the group stops instead of going on without them. */
 const MOST_PER_MINUTE = 50;
@@ -32,6 +33,12 @@ export async function readParked(database: Kysely<Database>, group: string, gene
     .where('generation', '=', generation)
     .execute();
   return new Set(rows.map((row) => row.stream as StreamName));
+}
+
+/** Says in the log of the program, once its batch is committed, that a stream was parked. @param by the group or the reactor */
+export function logParked(log: RuntimeLog, by: { readonly group: string } | { readonly reactor: string }, { event, error }: Poison): void {
+  const { stream, revision, position, id: eventId, type } = event;
+  log.error({ ...by, stream, revision, position, eventId, type, error: describeError(error) }, 'stream parked');
 }
 
 /**

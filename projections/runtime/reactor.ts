@@ -14,7 +14,7 @@ import { type BatchHandler, Follower, type FollowerSurroundings } from './follow
 import { applyReadable } from './isolation.js';
 import type { JobKey, Jobs, NewJob } from './jobs.js';
 import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './lease.js';
-import { NO_GENERATION, park, readParked, readSkipped } from './parking.js';
+import { logParked, NO_GENERATION, park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent } from './projection.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
 
@@ -281,13 +281,9 @@ class ReactorHandler implements BatchHandler {
       await rollBack(begun.tx);
       throw error;
     }
-    for (const { event, error } of poison) {
-      this.#parked.add(event.stream);
-      const { stream, revision, position, id: eventId, type } = event;
-      this.#options.log.error(
-        { reactor: reactor.name, stream, revision, position, eventId, type, error: describeError(error) },
-        'stream parked',
-      );
+    for (const one of poison) {
+      this.#parked.add(one.event.stream);
+      logParked(this.#options.log, { reactor: reactor.name }, one);
     }
   }
 

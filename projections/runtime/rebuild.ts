@@ -1,5 +1,3 @@
-import { randomUUID } from 'node:crypto';
-import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Kysely, sql } from 'kysely';
 import type pg from 'pg';
@@ -27,6 +25,7 @@ import { RowCopier } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { openWorkerSessions } from './sessions.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
+import { workerName } from './worker-name.js';
 
 /** A busy machine must not fail it (ms). */
 const CONNECT_MS = 20_000;
@@ -111,7 +110,7 @@ function clientOf(pool: pg.Pool): () => pg.ClientBase {
 }
 
 class Rebuild {
-  readonly #owner = `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;
+  readonly #owner = workerName();
   readonly #ending = new AbortController();
   readonly #group: ReadGroup;
   readonly #decode: DecodeBatch;

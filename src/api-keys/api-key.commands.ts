@@ -1,6 +1,6 @@
-import { Inject } from '@nestjs/common';
-import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import type { CommandContext } from '../commands/transactor.js';
+import { Command } from '@nestjs/cqrs';
+import type { CommandContext } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
 import type { ApiKeyChanges } from './api-key.js';
 import { type ApiKeyChanged, type ApiKeyInput, ApiKeyWriter } from './api-key.writer.js';
 
@@ -11,15 +11,6 @@ export class CreateApiKey extends Command<ApiKeyChanged & { readonly key: string
     readonly input: ApiKeyInput,
   ) {
     super();
-  }
-}
-
-@CommandHandler(CreateApiKey)
-export class CreateApiKeyHandler implements ICommandHandler<CreateApiKey> {
-  constructor(@Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter) {}
-
-  execute({ context, input }: CreateApiKey): Promise<ApiKeyChanged & { readonly key: string }> {
-    return this.apiKeys.create(context, input);
   }
 }
 
@@ -34,15 +25,6 @@ export class ChangeApiKey extends Command<ApiKeyChanged> {
   }
 }
 
-@CommandHandler(ChangeApiKey)
-export class ChangeApiKeyHandler implements ICommandHandler<ChangeApiKey> {
-  constructor(@Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter) {}
-
-  execute({ context, id, changes }: ChangeApiKey): Promise<ApiKeyChanged> {
-    return this.apiKeys.change(context, id, changes);
-  }
-}
-
 /** @throws ThreadlogError not_found */
 export class RevokeApiKey extends Command<ApiKeyChanged> {
   constructor(
@@ -53,11 +35,11 @@ export class RevokeApiKey extends Command<ApiKeyChanged> {
   }
 }
 
-@CommandHandler(RevokeApiKey)
-export class RevokeApiKeyHandler implements ICommandHandler<RevokeApiKey> {
-  constructor(@Inject(ApiKeyWriter) private readonly apiKeys: ApiKeyWriter) {}
+const handled = handledBy(ApiKeyWriter);
 
-  execute({ context, id }: RevokeApiKey): Promise<ApiKeyChanged> {
-    return this.apiKeys.revoke(context, id);
-  }
-}
+/** Handlers of this file, which the module registers. */
+export const apiKeyCommandHandlers = [
+  handled(CreateApiKey, (writer, { context, input }) => writer.create(context, input)),
+  handled(ChangeApiKey, (writer, { context, id, changes }) => writer.change(context, id, changes)),
+  handled(RevokeApiKey, (writer, { context, id }) => writer.revoke(context, id)),
+];

@@ -1,13 +1,14 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { type Role, ROLES } from '../security/roles.js';
@@ -15,7 +16,7 @@ import { IfGiven, IsInstant, IsOneOf, IsResourceId, IsTypedText, IsWhole, NullIs
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type ApiKeyAnswer, apiKeyAnswer, apiKeySchema, newApiKeySchema } from './api-key.answer.js';
 import { CreateApiKey, ChangeApiKey, RevokeApiKey } from './api-key.commands.js';
@@ -60,7 +61,7 @@ export class ApiKeyController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -74,9 +75,8 @@ export class ApiKeyController {
   )
   async create(
     @Body() body: CreateApiKeyDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ApiKeyAnswer & { key: string } }> {
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ApiKeyAnswer & { key: string } }>> {
     const { name, role, agentId, expiresAt, rateLimitPerMinute } = body;
     const input = {
       name,
@@ -85,10 +85,9 @@ export class ApiKeyController {
       ...(expiresAt === undefined ? {} : { expiresAt }),
       ...(rateLimitPerMinute === undefined ? {} : { rateLimitPerMinute }),
     };
-    const made = await this.commands.execute(new CreateApiKey(commandContext(request), input));
-    describeAnswer(reply, made);
-    void reply.header('location', `/api/support/api-keys/${made.id}`);
-    return { data: { ...apiKeyAnswer(made.id, made.state, made.revision), key: made.key } };
+    const made = await this.commands.execute(new CreateApiKey(context, input));
+    const data = { ...apiKeyAnswer(made.id, made.state, made.revision), key: made.key };
+    return dataAnswer(made, data, { location: `/api/support/api-keys/${made.id}` });
   }
 
   @Get()
@@ -99,9 +98,13 @@ export class ApiKeyController {
     { 200: pageOf(apiKeySchema) },
     { query: parametersOf(apiKeyList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(apiKeyList, principalOf(request).organizationId, query);
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(apiKeyList, organizationId, query);
   }
 
   @Get(':id')
@@ -109,15 +112,10 @@ export class ApiKeyController {
   @Answers('Reads an API key.', 'Answers name, role, prefix, limits and whether it was revoked, and never the secret.', {
     200: dataOf(apiKeySchema),
   })
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ApiKeyAnswer }> {
-    const found = await this.transactor.load(apiKeyAggregate, principalOf(request).organizationId, id);
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: ApiKeyAnswer }>> {
+    const found = await this.transactor.load(apiKeyAggregate, organizationId, id);
     if (found === undefined) throw new ThreadlogError('not_found');
-    describeAnswer(reply, found);
-    return { data: apiKeyAnswer(id, found.state, found.revision) };
+    return dataAnswer(found, apiKeyAnswer(id, found.state, found.revision));
   }
 
   @Get(':id/events')
@@ -126,10 +124,9 @@ export class ApiKeyController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -142,12 +139,10 @@ export class ApiKeyController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeApiKeyDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ApiKeyAnswer }> {
-    const changed = await this.commands.execute(new ChangeApiKey(commandContext(request), id, body));
-    describeAnswer(reply, changed);
-    return { data: apiKeyAnswer(id, changed.state, changed.revision) };
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ApiKeyAnswer }>> {
+    const changed = await this.commands.execute(new ChangeApiKey(context, id, body));
+    return dataAnswer(changed, apiKeyAnswer(id, changed.state, changed.revision));
   }
 
   @Delete(':id')
@@ -158,11 +153,7 @@ export class ApiKeyController {
     'Appends `ApiKeyRevoked`. The key is refused at once by this process and within a second by all others. It cannot be brought back.',
     { 204: null },
   )
-  async revoke(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new RevokeApiKey(commandContext(request), id)));
+  async revoke(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new RevokeApiKey(context, id)));
   }
 }

@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
-import { aside, type CommandContext, isExpected, type Transacted, Transactor } from '../commands/transactor.js';
+import { aside, type CommandContext, isExpected } from '../commands/command-context.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { ApiKeyLookup, hashApiKey, newApiKey } from '../security/api-key-lookup.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { ThreadlogError } from '../errors.js';

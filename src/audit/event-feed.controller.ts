@@ -1,12 +1,13 @@
-import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Controller, Get, Inject, Query, Req } from '@nestjs/common';
+import type { FastifyRequest } from 'fastify';
 import { TOLD_TYPES } from '../features.js';
 import type { Position } from '../event-store/event-store.js';
+import { Answered } from '../http/answered.js';
+import { OrganizationId } from '../http/parameters.js';
 import { About, Answers } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { EventsFeed, type FeedPage, feedPageSchema } from './event-feed.reader.js';
 
@@ -41,7 +42,7 @@ class FeedQueryDto {
 export class EventsController {
   constructor(
     @Inject(EventsFeed) private readonly feed: EventsFeed,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Get()
@@ -53,12 +54,11 @@ export class EventsController {
   )
   async read(
     @Query() query: FeedQueryDto,
+    @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<FeedPage> {
-    await this.readModel.reached(request, CORE_GROUP, { parked: true });
-    const page = await this.feed.page(principalOf(request).organizationId, query.position, { limit: query.size, types: query.types });
-    if (page.meta.next !== 'start') void reply.header('x-position', page.meta.next);
-    return page;
+  ): Promise<Answered<FeedPage>> {
+    await this.readYourWrites.reached(request, CORE_GROUP, { parked: true });
+    const page = await this.feed.page(organizationId, query.position, { limit: query.size, types: query.types });
+    return new Answered(page, page.meta.next === 'start' ? {} : { position: page.meta.next });
   }
 }

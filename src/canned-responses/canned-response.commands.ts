@@ -1,8 +1,10 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
+import { Command } from '@nestjs/cqrs';
 import { claimAggregate } from '../commands/claim.js';
 import { Claims, PlanOvertaken } from '../commands/claims.js';
-import { type CommandContext, everAgain, step, type Transacted, Transactor } from '../commands/transactor.js';
+import { type CommandContext, everAgain, step } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import { derivedId } from '../ids.js';
 import { VisitorKeys } from '../security/visitor-keys.js';
@@ -114,15 +116,6 @@ export class CreateCannedResponse extends Command<CannedResponseChanged> {
   }
 }
 
-@CommandHandler(CreateCannedResponse)
-export class CreateCannedResponseHandler implements ICommandHandler<CreateCannedResponse> {
-  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
-
-  execute({ context, given }: CreateCannedResponse): Promise<CannedResponseChanged> {
-    return this.writer.write(everAgain(context), derivedId('cannedresponse', context.commandId), createCannedResponse(given));
-  }
-}
-
 /** Sets the named fields. @throws ThreadlogError not_found, resource_archived, shortcut_taken, unknown_variable */
 export class ChangeCannedResponse extends Command<CannedResponseChanged> {
   constructor(
@@ -131,15 +124,6 @@ export class ChangeCannedResponse extends Command<CannedResponseChanged> {
     readonly changes: Partial<CannedResponseFields>,
   ) {
     super();
-  }
-}
-
-@CommandHandler(ChangeCannedResponse)
-export class ChangeCannedResponseHandler implements ICommandHandler<ChangeCannedResponse> {
-  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
-
-  execute({ context, id, changes }: ChangeCannedResponse): Promise<CannedResponseChanged> {
-    return this.writer.write(context, id, changeCannedResponse(changes));
   }
 }
 
@@ -153,15 +137,6 @@ export class ArchiveCannedResponse extends Command<CannedResponseChanged> {
   }
 }
 
-@CommandHandler(ArchiveCannedResponse)
-export class ArchiveCannedResponseHandler implements ICommandHandler<ArchiveCannedResponse> {
-  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
-
-  execute({ context, id }: ArchiveCannedResponse): Promise<CannedResponseChanged> {
-    return this.writer.write(context, id, archiveCannedResponse());
-  }
-}
-
 /** Takes its shortcut again. @throws ThreadlogError not_found, shortcut_taken */
 export class UnarchiveCannedResponse extends Command<CannedResponseChanged> {
   constructor(
@@ -172,11 +147,14 @@ export class UnarchiveCannedResponse extends Command<CannedResponseChanged> {
   }
 }
 
-@CommandHandler(UnarchiveCannedResponse)
-export class UnarchiveCannedResponseHandler implements ICommandHandler<UnarchiveCannedResponse> {
-  constructor(@Inject(CannedResponseWriter) private readonly writer: CannedResponseWriter) {}
+const handled = handledBy(CannedResponseWriter);
 
-  execute({ context, id }: UnarchiveCannedResponse): Promise<CannedResponseChanged> {
-    return this.writer.write(context, id, unarchiveCannedResponse());
-  }
-}
+/** Handlers of this file, which the module registers. */
+export const cannedResponseCommandHandlers = [
+  handled(CreateCannedResponse, (writer, { context, given }) =>
+    writer.write(everAgain(context), derivedId('cannedresponse', context.commandId), createCannedResponse(given)),
+  ),
+  handled(ChangeCannedResponse, (writer, { context, id, changes }) => writer.write(context, id, changeCannedResponse(changes))),
+  handled(ArchiveCannedResponse, (writer, { context, id }) => writer.write(context, id, archiveCannedResponse())),
+  handled(UnarchiveCannedResponse, (writer, { context, id }) => writer.write(context, id, unarchiveCannedResponse())),
+];

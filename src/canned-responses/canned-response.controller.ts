@@ -1,20 +1,23 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
-import { assertNotRefused, Transactor } from '../commands/transactor.js';
+import { assertNotRefused } from '../commands/command-context.js';
+import type { CommandContext } from '../commands/command-context.js';
+import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
+import type { Principal } from '../security/api-key-lookup.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { Caller, InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
 import {
@@ -70,7 +73,7 @@ export class CannedResponseController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
     @Inject(CannedResponseRenderer) private readonly renderer: CannedResponseRenderer,
     @Inject(ConversationWriter) private readonly conversations: ConversationWriter,
   ) {}
@@ -86,12 +89,10 @@ export class CannedResponseController {
   )
   async create(
     @Body() { title, shortcut, content }: CreateCannedResponseDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CannedResponseAnswer }> {
-    const changed = await this.commands.execute(new CreateCannedResponse(commandContext(request), { title, shortcut, content }));
-    void reply.header('location', `/api/support/canned-responses/${changed.id}`);
-    return answered(reply, changed);
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: CannedResponseAnswer }>> {
+    const changed = await this.commands.execute(new CreateCannedResponse(context, { title, shortcut, content }));
+    return answered(changed, { location: `/api/support/canned-responses/${changed.id}` });
   }
 
   @Get()
@@ -104,10 +105,11 @@ export class CannedResponseController {
   )
   async list(
     @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: CannedResponseAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(cannedResponseList, principalOf(request).organizationId, query);
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(cannedResponseList, organizationId, query);
   }
 
   @Get(':id')
@@ -119,13 +121,11 @@ export class CannedResponseController {
   )
   async get(
     @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CannedResponseAnswer }> {
-    const found = await this.transactor.load(cannedResponseAggregate, principalOf(request).organizationId, id);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<{ data: CannedResponseAnswer }>> {
+    const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
     if (found?.state.exists !== true) throw new ThreadlogError('not_found');
-    describeAnswer(reply, found);
-    return { data: cannedResponseAnswer(id, found.state, found.revision) };
+    return dataAnswer(found, cannedResponseAnswer(id, found.state, found.revision));
   }
 
   @Get(':id/events')
@@ -136,10 +136,9 @@ export class CannedResponseController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -153,27 +152,22 @@ export class CannedResponseController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() { title, shortcut, content }: ChangeCannedResponseDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CannedResponseAnswer }> {
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: CannedResponseAnswer }>> {
     const changes = {
       ...(title === undefined ? {} : { title }),
       ...(shortcut === undefined ? {} : { shortcut }),
       ...(content === undefined ? {} : { content }),
     };
-    return answered(reply, await this.commands.execute(new ChangeCannedResponse(commandContext(request), id, changes)));
+    return answered(await this.commands.execute(new ChangeCannedResponse(context, id, changes)));
   }
 
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
   @Answers('Archives a canned response.', 'Appends `CannedResponseArchived` and frees the shortcut for another response.', { 204: null })
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveCannedResponse(commandContext(request), id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveCannedResponse(context, id)));
   }
 
   @Post(':id/unarchive')
@@ -187,10 +181,9 @@ export class CannedResponseController {
   )
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CannedResponseAnswer }> {
-    return answered(reply, await this.commands.execute(new UnarchiveCannedResponse(commandContext(request), id)));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: CannedResponseAnswer }>> {
+    return answered(await this.commands.execute(new UnarchiveCannedResponse(context, id)));
   }
 
   /** What it would say in a conversation, with the values of this moment. Writes no event. */
@@ -206,10 +199,9 @@ export class CannedResponseController {
   async render(
     @Param('id', ResourceIdPipe) id: string,
     @Body() { conversationId }: RenderDto,
-    @Req() request: FastifyRequest,
+    @InContext() context: CommandContext,
+    @Caller() { organizationId, keyName }: Principal,
   ): Promise<{ data: Rendered }> {
-    const { organizationId, keyName } = principalOf(request);
-    const context = commandContext(request);
     const answered = await this.renderer.answered(context);
     if (answered !== undefined) return { data: answered };
     assertNotRefused(context);
@@ -224,7 +216,5 @@ export class CannedResponseController {
   }
 }
 
-function answered(reply: FastifyReply, changed: CannedResponseChanged): { data: CannedResponseAnswer } {
-  describeAnswer(reply, changed);
-  return { data: cannedResponseAnswer(changed.id, changed.state, changed.revision) };
-}
+const answered = (changed: CannedResponseChanged, made?: { readonly location: string }): Answered<{ data: CannedResponseAnswer }> =>
+  dataAnswer(changed, cannedResponseAnswer(changed.id, changed.state, changed.revision), made);

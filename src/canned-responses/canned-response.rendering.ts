@@ -1,7 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { companyAggregate } from '../companies/company.js';
 import { conversationAggregate } from '../conversations/conversation.js';
-import { type CommandContext, Transactor } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
+import { Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import { KeptAnswers } from '../commands/idempotency.js';
 import { derivedId } from '../ids.js';

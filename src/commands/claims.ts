@@ -1,4 +1,5 @@
-import { type CommandContext, step, type Transactor } from './transactor.js';
+import { type CommandContext, step } from './command-context.js';
+import type { Transactor } from './transactor.js';
 import { ThreadlogError } from '../errors.js';
 import { keyedHash, type VisitorKeys } from '../security/visitor-keys.js';
 import { claim, claimAggregate, release } from './claim.js';

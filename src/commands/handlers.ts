@@ -6,11 +6,11 @@ const HANDLES = ['__commandHandler__', '__queryHandler__'] as const;
 
 /**
  * The handlers of commands and queries that files declare.
- * @param files the exports of each: `import * as inboxCommands from './inbox.commands.js'`
+ * @param files the exports of each, classes and lists of them: `import * as commands from './inbox.commands.js'`
  * @throws Error when a command or query of these files has no handler in them: its first request would fail
  */
 export function handlersIn(...files: readonly object[]): Type[] {
-  const classes = files.flatMap((file) => Object.values(file) as unknown[]).filter(isClass);
+  const classes = files.flatMap((file) => Object.values(file).flat() as unknown[]).filter(isClass);
   const handlers = classes.filter((one) => handledBy(one).length > 0);
   const handled = new Set(handlers.flatMap(handledBy));
   const bare = classes.filter((one) => isMessage(one) && !handled.has(one)).map(({ name }) => name);

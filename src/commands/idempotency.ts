@@ -1,7 +1,8 @@
 import { SetMetadata } from '@nestjs/common';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { type Kysely, sql } from 'kysely';
-import { type CommandContext, isSameRequest, type RequestIdentity, type UnchangedAnswers } from './transactor.js';
+import { type CommandContext, isSameRequest, type RequestIdentity } from './command-context.js';
+import type { UnchangedAnswers } from './transactor.js';
 import type { Principal } from '../security/api-key-lookup.js';
 import { canonicalJson } from '../texts/canonical-json.js';
 import type { Database } from '../database/database.js';

@@ -1,6 +1,7 @@
-import { Inject } from '@nestjs/common';
-import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { type CommandContext, type Transacted, Transactor } from '../commands/transactor.js';
+import { Command } from '@nestjs/cqrs';
+import type { CommandContext } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import {
   archiveCompany,
@@ -8,6 +9,7 @@ import {
   type Company,
   companyAggregate,
   type CompanyChanges,
+  type CompanyDecision,
   type CompanyEvent,
   createCompany,
   unarchiveCompany,
@@ -29,20 +31,6 @@ export class CreateCompany extends Command<CompanyChanged> {
   }
 }
 
-@CommandHandler(CreateCompany)
-export class CreateCompanyHandler implements ICommandHandler<CreateCompany> {
-  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
-
-  async execute({ context, id, given }: CreateCompany): Promise<CompanyChanged> {
-    const done = await this.transactor.transact(companyAggregate, id, context, (state) => {
-      // Of another command's making: the one that made it is answered from the log when it comes again.
-      if (state.exists) throw new ThreadlogError('id_taken');
-      return createCompany(given)(state);
-    });
-    return { ...done, id };
-  }
-}
-
 /** Sets the named fields and merges attributes. @throws ThreadlogError not_found, resource_archived, limit_exceeded */
 export class ChangeCompany extends Command<CompanyChanged> {
   constructor(
@@ -51,15 +39,6 @@ export class ChangeCompany extends Command<CompanyChanged> {
     readonly changes: CompanyChanges,
   ) {
     super();
-  }
-}
-
-@CommandHandler(ChangeCompany)
-export class ChangeCompanyHandler implements ICommandHandler<ChangeCompany> {
-  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
-
-  async execute({ context, id, changes }: ChangeCompany): Promise<CompanyChanged> {
-    return { ...(await this.transactor.transact(companyAggregate, id, context, (state) => changeCompany(changes)(state))), id };
   }
 }
 
@@ -73,15 +52,6 @@ export class ArchiveCompany extends Command<CompanyChanged> {
   }
 }
 
-@CommandHandler(ArchiveCompany)
-export class ArchiveCompanyHandler implements ICommandHandler<ArchiveCompany> {
-  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
-
-  async execute({ context, id }: ArchiveCompany): Promise<CompanyChanged> {
-    return { ...(await this.transactor.transact(companyAggregate, id, context, (state) => archiveCompany()(state))), id };
-  }
-}
-
 /** @throws ThreadlogError not_found */
 export class UnarchiveCompany extends Command<CompanyChanged> {
   constructor(
@@ -92,11 +62,24 @@ export class UnarchiveCompany extends Command<CompanyChanged> {
   }
 }
 
-@CommandHandler(UnarchiveCompany)
-export class UnarchiveCompanyHandler implements ICommandHandler<UnarchiveCompany> {
-  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
-
-  async execute({ context, id }: UnarchiveCompany): Promise<CompanyChanged> {
-    return { ...(await this.transactor.transact(companyAggregate, id, context, (state) => unarchiveCompany()(state))), id };
-  }
+/** Of another command's making: the one that made it is answered from the log when it comes again. @throws ThreadlogError id_taken */
+function unlessTaken(state: Company): Company {
+  if (state.exists) throw new ThreadlogError('id_taken');
+  return state;
 }
+
+async function decided(transactor: Transactor, id: string, context: CommandContext, decision: CompanyDecision): Promise<CompanyChanged> {
+  return { ...(await transactor.transact(companyAggregate, id, context, decision)), id };
+}
+
+const handled = handledBy(Transactor);
+
+/** Handlers of this file, which the module registers. */
+export const companyCommandHandlers = [
+  handled(CreateCompany, (transactor, { context, id, given }) =>
+    decided(transactor, id, context, (state) => createCompany(given)(unlessTaken(state))),
+  ),
+  handled(ChangeCompany, (transactor, { context, id, changes }) => decided(transactor, id, context, changeCompany(changes))),
+  handled(ArchiveCompany, (transactor, { context, id }) => decided(transactor, id, context, archiveCompany())),
+  handled(UnarchiveCompany, (transactor, { context, id }) => decided(transactor, id, context, unarchiveCompany())),
+];

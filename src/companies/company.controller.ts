@@ -1,19 +1,20 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsAttributes, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type CompanyAnswer, companyAnswer, companySchema } from './company.answer.js';
 import { ArchiveCompany, ChangeCompany, type CompanyChanged, CreateCompany, UnarchiveCompany } from './company.commands.js';
@@ -52,7 +53,7 @@ export class CompanyController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -64,16 +65,11 @@ export class CompanyController {
     { 201: dataOf(companySchema) },
     { errors: ['id_taken'] },
   )
-  async create(
-    @Body() body: CreateCompanyDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CompanyAnswer }> {
+  async create(@Body() body: CreateCompanyDto, @InContext() context: CommandContext): Promise<Answered<{ data: CompanyAnswer }>> {
     const { id, name, attributes } = body;
     const given = { name, ...(attributes === undefined ? {} : { attributes }) };
-    const changed = await this.commands.execute(new CreateCompany(commandContext(request), id, given));
-    void reply.header('location', `/api/support/companies/${changed.id}`);
-    return answered(reply, changed);
+    const changed = await this.commands.execute(new CreateCompany(context, id, given));
+    return answered(changed, { location: `/api/support/companies/${changed.id}` });
   }
 
   @Get()
@@ -84,9 +80,13 @@ export class CompanyController {
     { 200: pageOf(companySchema) },
     { query: parametersOf(companyList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(companyList, principalOf(request).organizationId, query);
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(companyList, organizationId, query);
   }
 
   @Get(':id')
@@ -96,15 +96,10 @@ export class CompanyController {
     'Reads the event stream itself, and so is never behind a write. An archived company is answered with `archived: true`.',
     { 200: dataOf(companySchema) },
   )
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CompanyAnswer }> {
-    const found = await this.transactor.load(companyAggregate, principalOf(request).organizationId, id);
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: CompanyAnswer }>> {
+    const found = await this.transactor.load(companyAggregate, organizationId, id);
     if (found === undefined) throw new ThreadlogError('not_found');
-    describeAnswer(reply, found);
-    return { data: companyAnswer(id, found.state, found.revision) };
+    return dataAnswer(found, companyAnswer(id, found.state, found.revision));
   }
 
   @Get(':id/events')
@@ -113,10 +108,9 @@ export class CompanyController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -130,12 +124,11 @@ export class CompanyController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeCompanyDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CompanyAnswer }> {
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: CompanyAnswer }>> {
     const { name, attributes } = body;
     const changes = { ...(name === undefined ? {} : { name }), ...(attributes === undefined ? {} : { attributes }) };
-    return answered(reply, await this.commands.execute(new ChangeCompany(commandContext(request), id, changes)));
+    return answered(await this.commands.execute(new ChangeCompany(context, id, changes)));
   }
 
   @Delete(':id')
@@ -146,12 +139,8 @@ export class CompanyController {
     'Appends `CompanyArchived`. Visitors and conversations go on naming the company, and its id stays taken.',
     { 204: null },
   )
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveCompany(commandContext(request), id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveCompany(context, id)));
   }
 
   @Post(':id/unarchive')
@@ -162,14 +151,11 @@ export class CompanyController {
   })
   async unarchive(
     @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: CompanyAnswer }> {
-    return answered(reply, await this.commands.execute(new UnarchiveCompany(commandContext(request), id)));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: CompanyAnswer }>> {
+    return answered(await this.commands.execute(new UnarchiveCompany(context, id)));
   }
 }
 
-function answered(reply: FastifyReply, changed: CompanyChanged): { data: CompanyAnswer } {
-  describeAnswer(reply, changed);
-  return { data: companyAnswer(changed.id, changed.state, changed.revision) };
-}
+const answered = (changed: CompanyChanged, made?: { readonly location: string }): Answered<{ data: CompanyAnswer }> =>
+  dataAnswer(changed, companyAnswer(changed.id, changed.state, changed.revision), made);

@@ -2,7 +2,7 @@ import { Inject } from '@nestjs/common';
 import { Command, CommandBus, CommandHandler, type ICommandHandler, QueryBus } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
 import type { Position } from '../event-store/event-store.js';
-import { assertNotRefused, type CommandContext } from '../commands/transactor.js';
+import { assertNotRefused, type CommandContext } from '../commands/command-context.js';
 import { type ErrorCode, ERRORS, ThreadlogError } from '../errors.js';
 import { KeptAnswers } from '../commands/idempotency.js';
 import { derivedId } from '../ids.js';

@@ -1,12 +1,13 @@
-import { Body, Controller, HttpCode, Inject, Post, Req, Res } from '@nestjs/common';
+import { Body, Controller, HttpCode, Inject, Post, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { z } from 'zod';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import { Answered } from '../http/answered.js';
 import { Answers } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { commandContext } from '../http/request-context.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchema } from './bulk.answer.js';
 import { ChangeManyConversations } from './bulk.commands.js';
@@ -17,7 +18,7 @@ import { BulkDto } from './bulk.dto.js';
 export class BulkController {
   constructor(
     private readonly commands: CommandBus,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -40,16 +41,11 @@ export class BulkController {
       ],
     },
   )
-  async changeMany(
-    @Body() body: BulkDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: BulkAnswer; meta: BulkMeta }> {
+  async changeMany(@Body() body: BulkDto, @Req() request: FastifyRequest): Promise<Answered<{ data: BulkAnswer; meta: BulkMeta }>> {
     const selection = body.selection();
-    if ('filter' in selection) await this.readModel.reached(request, CORE_GROUP);
+    if ('filter' in selection) await this.readYourWrites.reached(request, CORE_GROUP);
     const command = new ChangeManyConversations(commandContext(request), principalOf(request).keyName, selection, body.command());
     const { items, position } = await this.commands.execute(command);
-    if (position !== null) void reply.header('x-position', position);
-    return { data: [...items], meta: bulkMeta(items) };
+    return new Answered({ data: [...items], meta: bulkMeta(items) }, position === null ? {} : { position });
   }
 }

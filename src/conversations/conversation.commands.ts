@@ -1,7 +1,9 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { CannedResponseRenderer } from '../canned-responses/canned-response.rendering.js';
-import { aside, assertNotRefused, type CommandContext, isExpected, type Transacted, Transactor } from '../commands/transactor.js';
+import { aside, assertNotRefused, type CommandContext, isExpected } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { type Inbox, inboxAggregate } from '../inboxes/inbox.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { ThreadlogError } from '../errors.js';
@@ -26,6 +28,9 @@ export interface ConversationChanged extends Transacted<Conversation, Conversati
   readonly id: string;
 }
 
+/** Says what happens next by the state, what was prepared for the decision, and the time (ms). */
+type Decide<T> = (state: Conversation, context: T & { readonly now: number }) => readonly ConversationEvent[];
+
 /** What commands on conversations share: the visitor's key, what they name, and the trip to the log. */
 @Injectable()
 export class ConversationWriter {
@@ -36,37 +41,36 @@ export class ConversationWriter {
 
   /**
    * Runs a decision on a conversation. A visitor who acts reaches its own conversations alone, and counts their revisions as it is shown them.
-   * @param decide gets the time (ms)
    * @throws ThreadlogError not_found and what the decision throws
    */
-  change(context: CommandContext, id: string, decide: (now: number) => Decision): Promise<ConversationChanged> {
-    return this.changeWith(context, id, NOTHING, (_, now) => decide(now));
+  change(command: CommandContext, id: string, decide: Decide<object>): Promise<ConversationChanged> {
+    return this.changeWith(command, id, undefined, decide);
   }
 
   /**
    * As change(), for a decision that needs more than the state.
    * @param prepare fetches and checks it: each time that it is decided, and not at all for a command that was answered before
    */
-  async changeWith<T>(
-    context: CommandContext,
+  async changeWith<T extends object>(
+    command: CommandContext,
     id: string,
-    prepare: (state: Conversation) => Promise<T>,
-    decide: (prepared: T, now: number) => Decision,
+    prepare: ((state: Conversation) => Promise<T>) | undefined,
+    decide: Decide<T>,
   ): Promise<ConversationChanged> {
     // A conversation's visitor never changes, so any memory of it will do here.
-    const known = await this.transactor.load(conversation.conversationAggregate, context.organizationId, id, Infinity);
-    if (known === undefined || !isFor(context, known.state)) throw new ThreadlogError('not_found');
+    const known = await this.transactor.load(conversation.conversationAggregate, command.organizationId, id, Infinity);
+    if (known === undefined || !isFor(command, known.state)) throw new ThreadlogError('not_found');
     const { keyId } = known.state;
-    const { ifMatch, ...command } = context;
-    const byVisitor = context.actor.type === 'visitor';
+    const { ifMatch, ...unconditional } = command;
+    const byVisitor = command.actor.type === 'visitor';
     const done = await this.transactor.transact(
       conversation.conversationAggregate,
       id,
-      byVisitor ? { ...command, keyId } : { ...context, keyId },
+      byVisitor ? { ...unconditional, keyId } : { ...command, keyId },
       (state, prepared: T, now) => {
         const { revision } = state.shown;
         if (byVisitor && !isExpected(ifMatch, revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${revision}`);
-        return decide(prepared, now)(state);
+        return decide(state, { ...prepared, now });
       },
       prepare,
     );
@@ -170,7 +174,7 @@ export class ConversationWriter {
    */
   async open(context: CommandContext, id: string, keyId: string, decide: Decision): Promise<ConversationChanged> {
     const command = { ...context, keyId, thorough: true as const };
-    const done = await this.transactor.transact(conversation.conversationAggregate, id, command, (state) => decide(state));
+    const done = await this.transactor.transact(conversation.conversationAggregate, id, command, decide);
     return { ...done, id };
   }
 
@@ -182,7 +186,6 @@ export class ConversationWriter {
 }
 
 const NOBODY: ReadonlySet<string> = new Set();
-const NOTHING = () => Promise.resolve(undefined);
 
 const resourceArchived = (what: 'agent' | 'team' | 'inbox', id: string) =>
   new ThreadlogError('resource_archived', `the ${what} ${id} is archived`);
@@ -340,10 +343,10 @@ export class ReplyToConversationHandler implements ICommandHandler<ReplyToConver
       async (state) => {
         const key = await this.writer.key(organizationId, state);
         const said = 'cannedResponseId' in message ? await this.rendered(context, id, message, author) : message;
-        const gone = status === 'open' ? await this.writer.archived(organizationId, state) : NOBODY;
-        return { sealed: sealMessage(key, messageId, said), gone };
+        const archived = status === 'open' ? await this.writer.archived(organizationId, state) : NOBODY;
+        return { sealed: sealMessage(key, messageId, said), archived };
       },
-      ({ sealed, gone }) => speak(sealed, author, status, gone),
+      (state, { sealed, archived }) => speak(sealed, author, status, archived)(state),
     );
   }
 
@@ -389,9 +392,9 @@ export class ReceiveMessageHandler implements ICommandHandler<ReceiveMessage> {
       id,
       async (state) => {
         const key = await this.writer.key(organizationId, state);
-        return { sealed: sealMessage(key, messageId, message), gone: await this.writer.archived(organizationId, state) };
+        return { sealed: sealMessage(key, messageId, message), archived: await this.writer.archived(organizationId, state) };
       },
-      ({ sealed, gone }) => conversation.receive(sealed, gone),
+      (state, { sealed, archived }) => conversation.receive(sealed, archived)(state),
     );
   }
 }
@@ -410,20 +413,6 @@ export class AssignConversation extends Command<ConversationChanged> {
   }
 }
 
-@CommandHandler(AssignConversation)
-export class AssignConversationHandler implements ICommandHandler<AssignConversation> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, to }: AssignConversation): Promise<ConversationChanged> {
-    return this.writer.changeWith(
-      context,
-      id,
-      (state) => this.writer.assignment(context.organizationId, to, state),
-      ({ assignee, team }) => conversation.assign(asAssignee(assignee), asTeam(team)),
-    );
-  }
-}
-
 /**
  * Takes an agent or a team that is archived off a conversation that has not ended. What is back from the archive by then keeps it, and the
  * command changes nothing.
@@ -438,24 +427,6 @@ export class TakeOffArchived extends Command<ConversationChanged> {
   }
 }
 
-@CommandHandler(TakeOffArchived)
-export class TakeOffArchivedHandler implements ICommandHandler<TakeOffArchived> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, assigneeId }: TakeOffArchived): Promise<ConversationChanged> {
-    return this.writer.changeWith(
-      context,
-      id,
-      async () => {
-        // From the log: memory may hold as archived what is back and was assigned since.
-        const found = await this.writer.agentOrTeam(context.organizationId, assigneeId, 0);
-        return found?.archived === true ? new Set([assigneeId]) : NOBODY;
-      },
-      (gone) => conversation.takeOffArchived(gone),
-    );
-  }
-}
-
 export class SnoozeConversation extends Command<ConversationChanged> {
   constructor(
     readonly context: CommandContext,
@@ -464,15 +435,6 @@ export class SnoozeConversation extends Command<ConversationChanged> {
     readonly until: string,
   ) {
     super();
-  }
-}
-
-@CommandHandler(SnoozeConversation)
-export class SnoozeConversationHandler implements ICommandHandler<SnoozeConversation> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, until }: SnoozeConversation): Promise<ConversationChanged> {
-    return this.writer.change(context, id, (now) => conversation.snooze(until, now));
   }
 }
 
@@ -490,20 +452,6 @@ export class WakeConversation extends Command<ConversationChanged> {
   }
 }
 
-@CommandHandler(WakeConversation)
-export class WakeConversationHandler implements ICommandHandler<WakeConversation> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, snoozeRevision, firedAt }: WakeConversation): Promise<ConversationChanged> {
-    return this.writer.changeWith(
-      context,
-      id,
-      (state) => this.writer.archived(context.organizationId, state),
-      (gone) => conversation.wake(snoozeRevision, firedAt, gone),
-    );
-  }
-}
-
 export class AddTags extends Command<ConversationChanged> {
   constructor(
     readonly context: CommandContext,
@@ -514,15 +462,6 @@ export class AddTags extends Command<ConversationChanged> {
   }
 }
 
-@CommandHandler(AddTags)
-export class AddTagsHandler implements ICommandHandler<AddTags> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, tags }: AddTags): Promise<ConversationChanged> {
-    return this.writer.change(context, id, () => conversation.addTags(tags));
-  }
-}
-
 export class RemoveTag extends Command<ConversationChanged> {
   constructor(
     readonly context: CommandContext,
@@ -530,15 +469,6 @@ export class RemoveTag extends Command<ConversationChanged> {
     readonly tag: string,
   ) {
     super();
-  }
-}
-
-@CommandHandler(RemoveTag)
-export class RemoveTagHandler implements ICommandHandler<RemoveTag> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, tag }: RemoveTag): Promise<ConversationChanged> {
-    return this.writer.change(context, id, () => conversation.removeTag(tag));
   }
 }
 
@@ -562,42 +492,6 @@ export class ChangeConversation extends Command<ConversationChanged> {
   }
 }
 
-@CommandHandler(ChangeConversation)
-export class ChangeConversationHandler implements ICommandHandler<ChangeConversation> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
-
-  execute({ context, id, changes }: ChangeConversation): Promise<ConversationChanged> {
-    return this.writer.changeWith(
-      context,
-      id,
-      (state) => this.decisions(context.organizationId, changes, state),
-      (decisions) => conversation.inTurn(conversation.ifExists, ...decisions),
-    );
-  }
-
-  private async decisions(organizationId: string, changes: ConversationChanges, state: Conversation): Promise<readonly Decision[]> {
-    const { status, subject, priority, customAttributes, inboxId } = changes;
-    const decisions: Decision[] = [];
-    if (subject !== undefined)
-      decisions.push(
-        conversation.changeSubject(subject === null ? null : sealSubject(await this.writer.key(organizationId, state), subject)),
-      );
-    if (priority !== undefined) decisions.push(conversation.changePriority(priority));
-    if (customAttributes !== undefined)
-      decisions.push(conversation.changeCustomAttributes(sealAttributes(await this.writer.key(organizationId, state), customAttributes)));
-    if (inboxId !== undefined) {
-      if (inboxId !== state.inboxId) await this.writer.inbox(organizationId, inboxId);
-      decisions.push(conversation.changeInbox(inboxId));
-    }
-    // Last, so that closing and changing at once is allowed.
-    if (status !== undefined) {
-      const gone = status === 'open' ? await this.writer.archived(organizationId, state) : NOBODY;
-      decisions.push(conversation.setStatus(status, 'agent', gone));
-    }
-    return decisions;
-  }
-}
-
 export class RateConversation extends Command<ConversationChanged> {
   constructor(
     readonly context: CommandContext,
@@ -610,19 +504,91 @@ export class RateConversation extends Command<ConversationChanged> {
   }
 }
 
-@CommandHandler(RateConversation)
-export class RateConversationHandler implements ICommandHandler<RateConversation> {
-  constructor(@Inject(ConversationWriter) private readonly writer: ConversationWriter) {}
+/** What sets the named fields, one decision after the other. */
+async function changesOf(
+  writer: ConversationWriter,
+  organizationId: string,
+  changes: ConversationChanges,
+  state: Conversation,
+): Promise<readonly Decision[]> {
+  const { status, subject, priority, customAttributes, inboxId } = changes;
+  const decisions: Decision[] = [];
+  if (subject !== undefined)
+    decisions.push(conversation.changeSubject(subject === null ? null : sealSubject(await writer.key(organizationId, state), subject)));
+  if (priority !== undefined) decisions.push(conversation.changePriority(priority));
+  if (customAttributes !== undefined)
+    decisions.push(conversation.changeCustomAttributes(sealAttributes(await writer.key(organizationId, state), customAttributes)));
+  if (inboxId !== undefined) {
+    if (inboxId !== state.inboxId) await writer.inbox(organizationId, inboxId);
+    decisions.push(conversation.changeInbox(inboxId));
+  }
+  // Last, so that closing and changing at once is allowed.
+  if (status !== undefined) {
+    const archived = status === 'open' ? await writer.archived(organizationId, state) : NOBODY;
+    decisions.push(conversation.setStatus(status, 'agent', archived));
+  }
+  return decisions;
+}
 
-  execute({ context, id, rating, comment }: RateConversation): Promise<ConversationChanged> {
-    return this.writer.changeWith(
+const handled = handledBy(ConversationWriter);
+
+/** Handlers of this file, which the module registers. */
+export const conversationCommandHandlers = [
+  OpenConversationHandler,
+  ReplyToConversationHandler,
+  ReceiveMessageHandler,
+  handled(AssignConversation, (writer, { context, id, to }) =>
+    writer.changeWith(
       context,
       id,
-      async (state) => (typeof comment === 'string' ? sealComment(await this.writer.key(context.organizationId, state), comment) : comment),
-      (sealed) => conversation.rate(rating, sealed),
-    );
-  }
-}
+      (state) => writer.assignment(context.organizationId, to, state),
+      (state, { assignee, team }) => conversation.assign(asAssignee(assignee), asTeam(team))(state),
+    ),
+  ),
+  handled(TakeOffArchived, (writer, { context, id, assigneeId }) =>
+    writer.changeWith(
+      context,
+      id,
+      async () => {
+        // From the log: memory may hold as archived what is back and was assigned since.
+        const found = await writer.agentOrTeam(context.organizationId, assigneeId, 0);
+        return { archived: found?.archived === true ? new Set([assigneeId]) : NOBODY };
+      },
+      (state, { archived }) => conversation.takeOffArchived(archived)(state),
+    ),
+  ),
+  handled(SnoozeConversation, (writer, { context, id, until }) =>
+    writer.change(context, id, (state, { now }) => conversation.snooze(until, now)(state)),
+  ),
+  handled(WakeConversation, (writer, { context, id, snoozeRevision, firedAt }) =>
+    writer.changeWith(
+      context,
+      id,
+      async (state) => ({ archived: await writer.archived(context.organizationId, state) }),
+      (state, { archived }) => conversation.wake(snoozeRevision, firedAt, archived)(state),
+    ),
+  ),
+  handled(AddTags, (writer, { context, id, tags }) => writer.change(context, id, conversation.addTags(tags))),
+  handled(RemoveTag, (writer, { context, id, tag }) => writer.change(context, id, conversation.removeTag(tag))),
+  handled(ChangeConversation, (writer, { context, id, changes }) =>
+    writer.changeWith(
+      context,
+      id,
+      async (state) => ({ decisions: await changesOf(writer, context.organizationId, changes, state) }),
+      (state, { decisions }) => conversation.inTurn(conversation.ifExists, ...decisions)(state),
+    ),
+  ),
+  handled(RateConversation, (writer, { context, id, rating, comment }) =>
+    writer.changeWith(
+      context,
+      id,
+      async (state) => ({
+        sealed: typeof comment === 'string' ? sealComment(await writer.key(context.organizationId, state), comment) : comment,
+      }),
+      (state, { sealed }) => conversation.rate(rating, sealed)(state),
+    ),
+  ),
+];
 
 /** The message that a command on a conversation stored, sealed. */
 export function storedMessage(changed: ConversationChanged): conversation.LastMessage {

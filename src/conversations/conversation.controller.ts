@@ -1,14 +1,17 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import { IsOptional, ValidateIf } from 'class-validator';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
+import { Answered, dataAnswer } from '../http/answered.js';
+import { Caller, InContext, OrganizationId } from '../http/parameters.js';
 import { About, Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
+import type { Principal } from '../security/api-key-lookup.js';
 import { ThreadlogError } from '../errors.js';
 import { KeyInLog } from '../commands/idempotency.js';
 import { Examples } from '../http/request-schema.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { commandContext } from '../http/request-context.js';
 import {
   IfGiven,
   IfGivenOrWithout,
@@ -31,7 +34,7 @@ import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from
 import { ListConversations } from './conversation.list.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
 import type { KeyLeft } from '../visitors/visitor.writer.js';
@@ -78,7 +81,7 @@ import {
   type VisitorMessageAnswer,
   visitorMessageSchema,
 } from './visitor-conversation.answer.js';
-import { VisitorConversations } from './visitor-conversation.requests.js';
+import { VisitorConversations, type VisitorPrincipal } from './visitor-conversation.requests.js';
 
 export const SETTABLE = ['open', 'pending', 'resolved', 'closed'] as const;
 const MAX_SUBJECT = 500;
@@ -251,7 +254,7 @@ export class ConversationController {
     private readonly queries: QueryBus,
     @Inject(ConversationReader) private readonly reader: ConversationReader,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
     @Inject(VisitorConversations) private readonly forVisitor: VisitorConversations,
   ) {}
 
@@ -271,23 +274,21 @@ export class ConversationController {
   async open(
     @Body() body: OpenConversationDto,
     @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer; warnings?: readonly KeyLeft[] }> {
-    if (isVisitor(request)) return this.forVisitor.open(request, reply, body);
+    @Caller() caller: Principal,
+  ): Promise<Answered<{ data: ConversationAnswer | VisitorConversationAnswer; warnings?: readonly KeyLeft[] }>> {
+    if (isVisitor(caller)) return this.forVisitor.open(request, caller, body);
     const { as = 'visitor', visitor, ...input } = body;
     if (visitor === undefined)
       throw new ThreadlogError('validation_failed', undefined, {
         errors: [{ field: 'visitor', message: 'is missing' }],
       });
     const context = commandContext(request);
-    const changed = await this.commands.execute(
-      new OpenConversation(context, principalOf(request).keyName, { ...input, visitor, as, channel: 'api' }),
-    );
-    describeAnswer(reply, changed);
-    void reply.header('location', `/api/support/conversations/${changed.id}`);
+    const changed = await this.commands.execute(new OpenConversation(context, caller.keyName, { ...input, visitor, as, channel: 'api' }));
     const messages = [await this.reader.message(context.organizationId, changed, body.message)];
     const { lastMessage: _lastMessage, ...summary } = await this.reader.summary(context.organizationId, changed);
-    return { data: { ...summary, messages }, ...(changed.left.length === 0 ? {} : { warnings: changed.left }) };
+    const { revision, position, left } = changed;
+    const said = { data: { ...summary, messages }, ...(left.length === 0 ? {} : { warnings: left }) };
+    return new Answered(said, { revision, position, location: `/api/support/conversations/${changed.id}` });
   }
 
   @Get()
@@ -300,11 +301,12 @@ export class ConversationController {
   )
   async list(
     @Query() query: ListQueryDto,
+    @Caller() caller: Principal,
     @Req() request: FastifyRequest,
   ): Promise<{ data: ConversationSummary[] | VisitorConversationSummary[]; meta: PageMeta }> {
-    const { organizationId, role } = principalOf(request);
-    await this.readModel.reached(request, CORE_GROUP);
-    if (isVisitor(request)) return this.forVisitor.list(request, query);
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    if (isVisitor(caller)) return this.forVisitor.list(caller, query);
+    const { organizationId, role } = caller;
     return this.queries.execute(new ListConversations(organizationId, query.filter(), query.sorting(), query.paging(), role === 'analyst'));
   }
 
@@ -319,17 +321,16 @@ export class ConversationController {
   async get(
     @Param('id') id: string,
     @Query() query: WhenDto,
+    @Caller() caller: Principal,
     @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationAnswer | VisitorConversationAnswer }> {
-    if (isVisitor(request)) return this.forVisitor.get(request, reply, id, query);
-    const { organizationId, role } = principalOf(request);
+  ): Promise<Answered<{ data: ConversationAnswer | VisitorConversationAnswer }>> {
+    if (isVisitor(caller)) return this.forVisitor.get(caller, id, query);
+    const { organizationId, role } = caller;
     const fresh = request.headers['x-min-position'] !== undefined;
     const { answer, revision, position } = await this.queries.execute(
       new GetConversation(organizationId, id, query.when(), role === 'analyst', fresh),
     );
-    describeAnswer(reply, { revision, position });
-    return { data: answer };
+    return dataAnswer({ revision, position }, answer);
   }
 
   @Put(':id')
@@ -345,10 +346,9 @@ export class ConversationController {
   async change(
     @Param('id') id: string,
     @Body() body: ChangeDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationSummary }> {
-    return this.changed(reply, request, this.commands.execute(new ChangeConversation(commandContext(request), id, body)));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ConversationSummary }>> {
+    return this.changed(context, this.commands.execute(new ChangeConversation(context, id, body)));
   }
 
   @Post(':id/reply')
@@ -373,18 +373,11 @@ export class ConversationController {
   async reply(
     @Param('id') id: string,
     @Body() body: ReplyDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: MessageAnswer }> {
-    const command = new ReplyToConversation(
-      commandContext(request),
-      principalOf(request).keyName,
-      id,
-      body.type ?? 'reply',
-      body.says(),
-      body.status,
-    );
-    return this.said(reply, request, body.message, this.commands.execute(command));
+    @InContext() context: CommandContext,
+    @Caller() { keyName }: Principal,
+  ): Promise<Answered<{ data: MessageAnswer }>> {
+    const command = new ReplyToConversation(context, keyName, id, body.type ?? 'reply', body.says(), body.status);
+    return this.said(context, body.message, this.commands.execute(command));
   }
 
   @Post(':id/messages')
@@ -403,11 +396,11 @@ export class ConversationController {
   async receive(
     @Param('id') id: string,
     @Body() body: ReceiveDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: MessageAnswer | VisitorMessageAnswer }> {
-    if (isVisitor(request)) return this.forVisitor.receive(request, reply, id, body.message);
-    return this.said(reply, request, body.message, this.commands.execute(new ReceiveMessage(commandContext(request), id, body.message)));
+    @InContext() context: CommandContext,
+    @Caller() caller: Principal,
+  ): Promise<Answered<{ data: MessageAnswer | VisitorMessageAnswer }>> {
+    if (isVisitor(caller)) return this.forVisitor.receive(context, id, body.message);
+    return this.said(context, body.message, this.commands.execute(new ReceiveMessage(context, id, body.message)));
   }
 
   @Get(':id/messages')
@@ -421,11 +414,11 @@ export class ConversationController {
   async messages(
     @Param('id') id: string,
     @Query() query: MessagesQueryDto,
-    @Req() request: FastifyRequest,
+    @Caller() caller: Principal,
   ): Promise<{ data: MessageAnswer[] | VisitorMessageAnswer[]; meta: { limit: number; hasMore: boolean } }> {
-    const { organizationId, role } = principalOf(request);
     const limit = query.size();
-    if (isVisitor(request)) return this.forVisitor.messages(request, id, query.before, limit);
+    if (isVisitor(caller)) return this.forVisitor.messages(caller, id, query.before, limit);
+    const { organizationId, role } = caller;
     const { messages, hasMore } = await this.queries.execute(new GetMessages(organizationId, id, query.before, limit, role === 'analyst'));
     return { data: messages, meta: { limit, hasMore } };
   }
@@ -443,10 +436,9 @@ export class ConversationController {
   async assign(
     @Param('id') id: string,
     @Body() body: AssignDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationSummary }> {
-    return this.changed(reply, request, this.commands.execute(new AssignConversation(commandContext(request), id, body.assignment())));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ConversationSummary }>> {
+    return this.changed(context, this.commands.execute(new AssignConversation(context, id, body.assignment())));
   }
 
   @Post(':id/snooze')
@@ -464,10 +456,9 @@ export class ConversationController {
   async snooze(
     @Param('id') id: string,
     @Body() body: SnoozeDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationSummary }> {
-    return this.changed(reply, request, this.commands.execute(new SnoozeConversation(commandContext(request), id, body.until)));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ConversationSummary }>> {
+    return this.changed(context, this.commands.execute(new SnoozeConversation(context, id, body.until)));
   }
 
   @Post(':id/tags')
@@ -483,10 +474,9 @@ export class ConversationController {
   async addTags(
     @Param('id') id: string,
     @Body() body: TagsDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationSummary }> {
-    return this.changed(reply, request, this.commands.execute(new AddTags(commandContext(request), id, body.tags)));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ConversationSummary }>> {
+    return this.changed(context, this.commands.execute(new AddTags(context, id, body.tags)));
   }
 
   @Delete(':id/tags/:tag')
@@ -501,10 +491,9 @@ export class ConversationController {
   async removeTag(
     @Param('id') id: string,
     @Param('tag') tag: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationSummary }> {
-    return this.changed(reply, request, this.commands.execute(new RemoveTag(commandContext(request), id, tag)));
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: ConversationSummary }>> {
+    return this.changed(context, this.commands.execute(new RemoveTag(context, id, tag)));
   }
 
   @Post(':id/rating')
@@ -523,15 +512,11 @@ export class ConversationController {
   async rate(
     @Param('id') id: string,
     @Body() body: RateDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: ConversationSummary | VisitorConversationSummary }> {
-    if (isVisitor(request)) return this.forVisitor.rate(request, reply, id, body.rating, body.comment);
-    return this.changed(
-      reply,
-      request,
-      this.commands.execute(new RateConversation(commandContext(request), id, body.rating, body.comment)),
-    );
+    @InContext() context: CommandContext,
+    @Caller() caller: Principal,
+  ): Promise<Answered<{ data: ConversationSummary | VisitorConversationSummary }>> {
+    if (isVisitor(caller)) return this.forVisitor.rate(context, id, body.rating, body.comment);
+    return this.changed(context, this.commands.execute(new RateConversation(context, id, body.rating, body.comment)));
   }
 
   @Get(':id/events')
@@ -544,34 +529,29 @@ export class ConversationController {
   events(
     @Param('id') id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   private async changed(
-    reply: FastifyReply,
-    request: FastifyRequest,
+    { organizationId }: CommandContext,
     command: Promise<ConversationChanged>,
-  ): Promise<{ data: ConversationSummary }> {
+  ): Promise<Answered<{ data: ConversationSummary }>> {
     const changed = await command;
-    describeAnswer(reply, changed);
-    return { data: await this.reader.summary(principalOf(request).organizationId, changed) };
+    return dataAnswer(changed, await this.reader.summary(organizationId, changed));
   }
 
   private async said(
-    reply: FastifyReply,
-    request: FastifyRequest,
+    { organizationId }: CommandContext,
     /** Undefined when the request does not hold it itself. */
     message: MessageInput | undefined,
     command: Promise<ConversationChanged>,
-  ): Promise<{ data: MessageAnswer }> {
+  ): Promise<Answered<{ data: MessageAnswer }>> {
     const changed = await command;
-    describeAnswer(reply, changed);
-    return { data: await this.reader.message(principalOf(request).organizationId, changed, message) };
+    return dataAnswer(changed, await this.reader.message(organizationId, changed, message));
   }
 }
 
 /** With a token the same routes answer less, in shapes of their own. */
-const isVisitor = (request: FastifyRequest) => principalOf(request).visitorId !== null;
+const isVisitor = (caller: Principal): caller is VisitorPrincipal => caller.visitorId !== null;

@@ -1,10 +1,12 @@
 import { z } from 'zod';
 import { metadataOf } from '../event-store/aggregate.js';
-import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
-import { type CommandContext, isSameRequest, type RequestIdentity, type Transacted, type Transactor } from '../commands/transactor.js';
+import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, streamName } from '../event-store/event-store.js';
+import { type CommandContext, isSameRequest, type RequestIdentity } from '../commands/command-context.js';
+import type { Transacted, Transactor } from '../commands/transactor.js';
 import { canonicalJson } from '../texts/canonical-json.js';
 import { emailKey } from '../texts/email-address.js';
 import { type FieldError, ThreadlogError } from '../errors.js';
+import { isStoreAway } from '../store-away.js';
 import { derivedId, type Ids } from '../ids.js';
 import type { DataKey } from '../security/sealing.js';
 import { fieldPath } from '../texts/field-path.js';
@@ -185,16 +187,8 @@ const PASSING = new Set<string>(['concurrent_changes', 'store_unavailable', 'out
 
 /** An error of the surroundings, not of the dialogue: the same again may well succeed. */
 export function isPassing(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
   if (error instanceof ThreadlogError) return PASSING.has(error.code);
-  // Of the store, of the keys' database (SQLSTATE: connection, resources, operator intervention) and of the network between.
-  const code = 'code' in error ? String(error.code) : '';
-  return (
-    error instanceof StoreUnavailable ||
-    error instanceof OutcomeUnknown ||
-    /^(08|53|57P|ECONN|EPIPE|ETIMEDOUT)/.test(code) ||
-    /connection t|timeout/i.test(error.message)
-  );
+  return error instanceof OutcomeUnknown || isStoreAway(error);
 }
 
 /** Events and stored bytes of one append: under the port's limits with room for what an estimate misses. */

@@ -17,7 +17,7 @@ import { attributeLabel, type ConversationRow, conversationsTable, stateOfRow, t
 import { ReadModels } from '../read-models/read-models.js';
 import { assigneesTable } from '../team/assignee.table.js';
 import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
-import { Cursors, type PageMeta, type Paging, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
+import { Cursors, type PageMeta, pageOfRows, type Paging, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
 
 export const SORTS = ['updatedAt', 'createdAt', 'waitingSince', 'priority'] as const;
 export type Sort = (typeof SORTS)[number];
@@ -133,20 +133,10 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
       this.page(organizationId, filter, sort, paging),
       paging.withTotal ? this.total(organizationId, filter) : undefined,
     ]);
-    const shown = rows.slice(0, paging.limit);
-    const last = shown[shown.length - 1];
-    const hasMore = rows.length > paging.limit;
-    return {
-      data: shown.map((row) => summaryOf(row, query.withhold)),
-      meta: {
-        page: paging.page,
-        limit: paging.limit,
-        ...(total === undefined ? {} : { total: Math.min(total, TOTAL_LIMIT), totalIsExact: total <= TOTAL_LIMIT }),
-        hasMore,
-        nextCursor:
-          hasMore && last !== undefined ? this.cursors.sign(scope, [last[SORT_COLUMNS[sort.by]], last.updated_at, last.id]) : null,
-      },
-    };
+    const { shown, meta } = pageOfRows(paging, rows, total, (last) =>
+      this.cursors.sign(scope, [last[SORT_COLUMNS[sort.by]], last.updated_at, last.id]),
+    );
+    return { data: shown.map((row) => summaryOf(row, query.withhold)), meta };
   }
 
   private async page(organizationId: string, filter: ConversationFilter, sort: ListConversations['sort'], paging: Paging): Promise<Row[]> {

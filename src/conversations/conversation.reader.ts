@@ -40,6 +40,7 @@ import { decode, type Recorded } from '../event-store/aggregate.js';
 import { EVENT_STORE, type EventStore, type Position, StoreUnavailable, streamName } from '../event-store/event-store.js';
 import { Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
+import { storeUnavailable } from '../store-away.js';
 import type { DataKey } from '../security/sealing.js';
 import { VisitorKeys } from '../security/visitor-keys.js';
 import { assigneeAggregate } from '../team/assignee.js';
@@ -284,9 +285,7 @@ export class ConversationReader {
       for await (const batch of this.store.read(streamName('conversation', organizationId, id), options))
         yield batch.map((stored) => decode(conversationAggregate.codec, stored));
     } catch (error) {
-      if (error instanceof StoreUnavailable)
-        throw new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause: error });
-      throw error;
+      throw error instanceof StoreUnavailable ? storeUnavailable(error) : error;
     }
   }
 }

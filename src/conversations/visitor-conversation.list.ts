@@ -6,7 +6,7 @@ import { type VisitorConversationSummary, visitorConversationSummary } from './v
 import { DATABASE, type Database } from '../database/database.js';
 import { type ConversationRow, conversationsTable, shownLastMessage } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
-import { Cursors, type PageMeta, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
+import { Cursors, type PageMeta, pageOfRows, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
 
 export const OWN_SORTS = ['updatedAt', 'createdAt'] as const;
 export type OwnSort = (typeof OWN_SORTS)[number];
@@ -77,20 +77,9 @@ export class ListOwnConversationsHandler implements IQueryHandler<ListOwnConvers
             .executeTakeFirstOrThrow()
         : undefined,
     ]);
-    const shown = rows.slice(0, paging.limit);
-    const last = shown[shown.length - 1];
-    const hasMore = rows.length > paging.limit;
-    const counted = Number(total?.n);
-    return {
-      data: shown.map(summaryOf),
-      meta: {
-        page: paging.page,
-        limit: paging.limit,
-        ...(total === undefined ? {} : { total: Math.min(counted, TOTAL_LIMIT), totalIsExact: counted <= TOTAL_LIMIT }),
-        hasMore,
-        nextCursor: hasMore && last !== undefined ? this.cursors.sign(scope, [last[column], last.id]) : null,
-      },
-    };
+    const counted = total === undefined ? undefined : Number(total.n);
+    const { shown, meta } = pageOfRows(paging, rows, counted, (last) => this.cursors.sign(scope, [last[column], last.id]));
+    return { data: shown.map(summaryOf), meta };
   }
 }
 

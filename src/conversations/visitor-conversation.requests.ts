@@ -1,9 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
-import type { FastifyReply, FastifyRequest } from 'fastify';
-import { principalOf } from '../security/callers.js';
+import type { FastifyRequest } from 'fastify';
+import type { Principal } from '../security/api-key-lookup.js';
+import type { CommandContext } from '../commands/command-context.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { Answered, dataAnswer } from '../http/answered.js';
+import { commandContext } from '../http/request-context.js';
 import { ConversationReader } from './conversation.reader.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { ListOwnConversations, OWN_SORTS } from './visitor-conversation.list.js';
@@ -12,6 +14,9 @@ import { SHOWN_STATUSES } from './conversation.js';
 import type { MessageInput } from './conversation.sealing.js';
 import type { ListQueryDto } from './list-query.dto.js';
 import type { VisitorConversationAnswer, VisitorConversationSummary, VisitorMessageAnswer } from './visitor-conversation.answer.js';
+
+/** The holder of a visitor token. */
+export type VisitorPrincipal = Principal & { readonly visitorId: string };
 
 /** The body of POST /conversations, as far as a visitor may fill it in. */
 export interface VisitorOpening {
@@ -38,8 +43,11 @@ export class VisitorConversations {
     @Inject(ConversationReader) private readonly reader: ConversationReader,
   ) {}
 
-  async open(request: FastifyRequest, reply: FastifyReply, body: VisitorOpening): Promise<{ data: VisitorConversationAnswer }> {
-    const { organizationId, visitorId } = callerOf(request);
+  async open(
+    request: FastifyRequest,
+    { organizationId, visitorId }: VisitorPrincipal,
+    body: VisitorOpening,
+  ): Promise<Answered<{ data: VisitorConversationAnswer }>> {
     const { visitor, message, inboxId, subject, previousConversationId } = body;
     refuse(body, OPENING);
     if ((body as { as?: string }).as === 'agent') throw notForVisitors(['as']);
@@ -58,15 +66,15 @@ export class VisitorConversations {
         ...(previousConversationId === undefined ? {} : { previousConversationId }),
       }),
     );
-    describe(reply, changed);
-    void reply.header('location', `/api/support/conversations/${changed.id}`);
     const messages = [await this.reader.visitorMessage(organizationId, changed, message)];
     const { lastMessage: _lastMessage, ...summary } = await this.reader.visitorSummary(organizationId, changed);
-    return { data: { ...summary, messages } };
+    return dataAnswer(shown(changed), { ...summary, messages }, { location: `/api/support/conversations/${changed.id}` });
   }
 
-  async list(request: FastifyRequest, query: ListQueryDto): Promise<{ data: VisitorConversationSummary[]; meta: PageMeta }> {
-    const { organizationId, visitorId } = callerOf(request);
+  async list(
+    { organizationId, visitorId }: VisitorPrincipal,
+    query: ListQueryDto,
+  ): Promise<{ data: VisitorConversationSummary[]; meta: PageMeta }> {
     refuse(query, LISTING);
     const by = oneOf(OWN_SORTS, 'sort', query.sort ?? 'updatedAt');
     const status = query.status?.map((one) => oneOf(SHOWN_STATUSES, 'status', one));
@@ -75,56 +83,46 @@ export class VisitorConversations {
     );
   }
 
-  async get(request: FastifyRequest, reply: FastifyReply, id: string, query: object): Promise<{ data: VisitorConversationAnswer }> {
-    const { organizationId, visitorId } = callerOf(request);
+  async get(
+    { organizationId, visitorId }: VisitorPrincipal,
+    id: string,
+    query: object,
+  ): Promise<Answered<{ data: VisitorConversationAnswer }>> {
     refuse(query, []);
     const found = await this.reader.visitorConversation(organizationId, id, visitorId);
     if (found === undefined) throw new ThreadlogError('not_found');
-    void reply.header('etag', `"${found.revision}"`);
-    return { data: found };
+    return new Answered({ data: found }, { revision: found.revision });
   }
 
-  async receive(request: FastifyRequest, reply: FastifyReply, id: string, message: MessageInput): Promise<{ data: VisitorMessageAnswer }> {
-    const changed = await this.commands.execute(new ReceiveMessage(commandContext(request), id, message));
-    describe(reply, changed);
-    return { data: await this.reader.visitorMessage(callerOf(request).organizationId, changed, message) };
+  async receive(context: CommandContext, id: string, message: MessageInput): Promise<Answered<{ data: VisitorMessageAnswer }>> {
+    const changed = await this.commands.execute(new ReceiveMessage(context, id, message));
+    return dataAnswer(shown(changed), await this.reader.visitorMessage(context.organizationId, changed, message));
   }
 
   async messages(
-    request: FastifyRequest,
+    { organizationId, visitorId }: VisitorPrincipal,
     id: string,
     before: string | undefined,
     limit: number,
   ): Promise<{ data: VisitorMessageAnswer[]; meta: { limit: number; hasMore: boolean } }> {
-    const { organizationId, visitorId } = callerOf(request);
     const found = await this.reader.visitorMessagesBefore(organizationId, id, visitorId, before, limit);
     if (found === undefined) throw new ThreadlogError('not_found');
     return { data: found.messages, meta: { limit, hasMore: found.hasMore } };
   }
 
   async rate(
-    request: FastifyRequest,
-    reply: FastifyReply,
+    context: CommandContext,
     id: string,
     rating: number,
     comment: string | null | undefined,
-  ): Promise<{ data: VisitorConversationSummary }> {
-    const changed = await this.commands.execute(new RateConversation(commandContext(request), id, rating, comment));
-    describe(reply, changed);
-    return { data: await this.reader.visitorSummary(callerOf(request).organizationId, changed) };
+  ): Promise<Answered<{ data: VisitorConversationSummary }>> {
+    const changed = await this.commands.execute(new RateConversation(context, id, rating, comment));
+    return dataAnswer(shown(changed), await this.reader.visitorSummary(context.organizationId, changed));
   }
 }
 
-/** @throws Error when the caller is no visitor, which is a fault of ours */
-function callerOf(request: FastifyRequest): { organizationId: string; visitorId: string } {
-  const { organizationId, visitorId } = principalOf(request);
-  if (visitorId === null) throw new Error('an API key was taken for a visitor');
-  return { organizationId, visitorId };
-}
-
-function describe(reply: FastifyReply, { state, position }: ConversationChanged): void {
-  describeAnswer(reply, { revision: state.shown.revision, position });
-}
+/** The revision and the position that a visitor is told of. */
+const shown = ({ state, position }: ConversationChanged) => ({ revision: state.shown.revision, position });
 
 const notForVisitors = (fields: readonly string[]) =>
   new ThreadlogError('validation_failed', undefined, { errors: fields.map((field) => ({ field, message: 'is not for visitors' })) });

@@ -198,13 +198,3 @@ function withoutHung(pool: pg.Pool): PostgresPool {
     },
   };
 }
-
-/**
- * A connection that could not be made or broke, which node-postgres tells by a message and, where no system call failed, by no code.
- */
-export function isConnectionFault(error: unknown): boolean {
-  return (
-    error instanceof Error &&
-    /timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error/.test(error.message)
-  );
-}

@@ -1,7 +1,7 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '@nestjs/common';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { isConnectionFault } from '../database/database.js';
 import { type ErrorCode, ERRORS, ThreadlogError } from '../errors.js';
+import { isStoreAway, storeUnavailable } from '../store-away.js';
 
 /** Every error of the API as application/problem+json (RFC 9457). */
 @Catch()
@@ -86,15 +86,6 @@ function asThreadlogError(error: unknown): ThreadlogError {
   const fastify = typeof code === 'string' ? FASTIFY_CODES[code] : undefined;
   if (fastify !== undefined) return new ThreadlogError(fastify);
   const status = error instanceof HttpException ? error.getStatus() : typeof statusCode === 'number' ? statusCode : 500;
-  if (isDatabaseDown(error)) return new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause: error });
+  if (error instanceof Error && isStoreAway(error)) return storeUnavailable(error);
   return new ThreadlogError(STATUS_CODES[status] ?? 'internal_error', undefined, {}, { cause: error });
-}
-
-/** Connection faults, resource shortage and shutdown of PostgreSQL (SQLSTATE classes 08, 53, 57), which pass by themselves. */
-function isDatabaseDown(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  const { code } = error as { code?: unknown };
-  if (typeof code === 'string' && (/^(08|53|57)[0-9A-Z]{3}$/.test(code) || /^(ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EAI_AGAIN)/.test(code)))
-    return true;
-  return isConnectionFault(error);
 }

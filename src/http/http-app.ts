@@ -5,10 +5,11 @@ import { RequestMethod, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import { parse as parseQuery } from 'fast-querystring';
-import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import type { Logger } from 'pino';
 import { Metrics } from '../metrics/metrics.js';
 import { Callers } from '../security/callers.js';
+import { Answered, describeAnswer } from './answered.js';
 import { allowOrigins, answerOrigin } from './cors.js';
 import { ErrorFilter, sendProblem } from './error.filter.js';
 import { ERRORS, ThreadlogError } from '../errors.js';
@@ -110,13 +111,22 @@ export async function createHttpApp(
   return app;
 }
 
-/** Nest would answer in its own words what no route answers and what fails before one is reached. */
+/**
+ * Nest would answer in its own words what no route answers and what fails before one is reached. What handlers answer with headers is taken
+ * apart here: an interceptor would do it at the cost of an observable a request.
+ */
 class ProblemAdapter extends FastifyAdapter {
   constructor(
     server: never,
     private readonly routes: { allowed(path: string): string[] },
   ) {
     super(server);
+  }
+
+  override reply(response: FastifyReply, body: unknown, statusCode?: number): ReturnType<FastifyAdapter['reply']> {
+    if (!(body instanceof Answered)) return super.reply(response, body, statusCode);
+    describeAnswer(response, body.head);
+    return super.reply(response, body.body, statusCode);
   }
 
   override setErrorHandler(): never {

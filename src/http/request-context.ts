@@ -1,6 +1,7 @@
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import type { Actor } from '../event-store/aggregate.js';
-import { type CommandContext, commandDeadline, type RequestIdentity } from '../commands/transactor.js';
+import type { CommandContext, RequestIdentity } from '../commands/command-context.js';
+import { commandDeadline } from '../commands/deadline.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
 import { randomIds } from '../ids.js';
@@ -67,9 +68,4 @@ function ifMatchOf(request: FastifyRequest): readonly number[] | undefined {
   if (revisions.length === 0)
     throw new ThreadlogError('revision_mismatch', 'If-Match names no revision of this resource; it looks like "5"');
   return revisions;
-}
-
-/** Sets what every answer of a write or of one resource carries. */
-export function describeAnswer(reply: FastifyReply, answer: { readonly revision: number; readonly position: string }): void {
-  void reply.header('etag', `"${answer.revision}"`).header('x-position', answer.position);
 }

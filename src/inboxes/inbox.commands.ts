@@ -1,6 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
-import { aside, type CommandContext, everAgain, isExpected, step, type Transacted, Transactor } from '../commands/transactor.js';
+import { Command } from '@nestjs/cqrs';
+import { aside, type CommandContext, everAgain, isExpected, step } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { changeDefaultInbox, organizationAggregate, reinstateInbox, retireInbox } from '../organizations/organization.js';
 import { ThreadlogError } from '../errors.js';
 import { derivedId } from '../ids.js';
@@ -144,15 +146,6 @@ export class CreateInbox extends Command<InboxChanged> {
   }
 }
 
-@CommandHandler(CreateInbox)
-export class CreateInboxHandler implements ICommandHandler<CreateInbox> {
-  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
-
-  execute({ context, id = derivedId('inbox', context.commandId), given, isDefault }: CreateInbox): Promise<InboxChanged> {
-    return this.writer.create(everAgain(context), id, given, isDefault);
-  }
-}
-
 /** Sets the named fields; `isDefault: true` takes it from the inbox that has it. */
 export class ChangeInbox extends Command<InboxChanged> {
   constructor(
@@ -165,30 +158,12 @@ export class ChangeInbox extends Command<InboxChanged> {
   }
 }
 
-@CommandHandler(ChangeInbox)
-export class ChangeInboxHandler implements ICommandHandler<ChangeInbox> {
-  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
-
-  execute({ context, id, changes, isDefault }: ChangeInbox): Promise<InboxChanged> {
-    return this.writer.change(context, id, changes, isDefault);
-  }
-}
-
 export class ArchiveInbox extends Command<InboxChanged> {
   constructor(
     readonly context: CommandContext,
     readonly id: string,
   ) {
     super();
-  }
-}
-
-@CommandHandler(ArchiveInbox)
-export class ArchiveInboxHandler implements ICommandHandler<ArchiveInbox> {
-  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
-
-  execute({ context, id }: ArchiveInbox): Promise<InboxChanged> {
-    return this.writer.archive(context, id);
   }
 }
 
@@ -202,11 +177,14 @@ export class UnarchiveInbox extends Command<InboxChanged> {
   }
 }
 
-@CommandHandler(UnarchiveInbox)
-export class UnarchiveInboxHandler implements ICommandHandler<UnarchiveInbox> {
-  constructor(@Inject(InboxWriter) private readonly writer: InboxWriter) {}
+const handled = handledBy(InboxWriter);
 
-  execute({ context, id }: UnarchiveInbox): Promise<InboxChanged> {
-    return this.writer.unarchive(context, id);
-  }
-}
+/** Handlers of this file, which the module registers. */
+export const inboxCommandHandlers = [
+  handled(CreateInbox, (writer, { context, id = derivedId('inbox', context.commandId), given, isDefault }) =>
+    writer.create(everAgain(context), id, given, isDefault),
+  ),
+  handled(ChangeInbox, (writer, { context, id, changes, isDefault }) => writer.change(context, id, changes, isDefault)),
+  handled(ArchiveInbox, (writer, { context, id }) => writer.archive(context, id)),
+  handled(UnarchiveInbox, (writer, { context, id }) => writer.unarchive(context, id)),
+];

@@ -1,14 +1,15 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { organizationAggregate } from '../organizations/organization.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { Examples } from '../http/request-schema.js';
 import {
@@ -30,7 +31,7 @@ import {
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type InboxAnswer, inboxAnswer, inboxSchema } from './inbox.answer.js';
 import { ArchiveInbox, ChangeInbox, CreateInbox, type InboxChanged, UnarchiveInbox } from './inbox.commands.js';
@@ -174,7 +175,7 @@ export class InboxController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -186,15 +187,10 @@ export class InboxController {
     { 201: dataOf(inboxSchema) },
     { errors: ['id_taken'] },
   )
-  async create(
-    @Body() body: CreateInboxDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: InboxAnswer }> {
+  async create(@Body() body: CreateInboxDto, @InContext() context: CommandContext): Promise<Answered<{ data: InboxAnswer }>> {
     const given = { ...fieldsOf(body), name: body.name };
-    const changed = await this.commands.execute(new CreateInbox(commandContext(request), body.id, given, body.isDefault === true));
-    void reply.header('location', `/api/support/inboxes/${changed.id}`);
-    return answered(reply, changed);
+    const changed = await this.commands.execute(new CreateInbox(context, body.id, given, body.isDefault === true));
+    return answered(changed, { location: `/api/support/inboxes/${changed.id}` });
   }
 
   @Get()
@@ -205,9 +201,13 @@ export class InboxController {
     { 200: pageOf(inboxSchema) },
     { query: parametersOf(inboxList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(inboxList, principalOf(request).organizationId, query);
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(inboxList, organizationId, query);
   }
 
   @Get(':id')
@@ -217,20 +217,17 @@ export class InboxController {
     'Reads the event stream itself, and so is never behind a write. An archived inbox is answered with `archived: true`.',
     { 200: dataOf(inboxSchema) },
   )
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: InboxAnswer }> {
-    const { organizationId } = principalOf(request);
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: InboxAnswer }>> {
     const [inbox, organization] = await Promise.all([
       this.transactor.load(inboxAggregate, organizationId, id),
       this.transactor.load(organizationAggregate, organizationId, organizationId),
     ]);
     if (inbox === undefined || organization === undefined) throw new ThreadlogError('not_found');
     const position = organization.position > inbox.position ? organization.position : inbox.position;
-    describeAnswer(reply, { revision: inbox.revision, position });
-    return { data: inboxAnswer(id, inbox.state, inbox.revision, organization.state.defaultInboxId === id) };
+    return dataAnswer(
+      { revision: inbox.revision, position },
+      inboxAnswer(id, inbox.state, inbox.revision, organization.state.defaultInboxId === id),
+    );
   }
 
   @Get(':id/events')
@@ -243,10 +240,9 @@ export class InboxController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -260,11 +256,10 @@ export class InboxController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeInboxDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: InboxAnswer }> {
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: InboxAnswer }>> {
     const changes = { ...fieldsOf(body), ...(body.name === undefined ? {} : { name: body.name }) };
-    return answered(reply, await this.commands.execute(new ChangeInbox(commandContext(request), id, changes, body.isDefault)));
+    return answered(await this.commands.execute(new ChangeInbox(context, id, changes, body.isDefault)));
   }
 
   @Delete(':id')
@@ -276,12 +271,8 @@ export class InboxController {
     { 204: null },
     { errors: ['default_inbox_required'] },
   )
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveInbox(commandContext(request), id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveInbox(context, id)));
   }
 
   @Post(':id/unarchive')
@@ -292,16 +283,10 @@ export class InboxController {
     'Appends `InboxUnarchived`, and `InboxReinstated` to the organization; an inbox that is not archived is answered as it is.',
     { 200: dataOf(inboxSchema) },
   )
-  async unarchive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: InboxAnswer }> {
-    return answered(reply, await this.commands.execute(new UnarchiveInbox(commandContext(request), id)));
+  async unarchive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<{ data: InboxAnswer }>> {
+    return answered(await this.commands.execute(new UnarchiveInbox(context, id)));
   }
 }
 
-function answered(reply: FastifyReply, changed: InboxChanged): { data: InboxAnswer } {
-  describeAnswer(reply, changed);
-  return { data: inboxAnswer(changed.id, changed.state, changed.revision, changed.isDefault) };
-}
+const answered = (changed: InboxChanged, made?: { readonly location: string }): Answered<{ data: InboxAnswer }> =>
+  dataAnswer(changed, inboxAnswer(changed.id, changed.state, changed.revision, changed.isDefault), made);

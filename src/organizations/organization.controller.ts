@@ -1,11 +1,10 @@
-import { Controller, Get, Inject, Query, Req, Res } from '@nestjs/common';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Controller, Get, Inject, Query } from '@nestjs/common';
 import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
-import { describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer } from '../http/answered.js';
+import { OrganizationId } from '../http/parameters.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import { type OrganizationAnswer, organizationAnswer, organizationSchema } from './organization.answer.js';
 import { type Organization, organizationAggregate, type OrganizationEvent } from './organization.js';
@@ -31,12 +30,10 @@ export class OrganizationController {
     'Answers the organization that the key belongs to, with the id of its default inbox. No path leads to another organization.',
     { 200: dataOf(organizationSchema) },
   )
-  async get(@Req() request: FastifyRequest, @Res({ passthrough: true }) reply: FastifyReply): Promise<{ data: OrganizationAnswer }> {
-    const { organizationId } = principalOf(request);
+  async get(@OrganizationId() organizationId: string): Promise<Answered<{ data: OrganizationAnswer }>> {
     const found = await this.transactor.load(organizationAggregate, organizationId, organizationId);
     if (found === undefined) throw new ThreadlogError('not_found');
-    describeAnswer(reply, found);
-    return { data: organizationAnswer(organizationId, found.state, found.revision) };
+    return dataAnswer(found, organizationAnswer(organizationId, found.state, found.revision));
   }
 
   @Get('events')
@@ -46,12 +43,7 @@ export class OrganizationController {
     "Tells who made which inbox the default one, which no inbox's own history does. Oldest first.",
     { 200: partOf(eventSchema) },
   )
-  events(
-    @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    const { organizationId } = principalOf(request);
-    return this.history.page(HISTORY, organizationId, organizationId, query, reply);
+  events(@Query() query: EventsQueryDto, @OrganizationId() organizationId: string): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, organizationId, query);
   }
 }

@@ -1,7 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { Kysely } from 'kysely';
 import { ApiKeyWriter } from '../api-keys/api-key.writer.js';
-import { type CommandContext, Transactor } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
+import { Transactor } from '../commands/transactor.js';
 import { createInbox, inboxAggregate } from '../inboxes/inbox.js';
 import { hashApiKey } from '../security/api-key-lookup.js';
 import { DATABASE, type Database } from '../database/database.js';

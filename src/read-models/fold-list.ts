@@ -2,7 +2,7 @@ import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
 import type { QueryParameter } from '../http/answers.js';
 import type { Database } from '../database/database.js';
 import { type FieldError, ThreadlogError } from '../errors.js';
-import { type Cursors, PAGING_PARAMETERS, type PageMeta, readPaging, TOTAL_LIMIT } from './paging.js';
+import { type Cursors, PAGING_PARAMETERS, type PageMeta, pageOfRows, readPaging, TOTAL_LIMIT } from './paging.js';
 import type { ReadModels } from './read-models.js';
 import type { ReadTable } from './table.js';
 
@@ -100,20 +100,8 @@ export class FoldLists {
           )
         : undefined,
     ]);
-    const shown = page.rows.slice(0, paging.limit);
-    const last = shown.at(-1);
-    const hasMore = page.rows.length > paging.limit;
-    const total = counted?.rows[0]?.n;
-    return {
-      data: shown.map((row) => list.answer(row)),
-      meta: {
-        page: paging.page,
-        limit: paging.limit,
-        ...(total === undefined ? {} : { total: Math.min(total, TOTAL_LIMIT), totalIsExact: total <= TOTAL_LIMIT }),
-        hasMore,
-        nextCursor: hasMore && last !== undefined ? this.cursors.sign(scope, [last[column], last.id]) : null,
-      },
-    };
+    const { shown, meta } = pageOfRows(paging, page.rows, counted?.rows[0]?.n, (last) => this.cursors.sign(scope, [last[column], last.id]));
+    return { data: shown.map((row) => list.answer(row)), meta };
   }
 }
 

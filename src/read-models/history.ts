@@ -1,10 +1,10 @@
 import { IsOptional } from 'class-validator';
-import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
 import type { Aggregate, DomainEvent, Recorded } from '../event-store/aggregate.js';
 import type { Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import type { DataKey } from '../security/sealing.js';
+import { Answered } from '../http/answered.js';
 import { IsMatching, Limit, limited } from '../http/validation.js';
 import type { VisitorKeys } from '../security/visitor-keys.js';
 
@@ -95,8 +95,7 @@ export class HistoryReader {
     organizationId: string,
     id: string,
     query: EventsQueryDto,
-    reply: FastifyReply,
-  ): Promise<HistoryPage> {
+  ): Promise<Answered<HistoryPage>> {
     const { aggregate, shows, unseal } = history;
     const limit = query.size();
     const read: Recorded<E>[] = [];
@@ -108,13 +107,13 @@ export class HistoryReader {
     const page = read.slice(0, limit);
     const keyIds = page.flatMap(({ metadata: { keyId } }) => (keyId === undefined ? [] : [keyId]));
     const found = keyIds.length === 0 || unseal === undefined ? undefined : await this.keys.findMany(organizationId, keyIds);
-    void reply.header('x-position', known.position);
-    return {
+    const shown = {
       data: page.map((event) => {
         const { keyId } = event.metadata;
         return eventAnswer(unseal === undefined ? event : unseal(event, keyId === undefined ? undefined : found?.get(keyId)));
       }),
       meta: { limit, hasMore: read.length > limit },
     };
+    return new Answered(shown, { position: known.position });
   }
 }

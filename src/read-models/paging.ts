@@ -26,6 +26,33 @@ export interface Paging {
   readonly withTotal: boolean;
 }
 
+/**
+ * The rows of a page, and what the page says of itself.
+ * @param rows from the page's first one on; one more than the limit tells that there are more
+ * @param counted rows of all pages, at most TOTAL_LIMIT + 1 of them; undefined where nobody asked
+ * @param cursorAfter signs the place after a row
+ */
+export function pageOfRows<R>(
+  { page, limit }: Paging,
+  rows: readonly R[],
+  counted: number | undefined,
+  cursorAfter: (last: R) => string,
+): { readonly shown: readonly R[]; readonly meta: PageMeta } {
+  const shown = rows.slice(0, limit);
+  const last = shown[shown.length - 1];
+  const hasMore = rows.length > limit;
+  return {
+    shown,
+    meta: {
+      page,
+      limit,
+      ...(counted === undefined ? {} : { total: Math.min(counted, TOTAL_LIMIT), totalIsExact: counted <= TOTAL_LIMIT }),
+      hasMore,
+      nextCursor: hasMore && last !== undefined ? cursorAfter(last) : null,
+    },
+  };
+}
+
 /** Signs cursors, so that nobody pages with values that no row had, or with another list's. */
 export class Cursors {
   constructor(private readonly key: Buffer) {}

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify';
-import { type EventStore, type Position, StoreUnavailable } from '../event-store/event-store.js';
+import type { EventStore, Position } from '../event-store/event-store.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
 import type { Checkpoints } from './checkpoints.js';
@@ -13,7 +13,7 @@ const PARKED_RETRY_SECONDS = 60;
 const POSITION = /^\d{19}(-\d{19})?$/;
 
 /** Lets a read see an earlier write. */
-export class ReadModel {
+export class ReadYourWrites {
   constructor(
     private readonly checkpoints: Checkpoints,
     private readonly store: EventStore,
@@ -23,7 +23,7 @@ export class ReadModel {
    * Waits until a group has reached the request's X-Min-Position, if it has one.
    * @param group that the answer is read from
    * @param holds.parked the answer holds what parked streams say as well, as the feed of events does
-   * @throws ThreadlogError malformed_request, read_model_behind, stream_parked, store_unavailable
+   * @throws ThreadlogError malformed_request, read_model_behind, stream_parked; StoreUnavailable
    */
   async reached(request: FastifyRequest, group: string, holds: { readonly parked?: true } = {}): Promise<void> {
     const header = request.headers['x-min-position'];
@@ -41,18 +41,12 @@ export class ReadModel {
 
   /** Whether the event at a position is one of a stream that stands still: the checkpoint has passed it, and no row has it. */
   private async isParked(group: string, organizationId: string, position: Position): Promise<boolean> {
-    try {
-      for (const stream of await this.checkpoints.parked(group, organizationId, position))
-        read: for await (const events of this.store.read(stream, { backwards: true }))
-          for (const event of events) {
-            if (event.position === position) return true;
-            if (event.position < position) break read;
-          }
-      return false;
-    } catch (error) {
-      if (error instanceof StoreUnavailable)
-        throw new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause: error });
-      throw error;
-    }
+    for (const stream of await this.checkpoints.parked(group, organizationId, position))
+      read: for await (const events of this.store.read(stream, { backwards: true }))
+        for (const event of events) {
+          if (event.position === position) return true;
+          if (event.position < position) break read;
+        }
+    return false;
   }
 }

@@ -1,20 +1,21 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsEmailAddress, IsOneOf, IsResourceId, IsTypedText, NullIsAbsent, NullsAreAbsent } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
 import {
@@ -65,7 +66,7 @@ export class AgentController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -77,14 +78,9 @@ export class AgentController {
     { 201: dataOf(agentSchema) },
     { errors: ['id_taken'] },
   )
-  async create(
-    @Body() body: CreateAgentDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: AgentAnswer }> {
-    const changed = await this.commands.execute(new CreateAgent(commandContext(request), body.id, { ...fieldsOf(body), name: body.name }));
-    void reply.header('location', `/api/support/agents/${changed.id}`);
-    return answered(reply, changed);
+  async create(@Body() body: CreateAgentDto, @InContext() context: CommandContext): Promise<Answered<{ data: AgentAnswer }>> {
+    const changed = await this.commands.execute(new CreateAgent(context, body.id, { ...fieldsOf(body), name: body.name }));
+    return answered(changed, { location: `/api/support/agents/${changed.id}` });
   }
 
   @Get()
@@ -95,9 +91,13 @@ export class AgentController {
     { 200: pageOf(agentSchema) },
     { query: parametersOf(agentList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(agentList, principalOf(request).organizationId, query);
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(agentList, organizationId, query);
   }
 
   @Get(':id')
@@ -107,15 +107,10 @@ export class AgentController {
     'Reads the event stream itself, and so is never behind a write. An archived agent is answered with `archived: true`.',
     { 200: dataOf(agentSchema) },
   )
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: AgentAnswer }> {
-    const found = await this.transactor.load(assigneeAggregate, principalOf(request).organizationId, id);
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: AgentAnswer }>> {
+    const found = await this.transactor.load(assigneeAggregate, organizationId, id);
     if (found?.state.type !== 'agent') throw new ThreadlogError('not_found');
-    describeAnswer(reply, found);
-    return { data: agentAnswer(id, found.state, found.revision) };
+    return dataAnswer(found, agentAnswer(id, found.state, found.revision));
   }
 
   @Get(':id/events')
@@ -124,10 +119,9 @@ export class AgentController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -136,11 +130,10 @@ export class AgentController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeAgentDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: AgentAnswer }> {
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: AgentAnswer }>> {
     const changes = { ...fieldsOf(body), ...(body.name === undefined ? {} : { name: body.name }) };
-    return answered(reply, await this.commands.execute(new ChangeAgent(commandContext(request), id, changes)));
+    return answered(await this.commands.execute(new ChangeAgent(context, id, changes)));
   }
 
   @Delete(':id')
@@ -151,12 +144,8 @@ export class AgentController {
     'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. It is taken off every conversation that has not ended (`ConversationUnassigned`); what it did goes on naming it.',
     { 204: null },
   )
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveAssignee(commandContext(request), 'agent', id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveAssignee(context, 'agent', id)));
   }
 
   @Post(':id/unarchive')
@@ -167,16 +156,10 @@ export class AgentController {
     'Appends `AssigneeUnarchived`; an agent that is not archived is answered as it is. Its API keys stay revoked.',
     { 200: dataOf(agentSchema) },
   )
-  async unarchive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: AgentAnswer }> {
-    return answered(reply, await this.commands.execute(new UnarchiveAssignee(commandContext(request), 'agent', id)));
+  async unarchive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<{ data: AgentAnswer }>> {
+    return answered(await this.commands.execute(new UnarchiveAssignee(context, 'agent', id)));
   }
 }
 
-function answered(reply: FastifyReply, changed: AssigneeChanged): { data: AgentAnswer } {
-  describeAnswer(reply, changed);
-  return { data: agentAnswer(changed.id, changed.state, changed.revision) };
-}
+const answered = (changed: AssigneeChanged, made?: { readonly location: string }): Answered<{ data: AgentAnswer }> =>
+  dataAnswer(changed, agentAnswer(changed.id, changed.state, changed.revision), made);

@@ -1,7 +1,9 @@
 import { Inject } from '@nestjs/common';
 import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
 import { ApiKeyWriter } from '../api-keys/api-key.writer.js';
-import { type CommandContext, everAgain, type Transacted, Transactor } from '../commands/transactor.js';
+import { type CommandContext, everAgain } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
 import { derivedId } from '../ids.js';
 import { AssigneeReader } from './assignee.reader.js';
@@ -41,18 +43,6 @@ export class CreateAgent extends Command<AssigneeChanged> {
   }
 }
 
-@CommandHandler(CreateAgent)
-export class CreateAgentHandler implements ICommandHandler<CreateAgent> {
-  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
-
-  async execute({ context, id = derivedId('agent', context.commandId), given }: CreateAgent): Promise<AssigneeChanged> {
-    const done = await this.transactor.transact(assigneeAggregate, id, everAgain(context), (state) =>
-      createAgent(given)(unlessTaken(state)),
-    );
-    return { ...done, id };
-  }
-}
-
 /** Sets the named fields. @throws ThreadlogError not_found, resource_archived */
 export class ChangeAgent extends Command<AssigneeChanged> {
   constructor(
@@ -61,15 +51,6 @@ export class ChangeAgent extends Command<AssigneeChanged> {
     readonly changes: AgentChanges,
   ) {
     super();
-  }
-}
-
-@CommandHandler(ChangeAgent)
-export class ChangeAgentHandler implements ICommandHandler<ChangeAgent> {
-  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
-
-  async execute({ context, id, changes }: ChangeAgent): Promise<AssigneeChanged> {
-    return { ...(await this.transactor.transact(assigneeAggregate, id, context, (state) => changeAgent(changes)(state))), id };
   }
 }
 
@@ -197,3 +178,21 @@ export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssign
     return { ...done, id };
   }
 }
+
+const handled = handledBy(Transactor);
+
+/** Handlers of this file, which the module registers. */
+export const teamCommandHandlers = [
+  handled(CreateAgent, async (transactor, { context, id = derivedId('agent', context.commandId), given }) => {
+    const decide = (state: AssigneeState) => createAgent(given)(unlessTaken(state));
+    return { ...(await transactor.transact(assigneeAggregate, id, everAgain(context), decide)), id };
+  }),
+  handled(ChangeAgent, async (transactor, { context, id, changes }) => ({
+    ...(await transactor.transact(assigneeAggregate, id, context, changeAgent(changes))),
+    id,
+  })),
+  CreateTeamHandler,
+  ChangeTeamHandler,
+  ArchiveAssigneeHandler,
+  UnarchiveAssigneeHandler,
+];

@@ -1,19 +1,20 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsList, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
 import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
@@ -57,7 +58,7 @@ export class TeamController {
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   @Post()
@@ -69,15 +70,10 @@ export class TeamController {
     { 201: dataOf(teamSchema) },
     { errors: ['id_taken'] },
   )
-  async create(
-    @Body() body: CreateTeamDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: TeamAnswer }> {
+  async create(@Body() body: CreateTeamDto, @InContext() context: CommandContext): Promise<Answered<{ data: TeamAnswer }>> {
     const given = { name: body.name, agentIds: body.agentIds ?? [] };
-    const changed = await this.commands.execute(new CreateTeam(commandContext(request), body.id, given));
-    void reply.header('location', `/api/support/teams/${changed.id}`);
-    return answered(reply, changed);
+    const changed = await this.commands.execute(new CreateTeam(context, body.id, given));
+    return answered(changed, { location: `/api/support/teams/${changed.id}` });
   }
 
   @Get()
@@ -88,9 +84,13 @@ export class TeamController {
     { 200: pageOf(teamSchema) },
     { query: parametersOf(teamList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(teamList, principalOf(request).organizationId, query);
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(teamList, organizationId, query);
   }
 
   @Get(':id')
@@ -100,15 +100,10 @@ export class TeamController {
     'Reads the event stream itself, and so is never behind a write. An archived team is answered with `archived: true`.',
     { 200: dataOf(teamSchema) },
   )
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: TeamAnswer }> {
-    const found = await this.transactor.load(assigneeAggregate, principalOf(request).organizationId, id);
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: TeamAnswer }>> {
+    const found = await this.transactor.load(assigneeAggregate, organizationId, id);
     if (found?.state.type !== 'team') throw new ThreadlogError('not_found');
-    describeAnswer(reply, found);
-    return { data: teamAnswer(id, found.state, found.revision) };
+    return dataAnswer(found, teamAnswer(id, found.state, found.revision));
   }
 
   @Get(':id/events')
@@ -117,10 +112,9 @@ export class TeamController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -133,12 +127,11 @@ export class TeamController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeTeamDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: TeamAnswer }> {
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: TeamAnswer }>> {
     const { name, agentIds } = body;
     const changes = { ...(name === undefined ? {} : { name }), ...(agentIds === undefined ? {} : { agentIds }) };
-    return answered(reply, await this.commands.execute(new ChangeTeam(commandContext(request), id, changes)));
+    return answered(await this.commands.execute(new ChangeTeam(context, id, changes)));
   }
 
   @Delete(':id')
@@ -149,12 +142,8 @@ export class TeamController {
     'Appends `AssigneeArchived`. The team is taken off every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`), and its id stays taken.',
     { 204: null },
   )
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveAssignee(commandContext(request), 'team', id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveAssignee(context, 'team', id)));
   }
 
   @Post(':id/unarchive')
@@ -163,16 +152,10 @@ export class TeamController {
   @Answers('Brings a team back from the archive.', 'Appends `AssigneeUnarchived`; a team that is not archived is answered as it is.', {
     200: dataOf(teamSchema),
   })
-  async unarchive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: TeamAnswer }> {
-    return answered(reply, await this.commands.execute(new UnarchiveAssignee(commandContext(request), 'team', id)));
+  async unarchive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<{ data: TeamAnswer }>> {
+    return answered(await this.commands.execute(new UnarchiveAssignee(context, 'team', id)));
   }
 }
 
-function answered(reply: FastifyReply, changed: AssigneeChanged): { data: TeamAnswer } {
-  describeAnswer(reply, changed);
-  return { data: teamAnswer(changed.id, changed.state, changed.revision) };
-}
+const answered = (changed: AssigneeChanged, made?: { readonly location: string }): Answered<{ data: TeamAnswer }> =>
+  dataAnswer(changed, teamAnswer(changed.id, changed.state, changed.revision), made);

@@ -1,9 +1,10 @@
-import { Body, Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
+import { Body, Controller, HttpCode, Post } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { About, Answers, dataAndWarningsOf, dataOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { commandContext } from '../http/request-context.js';
+import { Answered } from '../http/answered.js';
+import { InContext } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { IsNested, IsResourceId, IsWhole, NullIsAbsent } from '../http/validation.js';
 import { type RevokedTokensAnswer, revokedTokensSchema, type VisitorTokenAnswer, visitorTokenSchema } from './visitor-token.answer.js';
@@ -47,13 +48,11 @@ export class VisitorTokenController {
   )
   async mint(
     @Body() body: MintTokenDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorTokenAnswer; warnings?: readonly KeyLeft[] }> {
-    const minting = new MintVisitorToken(commandContext(request), body.visitor, body.ttl ?? DEFAULT_TTL);
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: VisitorTokenAnswer; warnings?: readonly KeyLeft[] }>> {
+    const minting = new MintVisitorToken(context, body.visitor, body.ttl ?? DEFAULT_TTL);
     const { token, visitorId, expiresAt, position, left } = await this.commands.execute(minting);
-    void reply.header('x-position', position);
-    return { data: { token, visitorId, expiresAt }, ...(left.length === 0 ? {} : { warnings: left }) };
+    return new Answered({ data: { token, visitorId, expiresAt }, ...(left.length === 0 ? {} : { warnings: left }) }, { position });
   }
 
   /** Ends all tokens that the visitor has. A POST and no DELETE, since doing it again is another revocation. */
@@ -66,15 +65,8 @@ export class VisitorTokenController {
     { 200: dataOf(revokedTokensSchema) },
     { errors: ['not_found'] },
   )
-  async revoke(
-    @Body() body: RevokeTokensDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: RevokedTokensAnswer }> {
-    const { visitorId, revokedAt, position } = await this.commands.execute(
-      new RevokeVisitorTokens(commandContext(request), body.visitorId),
-    );
-    void reply.header('x-position', position);
-    return { data: { visitorId, revokedAt } };
+  async revoke(@Body() body: RevokeTokensDto, @InContext() context: CommandContext): Promise<Answered<{ data: RevokedTokensAnswer }>> {
+    const { visitorId, revokedAt, position } = await this.commands.execute(new RevokeVisitorTokens(context, body.visitorId));
+    return new Answered({ data: { visitorId, revokedAt } }, { position });
   }
 }

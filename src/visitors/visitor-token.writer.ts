@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import type { Position } from '../event-store/event-store.js';
-import { aside, assertNotRefused, type CommandContext, Transactor } from '../commands/transactor.js';
+import { aside, assertNotRefused, type CommandContext } from '../commands/command-context.js';
+import { Transactor } from '../commands/transactor.js';
 import type { Principal } from '../security/api-key-lookup.js';
 import type { VisitorTokenReader } from '../security/callers.js';
 import { CLOCK, type Clock } from '../clock.js';
@@ -46,7 +47,7 @@ export interface RevokedTokens {
  * is nothing to sweep, an auditor reads who revoked, and every process that reads the log knows.
  */
 @Injectable()
-export class VisitorTokens implements VisitorTokenReader {
+export class VisitorTokenWriter implements VisitorTokenReader {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(VisitorWriter) private readonly directory: VisitorWriter,

@@ -1,10 +1,10 @@
-import { Inject } from '@nestjs/common';
-import { Command, CommandHandler, type ICommandHandler } from '@nestjs/cqrs';
+import { Command } from '@nestjs/cqrs';
 import type { Position } from '../event-store/event-store.js';
-import type { CommandContext } from '../commands/transactor.js';
+import type { CommandContext } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
 import { type Resolved, VisitorWriter } from './visitor.writer.js';
 import type { PlainVisitor } from './visitor.sealing.js';
-import { type MintedToken, type RevokedTokens, VisitorTokens } from './visitor-token.writer.js';
+import { type MintedToken, type RevokedTokens, VisitorTokenWriter } from './visitor-token.writer.js';
 
 /**
  * Finds the visitor that the userId or the e-mail names and sets what differs, or makes one; `made` tells which.
@@ -16,15 +16,6 @@ export class CreateVisitor extends Command<Resolved> {
     readonly given: PlainVisitor & { readonly id?: string },
   ) {
     super();
-  }
-}
-
-@CommandHandler(CreateVisitor)
-export class CreateVisitorHandler implements ICommandHandler<CreateVisitor> {
-  constructor(@Inject(VisitorWriter) private readonly directory: VisitorWriter) {}
-
-  execute({ context, given }: CreateVisitor): Promise<Resolved> {
-    return this.directory.register(context, given);
   }
 }
 
@@ -42,15 +33,6 @@ export class ChangeVisitor extends Command<Resolved> {
   }
 }
 
-@CommandHandler(ChangeVisitor)
-export class ChangeVisitorHandler implements ICommandHandler<ChangeVisitor> {
-  constructor(@Inject(VisitorWriter) private readonly directory: VisitorWriter) {}
-
-  execute({ context, visitorId, fields }: ChangeVisitor): Promise<Resolved> {
-    return this.directory.change(context, visitorId, fields);
-  }
-}
-
 /** Ends a visitor and frees its userId and e-mail; its conversations stay. @throws ThreadlogError not_found */
 export class ArchiveVisitor extends Command<{ readonly revision: number; readonly position: Position }> {
   constructor(
@@ -58,15 +40,6 @@ export class ArchiveVisitor extends Command<{ readonly revision: number; readonl
     readonly visitorId: string,
   ) {
     super();
-  }
-}
-
-@CommandHandler(ArchiveVisitor)
-export class ArchiveVisitorHandler implements ICommandHandler<ArchiveVisitor> {
-  constructor(@Inject(VisitorWriter) private readonly directory: VisitorWriter) {}
-
-  execute({ context, visitorId }: ArchiveVisitor): Promise<{ revision: number; position: Position }> {
-    return this.directory.archive(context, visitorId);
   }
 }
 
@@ -84,15 +57,6 @@ export class MintVisitorToken extends Command<MintedToken> {
   }
 }
 
-@CommandHandler(MintVisitorToken)
-export class MintVisitorTokenHandler implements ICommandHandler<MintVisitorToken> {
-  constructor(@Inject(VisitorTokens) private readonly tokens: VisitorTokens) {}
-
-  execute({ context, given, ttlSeconds }: MintVisitorToken): Promise<MintedToken> {
-    return this.tokens.mint(context, given, ttlSeconds);
-  }
-}
-
 /** Ends every token that a visitor has. @throws ThreadlogError not_found */
 export class RevokeVisitorTokens extends Command<RevokedTokens> {
   constructor(
@@ -103,11 +67,14 @@ export class RevokeVisitorTokens extends Command<RevokedTokens> {
   }
 }
 
-@CommandHandler(RevokeVisitorTokens)
-export class RevokeVisitorTokensHandler implements ICommandHandler<RevokeVisitorTokens> {
-  constructor(@Inject(VisitorTokens) private readonly tokens: VisitorTokens) {}
+const handled = handledBy(VisitorWriter);
+const handledByTokens = handledBy(VisitorTokenWriter);
 
-  execute({ context, visitorId }: RevokeVisitorTokens): Promise<RevokedTokens> {
-    return this.tokens.revoke(context, visitorId);
-  }
-}
+/** Handlers of this file, which the module registers. */
+export const visitorCommandHandlers = [
+  handled(CreateVisitor, (writer, { context, given }) => writer.register(context, given)),
+  handled(ChangeVisitor, (writer, { context, visitorId, fields }) => writer.change(context, visitorId, fields)),
+  handled(ArchiveVisitor, (writer, { context, visitorId }) => writer.archive(context, visitorId)),
+  handledByTokens(MintVisitorToken, (writer, { context, given, ttlSeconds }) => writer.mint(context, given, ttlSeconds)),
+  handledByTokens(RevokeVisitorTokens, (writer, { context, visitorId }) => writer.revoke(context, visitorId)),
+];

@@ -1,11 +1,12 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, Res } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
-import { commandContext, describeAnswer } from '../http/request-context.js';
+import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import {
@@ -21,7 +22,7 @@ import {
 import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadModel } from '../read-models/read-your-writes.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
@@ -78,7 +79,7 @@ export class VisitorController {
     @Inject(VisitorWriter) private readonly directory: VisitorWriter,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadModel) private readonly readModel: ReadModel,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
   /** 201 when it was made; 200 when the userId or the e-mail found one. */
@@ -92,16 +93,10 @@ export class VisitorController {
       errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
     },
   )
-  async create(
-    @Body() body: CreateVisitorDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorAnswer }> {
-    const done = await this.commands.execute(new CreateVisitor(commandContext(request), body));
-    describeAnswer(reply, done);
-    void reply.status(done.made ? 201 : 200);
-    if (done.made) void reply.header('location', `/api/support/visitors/${done.visitorId}`);
-    return { data: visitorAnswer(done.visitorId, done.unsealed, done.revision) };
+  async create(@Body() body: CreateVisitorDto, @InContext() context: CommandContext): Promise<Answered<{ data: VisitorAnswer }>> {
+    const done = await this.commands.execute(new CreateVisitor(context, body));
+    const made = { status: 201, location: `/api/support/visitors/${done.visitorId}` };
+    return dataAnswer(done, visitorAnswer(done.visitorId, done.unsealed, done.revision), done.made ? made : { status: 200 });
   }
 
   @Get()
@@ -112,9 +107,13 @@ export class VisitorController {
     { 200: pageOf(visitorSchema) },
     { query: parametersOf(visitorList) },
   )
-  async list(@Query() query: Record<string, unknown>, @Req() request: FastifyRequest): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
-    await this.readModel.reached(request, CORE_GROUP);
-    return this.lists.page(visitorList, principalOf(request).organizationId, query);
+  async list(
+    @Query() query: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    return this.lists.page(visitorList, organizationId, query);
   }
 
   /** Folds the stream, so it is never behind a write. */
@@ -125,14 +124,9 @@ export class VisitorController {
     'Reads the event stream itself, and so is never behind a write. An archived visitor is answered with `archived: true`.',
     { 200: dataOf(visitorSchema) },
   )
-  async get(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorAnswer }> {
-    const view = await this.directory.get(principalOf(request).organizationId, id);
-    describeAnswer(reply, view);
-    return { data: visitorAnswer(id, view.unsealed, view.revision) };
+  async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: VisitorAnswer }>> {
+    const view = await this.directory.get(organizationId, id);
+    return dataAnswer(view, visitorAnswer(id, view.unsealed, view.revision));
   }
 
   @Get(':id/events')
@@ -145,10 +139,9 @@ export class VisitorController {
   events(
     @Param('id', ResourceIdPipe) id: string,
     @Query() query: EventsQueryDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<HistoryPage> {
-    return this.history.page(HISTORY, principalOf(request).organizationId, id, query, reply);
+    @OrganizationId() organizationId: string,
+  ): Promise<Answered<HistoryPage>> {
+    return this.history.page(HISTORY, organizationId, id, query);
   }
 
   @Put(':id')
@@ -162,12 +155,10 @@ export class VisitorController {
   async change(
     @Param('id', ResourceIdPipe) id: string,
     @Body() body: ChangeVisitorDto,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<{ data: VisitorAnswer }> {
-    const done = await this.commands.execute(new ChangeVisitor(commandContext(request), id, body));
-    describeAnswer(reply, done);
-    return { data: visitorAnswer(id, done.unsealed, done.revision) };
+    @InContext() context: CommandContext,
+  ): Promise<Answered<{ data: VisitorAnswer }>> {
+    const done = await this.commands.execute(new ChangeVisitor(context, id, body));
+    return dataAnswer(done, visitorAnswer(id, done.unsealed, done.revision));
   }
 
   @Delete(':id')
@@ -178,11 +169,7 @@ export class VisitorController {
     "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for somebody else. Conversations go on naming the visitor.",
     { 204: null },
   )
-  async archive(
-    @Param('id', ResourceIdPipe) id: string,
-    @Req() request: FastifyRequest,
-    @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<void> {
-    describeAnswer(reply, await this.commands.execute(new ArchiveVisitor(commandContext(request), id)));
+  async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveVisitor(context, id)));
   }
 }

@@ -4,13 +4,13 @@ import { VISITOR_TOKENS } from '../security/callers.js';
 import * as commands from './visitor.commands.js';
 import { VisitorController } from './visitor.controller.js';
 import { VisitorTokenController } from './visitor-token.controller.js';
-import { VisitorTokens } from './visitor-token.writer.js';
+import { VisitorTokenWriter } from './visitor-token.writer.js';
 import { VisitorWriter } from './visitor.writer.js';
 
 @Global()
 @Module({
   controllers: [VisitorController, VisitorTokenController],
-  providers: [VisitorWriter, VisitorTokens, { provide: VISITOR_TOKENS, useExisting: VisitorTokens }, ...handlersIn(commands)],
+  providers: [VisitorWriter, VisitorTokenWriter, { provide: VISITOR_TOKENS, useExisting: VisitorTokenWriter }, ...handlersIn(commands)],
   exports: [VisitorWriter, VISITOR_TOKENS],
 })
 export class VisitorsModule {}

@@ -2,14 +2,8 @@ import { Inject, Injectable } from '@nestjs/common';
 import { claimAggregate } from '../commands/claim.js';
 import { type ClaimKind, Claims, PlanOvertaken, type WantedKey } from '../commands/claims.js';
 import { parseStreamName, type Position, streamName } from '../event-store/event-store.js';
-import {
-  assertNotRefused,
-  type CommandContext,
-  isSameRequest,
-  type Transacted,
-  Transactor,
-  type UnchangedAnswers,
-} from '../commands/transactor.js';
+import { assertNotRefused, type CommandContext, isSameRequest } from '../commands/command-context.js';
+import { type Transacted, Transactor, type UnchangedAnswers } from '../commands/transactor.js';
 import { companyAggregate } from '../companies/company.js';
 import { emailKey, formerEmailKeys } from '../texts/email-address.js';
 import { ThreadlogError } from '../errors.js';

@@ -3,6 +3,7 @@ import type { BulkItem } from '../../src/conversations/bulk.commands.js';
 import type { EventAnswer } from '../../src/read-models/history.js';
 import { type Answer, type CallOptions, startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { eventually } from '../support/eventually.js';
 import { eventsAfter } from '../support/events-after.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
 
@@ -248,6 +249,11 @@ test('an archived assignee, team or inbox is refused only to what does not have 
       ],
     ]);
   await pauseWork(api.backend.database, reactor, false);
+  // They are taken off now, which must not happen during the next test.
+  await eventually(async () => {
+    const { assignee, team } = data(await api.expect(200, 'GET', `/conversations/${has}`));
+    return assignee === null && team === null;
+  });
 });
 
 test('a canned response is rendered for each', async () => {

@@ -681,11 +681,13 @@ describe('assigning', () => {
     const takeOff = (assigneeId: string) =>
       api.app.get(CommandBus).execute(new TakeOffArchived(systemContext(api.organizationId, randomIds.next()), id, assigneeId));
     expect((await takeOff(bo)).outcome).toBe('unchanged');
+    await pauseArchiving(true);
     await api.expect(204, 'DELETE', `/agents/${bo}`);
     await api.expect(204, 'DELETE', `/teams/${line}`);
     expect(await takeOff(bo)).toMatchObject({ outcome: 'appended', state: { assignee: null, team: { id: line } } });
     expect(await takeOff(line)).toMatchObject({ outcome: 'appended', state: { assignee: null, team: null } });
     expect((await takeOff(bo)).outcome).toBe('unchanged');
+    await pauseArchiving(false);
   });
 
   test('is kept by reopening, unless the assignee was archived', async () => {

@@ -365,6 +365,16 @@ describe('If-Match', () => {
     const id = await open();
     await api.expect(412, 'PUT', `/conversations/${id}`, { body: { priority: 'low' }, headers: { 'if-match': header } });
   });
+
+  test('that names no revision is told after what is wrong with the path and the body', async () => {
+    const id = await open();
+    const headers = { 'if-match': 'x' };
+    await api.expect(400, 'PUT', `/conversations/${id}`, { body: { priority: 'lowest' }, headers });
+    await api.expect(400, 'POST', '/conversations', { body: { message: 'x' }, headers });
+    await api.expect(400, 'PUT', '/companies/a', { body: { name: '' }, headers });
+    await api.expect(404, 'PUT', '/companies/a%20b', { body: { name: 'A' }, headers });
+    await api.expect(412, 'PUT', '/companies/a', { body: { name: 'A' }, headers });
+  });
 });
 
 describe('without If-Match', () => {

@@ -14,7 +14,8 @@ import {
 import { decode } from '../../src/event-store/aggregate.js';
 import { type EventStore, parseStreamName, StoreUnavailable } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import { type CommandContext, Transactor } from '../../src/commands/transactor.js';
+import type { CommandContext } from '../../src/commands/command-context.js';
+import { Transactor } from '../../src/commands/transactor.js';
 import { systemClock } from '../../src/clock.js';
 import { openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import { ThreadlogError } from '../../src/errors.js';

@@ -13,7 +13,8 @@ import type { EventStore, StoredEvent, StreamName } from '../../src/event-store/
 import { chain, CHAIN_START } from '../../src/event-store/hash-chain.js';
 import { addHead, headAggregate, HEAD_STREAM, HeadKey, LOG_START, type LogHead, nextFold } from '../../src/event-store/log-head.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
-import { type CommandContext, Transactor } from '../../src/commands/transactor.js';
+import type { CommandContext } from '../../src/commands/command-context.js';
+import { Transactor } from '../../src/commands/transactor.js';
 import { createInbox, changeInboxFields, inboxAggregate } from '../../src/inboxes/inbox.js';
 import { systemClock } from '../../src/clock.js';
 import { randomIds } from '../../src/ids.js';

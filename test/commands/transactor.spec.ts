@@ -27,13 +27,9 @@ import {
 } from '../../src/event-store/event-store.js';
 import { CHAIN_START, verifyLink } from '../../src/event-store/hash-chain.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import {
-  type CommandContext,
-  type Decided,
-  type RequestIdentity,
-  Transactor,
-  type UnchangedAnswers,
-} from '../../src/commands/transactor.js';
+import type { CommandContext, RequestIdentity } from '../../src/commands/command-context.js';
+import type { Decided } from '../../src/commands/encoding.js';
+import { Transactor, type UnchangedAnswers } from '../../src/commands/transactor.js';
 import { randomIds } from '../../src/ids.js';
 import type { Sealed } from '../../src/security/sealing.js';
 

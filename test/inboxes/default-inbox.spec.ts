@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { decode } from '../../src/event-store/aggregate.js';
 import { type EventStore, parseStreamName } from '../../src/event-store/event-store.js';
 import { MemoryEventStore } from '../../src/event-store/memory/memory-event-store.js';
-import { type CommandContext, Transactor } from '../../src/commands/transactor.js';
+import type { CommandContext } from '../../src/commands/command-context.js';
+import { Transactor } from '../../src/commands/transactor.js';
 import { InboxWriter } from '../../src/inboxes/inbox.commands.js';
 import { inboxAggregate, type InboxEvent } from '../../src/inboxes/inbox.js';
 import {
