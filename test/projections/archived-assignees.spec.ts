@@ -127,8 +127,8 @@ it('is moved and repeated by nothing when all read models are dropped under it a
   const before = { reactors: await reactors(), jobs: await jobs(), head: await api.backend.store.head(), takenOff: await takenOff() };
   expect(before.jobs).toHaveLength(1);
 
-  const generation = async () => (await api.backend.checkpoints.health())[0]?.generation ?? 0;
-  const dropped = await generation();
+  const filled = async () => (await api.backend.checkpoints.health()).find(({ filling }) => !filling)?.generation ?? 0;
+  const dropped = await filled();
   await sql`
     do $$ declare one record; begin
       for one in select nspname as name from pg_namespace where nspname ~ '^(read_|threadlog$)' loop
@@ -140,7 +140,7 @@ it('is moved and repeated by nothing when all read models are dropped under it a
       delete from read.checkpoints;
       create schema threadlog;
     end $$`.execute(database);
-  await eventually(async () => (await generation()) > dropped, 30_000);
+  await eventually(async () => (await filled()) > dropped, 30_000);
   await expectReadModelsEqualFold(api);
   expect({ reactors: await reactors(), jobs: await jobs(), head: await api.backend.store.head(), takenOff: await takenOff() }).toEqual(
     before,
