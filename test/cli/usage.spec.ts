@@ -2,10 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
-import { runCommandLine } from '../../src/cli/command-line.js';
-import { Terminal } from '../../src/cli/terminal.js';
-import { CLI_MS, type Ended, threadlog } from '../support/threadlog.js';
+import { CLI_MS, threadlog, threadlogHere } from '../support/threadlog.js';
 
 const COMMANDS = ['export', 'import', 'verify', 'api-keys', 'organizations', 'database-url', 'projections', 'parked', 'replay'];
 
@@ -19,19 +16,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** As `threadlog` does it, without a process for each call, which would take a second to load. */
-async function call(given: readonly string[]): Promise<Pick<Ended, 'code' | 'stdout' | 'stderr'>> {
-  const written = { stdout: '', stderr: '' };
-  const into = (name: keyof typeof written) =>
-    new Writable({
-      write(chunk, _, done) {
-        written[name] += String(chunk);
-        done();
-      },
-    });
-  const terminal = new Terminal(into('stdout'), into('stderr'));
-  return { code: await runCommandLine(given, terminal, new AbortController().signal), ...written };
-}
+const call = (given: readonly string[]) => threadlogHere(given, { DATA_DIR: join(folder, 'none') });
 
 test('--help names every command, and each command explains itself', async () => {
   const all = await call(['--help']);
@@ -90,9 +75,6 @@ test('wrong usage ends with 2 and says what is wrong, before anything is opened'
     [['replay', '--stream', 'nonsense'], 'is not the name of a stream'],
     [['projections', 'resume', 'cores'], 'NAME is one of core'],
   ];
-  const none = join(folder, 'none');
-  process.env['DATA_DIR'] = none;
-  process.env['DATABASE_URL'] = '';
   for (const [given, why] of wrong) {
     const ended = await call(given);
     expect({ given, ...ended }).toEqual({ given, code: 2, stdout: '', stderr: expect.stringContaining(why) as string });
@@ -100,7 +82,7 @@ test('wrong usage ends with 2 and says what is wrong, before anything is opened'
     expect(ended.stderr).not.toMatch(/^ +at /m);
   }
   // Whatever opens a store makes this folder first.
-  expect(existsSync(none)).toBe(false);
+  expect(existsSync(join(folder, 'none'))).toBe(false);
 });
 
 test(
