@@ -54,9 +54,18 @@ export function assertEveryTableWritten(
       if (!tables.includes(table)) throw new Error(`${projection.name} writes the table ${table.name}, which no query can find`);
 }
 
+type ReactorParts = Pick<Backend, 'store' | 'transactor' | 'masterKey'>;
+
+/** The reactors of this build by their names, each with a maker: a name can be looked up before any store is open. */
+export const REACTORS: Readonly<Record<string, (parts: ReactorParts) => Reactor>> = {
+  [snoozeTimer.name]: () => snoozeTimer,
+  [archivedAssignees.name]: () => archivedAssignees,
+  [HEAD_SIGNER]: headSigner,
+};
+
 /** The reactors of this build. */
-export function reactorsOf(backend: Pick<Backend, 'store' | 'transactor' | 'masterKey'>): readonly Reactor[] {
-  return [snoozeTimer, archivedAssignees, headSigner(backend)];
+export function reactorsOf(parts: ReactorParts): readonly Reactor[] {
+  return Object.values(REACTORS).map((make) => make(parts));
 }
 
 /** How this build does each kind of job. */

@@ -234,14 +234,12 @@ async function pause(given: readonly string[], terminal: Terminal, paused: boole
     values,
     positionals: [name],
   } = parseCommandLine(given, COMMON, named ? ['NAME'] : []);
-  const [{ GROUPS, reactorsOf }, { pauseWork }] = await Promise.all([
+  const [{ GROUPS, REACTORS }, { pauseWork }] = await Promise.all([
     import('../../projections/registry.js'),
     import('../../projections/runtime/lease.js'),
   ]);
-  return withSession(async ({ backend }) => {
-    const { database, checkpoints, readModels } = backend;
-    const known = [...Object.keys(GROUPS), ...reactorsOf(backend).map((one) => one.name)];
-    const names = name === undefined ? Object.keys(GROUPS) : [oneOf('NAME', name, known)];
+  const names = name === undefined ? Object.keys(GROUPS) : [oneOf('NAME', name, [...Object.keys(GROUPS), ...Object.keys(REACTORS)])];
+  return withSession(async ({ backend: { database, checkpoints, readModels } }) => {
     const [health, reacting] = await Promise.all([checkpoints.health(), checkpoints.reactors()]);
     const told = { groups: [] as object[], reactors: [] as object[] };
     for (const one of names) {

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type { Writable } from 'node:stream';
 import { printable, printableJson } from './printable.js';
 
 /**
@@ -9,8 +10,8 @@ export class Terminal {
   #progress = '';
 
   constructor(
-    private readonly output: NodeJS.WriteStream,
-    private readonly errors: NodeJS.WriteStream,
+    private readonly output: Writable,
+    private readonly errors: Writable & Partial<Pick<NodeJS.WriteStream, 'isTTY' | 'columns'>>,
   ) {}
 
   /** A line of the answer. */
@@ -56,9 +57,9 @@ export class Terminal {
   /** Replaces the line that tells how far the work is. Shown to people only: a file or a pipe gets none of it. */
   progress(told: string): void {
     const line = printable(told);
-    if (!this.errors.isTTY || line === this.#progress) return;
+    if (this.errors.isTTY !== true || line === this.#progress) return;
     this.#progress = line;
-    this.errors.write(`\r\u001b[K${line.slice(0, Math.max(this.errors.columns - 1, 20))}`);
+    this.errors.write(`\r\u001b[K${line.slice(0, Math.max((this.errors.columns ?? 80) - 1, 20))}`);
   }
 
   #write(lines: string): void {

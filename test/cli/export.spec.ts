@@ -22,7 +22,9 @@ import { ApiKeyLookup } from '../../src/security/api-key-lookup.js';
 import { randomIds } from '../../src/ids.js';
 import { createLogger } from '../../src/log.js';
 import { KEEP_TABLES } from '../../src/database/keep-tables.js';
+import { pauseWork } from '../../projections/runtime/lease.js';
 import { AssigneeReader } from '../../src/team/assignee.reader.js';
+import { startApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
 import { CLI_MS, startThreadlog, threadlog } from '../support/threadlog.js';
@@ -94,7 +96,7 @@ async function run(command: typeof exportCommand, given: readonly string[], one:
   const output = new PassThrough();
   const errors = new PassThrough();
   const answered = text(output);
-  const terminal = new Terminal(output as unknown as NodeJS.WriteStream, errors as unknown as NodeJS.WriteStream);
+  const terminal = new Terminal(output, errors);
   const outcome = await command.run(given, terminal, new AbortController().signal).then(
     (code) => ({ code, why: '' }),
     (error: unknown) => ({ code: 1, why: error instanceof Error ? error.message : String(error) }),
@@ -277,6 +279,66 @@ it('holds what was in the log when it began, while others go on writing', async 
     }
   } finally {
     await busy.close();
+  }
+});
+
+it('causes nothing by what happened before it, and the reactors that start then go by the state that it ends with', async () => {
+  const HOUR = 3_600_000;
+  const DAY = 24 * HOUR;
+  const [before, moved] = [await createDatabase(), await instance()];
+  const path = join(folder, 'moved.ndjson');
+  const [woken, due, later, assigned] = ['woken', 'due', 'later', 'assigned'];
+  const ids: Record<string, string> = {};
+  const old = await startApi({ environment: { ...moved.environment, DATABASE_URL: before.url }, database: before });
+  try {
+    // What falls due before the import is due by the real clock, since the old installation's is ten days behind.
+    old.clock.advance(-10 * DAY);
+    await old.expect(201, 'POST', '/agents', { body: { id: 'gone', name: 'Gone' } });
+    for (const name of [woken, due, later, assigned]) {
+      const { body } = await old.expect(201, 'POST', '/conversations', { body: { visitor: {}, message: name } });
+      ids[name] = (body as { data: { id: string } }).data.id;
+    }
+    const snooze = (name: string, ms: number) =>
+      old.expect(200, 'POST', `/conversations/${ids[name]}/snooze`, { body: { until: new Date(old.clock.now() + ms).toISOString() } });
+    await snooze(woken, HOUR);
+    old.clock.advance(HOUR + 1_000);
+    await eventually(async () => (await old.expect(200, 'GET', `/conversations/${ids[woken]}`)).body.data.status === 'open');
+    await snooze(due, DAY);
+    await snooze(later, 20 * DAY);
+    await old.expect(200, 'POST', `/conversations/${ids[assigned]}/assign`, { body: { assigneeId: 'gone' } });
+    // The agent is archived, and nothing has come of it yet.
+    await pauseWork(old.backend.database, { reactor: 'archived-assignees' }, true);
+    await old.expect(204, 'DELETE', '/agents/gone');
+    expect(await run(exportCommand, [path], { environment: { ...moved.environment, DATABASE_URL: before.url } })).toMatchObject({
+      code: 0,
+    });
+  } finally {
+    await old.stop();
+    await before.drop();
+  }
+
+  expect(await run(importCommand, [path, '--no-wait'], moved)).toMatchObject({ code: 0, why: '' });
+  const conversations = async () => (await events(moved)).filter(({ stream }) => stream.startsWith('conversation-'));
+  const imported = await conversations();
+  const api = await startApi({ environment: moved.environment, database: moved.database });
+  try {
+    await eventually(async () => (await conversations()).length > imported.length);
+    // A file of conversations is told to the reactors as well, which are live, and is no reason for any of them to act.
+    const dialogues = join(folder, 'dialogues.ndjson');
+    await writeFile(dialogues, file([dialogue(0), dialogue(3), dialogue(4)]));
+    expect(await run(importCommand, [dialogues, '--organization', api.organizationId, '--no-wait'], moved)).toMatchObject({ code: 0 });
+    const head = await moved.backend.store.head();
+    const { database } = moved.backend;
+    await eventually(async () => (await moved.backend.checkpoints.reactors()).every(({ position }) => position === head));
+    const jobs = () => database.selectFrom('keep.jobs').select(['kind', 'key']).execute();
+    await eventually(async () => (await jobs()).length === 1);
+    expect(await jobs()).toMatchObject([{ kind: 'wake-conversation', key: expect.stringContaining(ids[later] ?? '') }]);
+    expect((await conversations()).slice(imported.length).filter(({ metadata }) => !metadata.includes('"imported":true'))).toMatchObject([
+      { stream: expect.stringContaining(ids[due] ?? ''), type: 'ConversationStatusChanged' },
+    ]);
+  } finally {
+    await api.stop();
+    await moved.close();
   }
 });
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { ApiKeyLookup } from '../../src/security/api-key-lookup.js';
 import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { CLI_MS, threadlog } from '../support/threadlog.js';
+import { CLI_MS, threadlog, threadlogHere } from '../support/threadlog.js';
 
 let database: TestDatabase;
 let open: OpenDatabase;
@@ -25,7 +25,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-const run = (...given: string[]) => threadlog(given, environment);
+const run = (...given: string[]) => threadlogHere(given, environment);
 /** Looked up anew each time, as another process would. */
 const recognize = (key: string) => new ApiKeyLookup(open.kysely).recognize(key);
 
@@ -108,7 +108,7 @@ test(
 test(
   'database-url prints the address that is configured',
   async () => {
-    expect(await run('database-url')).toEqual({ code: 0, signal: null, stdout: `${database.url}\n`, stderr: '' });
+    expect(await threadlog(['database-url'], environment)).toEqual({ code: 0, signal: null, stdout: `${database.url}\n`, stderr: '' });
     expect(await json('database-url')).toEqual({ url: database.url });
   },
   CLI_MS,

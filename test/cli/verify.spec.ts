@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import { createDatabase, type TestDatabase } from '../support/database.js';
-import { CLI_MS, threadlog } from '../support/threadlog.js';
+import { CLI_MS, threadlog, threadlogHere } from '../support/threadlog.js';
 import { dialogue, file } from './import-file.js';
 
 // The log is tampered with behind the port, in SQL: this is about the log in PostgreSQL.
@@ -27,7 +27,7 @@ beforeAll(async () => {
   environment = { DATABASE_URL: database.url, DATA_DIR: folder, MASTER_KEY: randomBytes(32).toString('base64'), EVENTSTORE_URL: '' };
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
-  for (const id of ['one', 'two']) await threadlog(['organizations', 'create', id, '--id', id], environment);
+  for (const id of ['one', 'two']) await threadlogHere(['organizations', 'create', id, '--id', id], environment);
   const lines = file(Array.from({ length: 30 }, (_, n) => dialogue(n, 8)));
   for (const id of ['one', 'two']) await threadlog(['import', '-', '--organization', id, '--no-wait'], environment, lines);
 }, CLI_MS);
@@ -39,7 +39,7 @@ afterAll(async () => {
 });
 
 async function verify(...given: string[]) {
-  const ended = await threadlog(['verify', '--json', ...given], environment);
+  const ended = await threadlogHere(['verify', '--json', ...given], environment);
   expect(ended.stderr).toBe('');
   return { code: ended.code, verdict: JSON.parse(ended.stdout) as Verdict };
 }
@@ -101,7 +101,7 @@ test(
     expect(single).toMatchObject({ code: 0, verdict: { ok: true, events: (await aStream()).length, streams: 1 } });
     expect(people).toMatchObject({ code: 0, stderr: '' });
     expect(people.stdout).toContain('every hash, revision and time is as it was written');
-    const none = await threadlog(['verify', '--stream', 'conversation-one.none'], environment);
+    const none = await threadlogHere(['verify', '--stream', 'conversation-one.none'], environment);
     expect(none).toMatchObject({ code: 1, stdout: '', stderr: 'threadlog verify: there is no stream conversation-one.none\n' });
   },
   CLI_MS,
@@ -213,7 +213,7 @@ test.each(TAMPERINGS)(
         verify('--organization', 'one'),
         verify('--organization', 'two'),
         verify('--stream', rows[0]!.stream),
-        threadlog(['verify'], environment),
+        threadlogHere(['verify'], environment),
       ]);
       const bad = [{ stream: rows[0]!.stream, revision: found, position: expect.any(String), why: expect.stringContaining(why) }];
       for (const asked of [whole, one, single]) expect(asked).toMatchObject({ code: 1, verdict: { ok: false, bad, badStreams: 1 } });

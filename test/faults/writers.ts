@@ -5,6 +5,8 @@ import { type SeededRandom, seededRandom } from '../support/seeded-random.js';
 export interface Server {
   readonly url: string;
   readonly key: string;
+  /** Undefined while it does not run, or where nobody knows. */
+  readonly pid?: number | undefined;
 }
 
 /** What a client wants done, and what it knows of it. */
@@ -41,12 +43,12 @@ const REQUEST_MS = 20_000;
 /** Clients that write without a pause and keep a history of what they were told, whatever happens to the server meanwhile. */
 export class Writers {
   readonly history: Wish[] = [];
-  /** Answers that no client should ever get. */
+  /** Answers that no client should ever get, since the last start. */
   readonly scandals: string[] = [];
   acknowledged = 0;
   /** Answers by status and code, and connections that ended without one. */
   readonly answers = new Map<string, number>();
-  /** The longest that any request took to be answered (ms). */
+  /** The longest that any request took to be answered since the last start (ms). */
   slowestMs = 0;
   /** The greatest X-Position of all answers. */
   position = '';
@@ -69,6 +71,8 @@ export class Writers {
 
   start(): void {
     this.#stopping = false;
+    this.scandals.length = 0;
+    this.slowestMs = 0;
     this.#running = Promise.all(
       this.#randoms.map(async (random, writer) => {
         // Its own last conversation takes the tags, of which a conversation has at most a hundred.

@@ -5,6 +5,7 @@ import { pauseWork } from '../../projections/runtime/lease.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
+import { expectReadModelsEqualFold } from '../support/read-models.js';
 
 const MANY = 2_000;
 const environment = { EVENTSTORE_URL: '', MASTER_KEY: randomBytes(32).toString('base64') };
@@ -108,4 +109,50 @@ it('leaves what is back from the archive by then, and takes a team out of the qu
   expect(await get(left)).toMatchObject({ assignee: null, team: null });
   expect(await get(kept)).toMatchObject({ assignee: { id: 'back' } });
   expect((await takenOff()).size).toBe(before + 1);
+}, 60_000);
+
+it('is moved and repeated by nothing when all read models are dropped under it and made again, and finds in the new ones what it looks for', async () => {
+  const { database } = api.backend;
+  await api.expect(201, 'POST', '/agents', { body: { id: 'meanwhile', name: 'M' } });
+  const [mine, snoozed] = [await open('meanwhile'), await open('meanwhile')];
+  const until = new Date(api.clock.now() + 24 * 3_600_000).toISOString();
+  const { headers } = await api.expect(200, 'POST', `/conversations/${snoozed}/snooze`, { body: { until } });
+  // Every reactor has passed it, so that their checkpoints have nowhere left to go.
+  const reactors = () =>
+    database.selectFrom('keep.reactors').select(['name', 'position', 'events', 'epoch', 'state']).orderBy('name').execute();
+  const jobs = () => database.selectFrom('keep.jobs').select(['id', 'kind', 'key', 'attempt', 'due_at']).orderBy('id').execute();
+  const position = headers.get('x-position') ?? '';
+  await eventually(async () => (await reactors()).every((one) => one.position >= position));
+  await expectReadModelsEqualFold(api);
+  const before = { reactors: await reactors(), jobs: await jobs(), head: await api.backend.store.head(), takenOff: await takenOff() };
+  expect(before.jobs).toHaveLength(1);
+
+  const filled = async () => (await api.backend.checkpoints.health()).find(({ filling }) => !filling)?.generation ?? 0;
+  const dropped = await filled();
+  await sql`
+    do $$ declare one record; begin
+      for one in select nspname as name from pg_namespace where nspname ~ '^(read_|threadlog$)' loop
+        execute format('drop schema %I cascade', one.name);
+      end loop;
+      for one in select tablename as name from pg_tables where schemaname = 'read' and tablename ~ '_g\\d+$' loop
+        execute format('drop table read.%I', one.name);
+      end loop;
+      delete from read.checkpoints;
+      create schema threadlog;
+    end $$`.execute(database);
+  await eventually(async () => (await filled()) > dropped, 30_000);
+  await expectReadModelsEqualFold(api);
+  expect({ reactors: await reactors(), jobs: await jobs(), head: await api.backend.store.head(), takenOff: await takenOff() }).toEqual(
+    before,
+  );
+
+  await api.expect(204, 'DELETE', '/agents/meanwhile');
+  await eventually(async () => (await get(mine))['assignee'] === null && (await get(snoozed))['assignee'] === null, 30_000);
+  expect(await get(snoozed)).toMatchObject({ status: 'snoozed' });
+  expect([...(await takenOff())].filter(([id]) => !before.takenOff.has(id))).toEqual(
+    expect.arrayContaining([
+      [mine, 1],
+      [snoozed, 1],
+    ]),
+  );
 }, 60_000);

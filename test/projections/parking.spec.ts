@@ -14,7 +14,7 @@ import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
-import { CLI_MS, threadlog } from '../support/threadlog.js';
+import { CLI_MS, threadlogHere } from '../support/threadlog.js';
 import { openWorkerDatabase } from './tiny-group.js';
 
 let api: TestApi;
@@ -233,7 +233,7 @@ it(
   async () => {
     const { DATABASE_URL = '', DATA_DIR, MASTER_KEY = '' } = api.backend.config;
     const environment = { DATABASE_URL, DATA_DIR, MASTER_KEY };
-    const run = (...given: string[]) => threadlog(given, environment);
+    const run = (...given: string[]) => threadlogHere(given, environment);
     const { id, stream } = await open();
     await force(stream, 'Teleported', {});
     await reached(await tag(stream, 'b'));

@@ -1,5 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
+import { runCommandLine } from '../../src/cli/command-line.js';
+import { Terminal } from '../../src/cli/terminal.js';
 
 const BIN = fileURLToPath(new URL('../../bin/threadlog.js', import.meta.url));
 
@@ -57,6 +60,27 @@ export function threadlog(
   input: string | Buffer = '',
 ): Promise<Ended> {
   return startThreadlog(given, environment, input).ended;
+}
+
+/**
+ * Does in this process what `threadlog` does in one of its own, which would take a second to load. Calls
+ * at the same time share this process's environment, and so must be given the same. What the backend logs goes to the test run's standard error.
+ */
+export async function threadlogHere(
+  given: readonly string[],
+  environment: Readonly<Record<string, string>>,
+): Promise<Omit<Ended, 'signal'>> {
+  Object.assign(process.env, { DATABASE_URL: '', MASTER_KEY: '', BOOTSTRAP_API_KEY: '', ...environment });
+  const written = { stdout: '', stderr: '' };
+  const into = (name: keyof typeof written) =>
+    new Writable({
+      write(chunk, _, done) {
+        written[name] += String(chunk);
+        done();
+      },
+    });
+  const terminal = new Terminal(into('stdout'), into('stderr'));
+  return { code: await runCommandLine(given, terminal, new AbortController().signal), ...written };
 }
 
 /** The tests' PostgreSQL runs without fsync, which the log rightly warns of. */
