@@ -5,8 +5,9 @@ import { FEATURES } from './features.js';
 import { KernelModule } from './kernel.module.js';
 import { Metrics } from './metrics/metrics.js';
 
-/** The Nest module of every feature. */
-const MODULES: readonly Type[] = await Promise.all(FEATURES.map(({ api }) => api()));
+/** The Nest module of every feature. One after the other: what they import in common is loaded once, whoever loads it. */
+const MODULES: Type[] = [];
+for (const { api } of FEATURES) MODULES.push(await api());
 
 /** The API: the features, over the parts of an open backend. */
 @Module({})
