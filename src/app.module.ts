@@ -48,7 +48,7 @@ import { assertHandled } from './http/start-checks.js';
 import { Checkpoints } from './read-models/checkpoints.js';
 import { ConversationReader, conversationQueryHandlers } from './conversations/conversation.reader.js';
 import * as conversationQueries from './conversations/conversation.reader.js';
-import { FindConversationIdsHandler, ListConversationsHandler } from './conversations/conversation.list.js';
+import { CountConversationsHandler, FindConversationIdsHandler, ListConversationsHandler } from './conversations/conversation.list.js';
 import * as conversationListQueries from './conversations/conversation.list.js';
 import { ListOwnConversationsHandler } from './conversations/visitor-conversation.list.js';
 import * as visitorConversationListQueries from './conversations/visitor-conversation.list.js';
@@ -63,6 +63,9 @@ import { AgentController } from './team/agent.controller.js';
 import { TeamController } from './team/team.controller.js';
 import { teamCommandHandlers } from './team/team.commands.js';
 import * as teamCommands from './team/team.commands.js';
+import { viewCommandHandlers, ViewWriter } from './views/view.commands.js';
+import * as viewCommands from './views/view.commands.js';
+import { ViewController } from './views/view.controller.js';
 import { visitorCommandHandlers } from './visitors/visitor.commands.js';
 import * as visitorCommands from './visitors/visitor.commands.js';
 import { VisitorController } from './visitors/visitor.controller.js';
@@ -82,6 +85,7 @@ const MESSAGES = [
   conversationListQueries,
   visitorConversationListQueries,
   teamCommands,
+  viewCommands,
   visitorCommands,
 ];
 
@@ -104,6 +108,7 @@ export class AppModule {
     AgentController,
     TeamController,
     CannedResponseController,
+    ViewController,
     ApiKeyController,
     EventsController,
     HealthController,
@@ -123,6 +128,7 @@ export class AppModule {
     const handlers = [
       ListConversationsHandler,
       FindConversationIdsHandler,
+      CountConversationsHandler,
       ListOwnConversationsHandler,
       ...conversationCommandHandlers,
       ...bulkCommandHandlers,
@@ -132,6 +138,7 @@ export class AppModule {
       ...inboxCommandHandlers,
       ...teamCommandHandlers,
       ...cannedResponseCommandHandlers,
+      ...viewCommandHandlers,
       ...apiKeyCommandHandlers,
     ];
     assertHandled(MESSAGES, handlers);
@@ -173,6 +180,7 @@ export class AppModule {
         { provide: AssigneeReader, useValue: assignees },
         { provide: AGENT_LOOKUP, useValue: assignees },
         VisitorConversations,
+        ViewWriter,
         { provide: InboxWriter, useValue: new InboxWriter(transactor, assignees) },
         { provide: ApiKeyWriter, useValue: apiKeyWriter },
         { provide: OrganizationWriter, useValue: new OrganizationWriter(transactor, database, keys, apiKeyWriter) },

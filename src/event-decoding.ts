@@ -12,6 +12,7 @@ import type { DataKey } from './security/sealing.js';
 import type { VisitorKeys } from './security/visitor-keys.js';
 import { assigneeAggregate } from './team/assignee.js';
 import { claimAggregate } from './commands/claim.js';
+import { viewAggregate } from './views/view.js';
 import { visitorAggregate, type VisitorEvent } from './visitors/visitor.js';
 import { unsealVisitorEvent } from './visitors/visitor.sealing.js';
 import type { DecodeBatch, ProjectedEvent } from './event-store/decoding.js';
@@ -25,6 +26,7 @@ export const CODECS: Readonly<Partial<Record<StreamKind, Codec<DomainEvent>>>> =
   assignee: assigneeAggregate.codec as Codec<DomainEvent>,
   apikey: apiKeyAggregate.codec as Codec<DomainEvent>,
   cannedresponse: cannedResponseAggregate.codec as Codec<DomainEvent>,
+  view: viewAggregate.codec as Codec<DomainEvent>,
   organization: organizationAggregate.codec as Codec<DomainEvent>,
   claim: claimAggregate.codec as Codec<DomainEvent>,
   head: headAggregate.codec as Codec<DomainEvent>,

@@ -7,6 +7,7 @@ import { inboxesTable } from './inboxes/inbox.table.js';
 import { organizationsTable } from './organizations/organization.table.js';
 import type { ReadTable } from './read-models/table.js';
 import { assigneesTable } from './team/assignee.table.js';
+import { viewsTable } from './views/view.table.js';
 import { visitorsTable } from './visitors/visitor.table.js';
 
 /** Every table of every read model of this build. */
@@ -18,6 +19,7 @@ export const READ_TABLES: readonly ReadTable[] = [
   assigneesTable,
   apiKeysTable,
   cannedResponsesTable,
+  viewsTable,
   organizationsTable,
   eventsTable,
 ];

@@ -26,6 +26,7 @@ describe('the layers', () => {
     'src/team/assignee.ts',
     'src/organizations/organization.ts',
     'src/api-keys/api-key.ts',
+    'src/views/view.ts',
   ];
 
   test('keep clock and chance out of the domain', () => {

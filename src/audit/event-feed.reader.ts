@@ -22,6 +22,7 @@ const KINDS = {
   assignee: 'assignee',
   apikey: 'apiKey',
   cannedresponse: 'cannedResponse',
+  view: 'view',
   organization: 'organization',
 } as const satisfies Partial<Record<StreamKind, string>>;
 

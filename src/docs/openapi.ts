@@ -155,6 +155,7 @@ const TAGS: Readonly<Record<string, string>> = {
   agents: 'The people who answer.',
   teams: 'Groups of agents that a conversation can be assigned to.',
   'canned-responses': 'Texts with placeholders that agents send again and again.',
+  views: 'Saved views of the list of conversations, private or shared, each with its number of conversations.',
   'api-keys': 'Keys for programs and agents, each with its role.',
   events: 'Everything that happened in the organization, in order.',
   health: 'Whether the process answers and its stores do, for those who run it.',

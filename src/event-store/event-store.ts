@@ -173,6 +173,7 @@ const KINDS = [
   'assignee',
   'apikey',
   'cannedresponse',
+  'view',
   'organization',
   'claim',
   'head',
