@@ -39,6 +39,8 @@ const BODIES: Readonly<Record<string, () => unknown>> = {
   'POST /canned-responses': () => ({ title: 'x', shortcut: fresh('s'), content: 'x' }),
   'PUT /canned-responses/{id}': () => ({ title: 'x' }),
   'POST /canned-responses/{id}/render': () => ({ conversationId: ids.conversations?.own ?? '' }),
+  'POST /views': () => ({ name: 'x', filter: {} }),
+  'PUT /views/{id}': () => ({ name: 'x' }),
   'POST /api-keys': () => ({ name: 'x', role: 'analyst' }),
   'PUT /api-keys/{id}': () => ({ name: 'x' }),
 };
@@ -75,6 +77,7 @@ const MADE = {
   agents: () => ({ name: 'x' }),
   teams: () => ({ name: 'x' }),
   'canned-responses': () => ({ title: 'x', shortcut: fresh('s'), content: 'x' }),
+  views: () => ({ name: 'x', filter: {}, shared: true }),
   'api-keys': () => ({ name: 'x', role: 'analyst' }),
 } as const;
 type Kind = keyof typeof MADE;

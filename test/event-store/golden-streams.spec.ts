@@ -12,6 +12,7 @@ import { inboxAggregate } from '../../src/inboxes/inbox.js';
 import { organizationAggregate } from '../../src/organizations/organization.js';
 import { DataKey } from '../../src/security/sealing.js';
 import { assigneeAggregate } from '../../src/team/assignee.js';
+import { viewAggregate } from '../../src/views/view.js';
 import { type Visitor, visitorAggregate, type VisitorEvent } from '../../src/visitors/visitor.js';
 import { unsealVisitor, unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
 
@@ -37,6 +38,7 @@ const AGGREGATES = Object.fromEntries(
     headAggregate,
     inboxAggregate,
     organizationAggregate,
+    viewAggregate,
     visitorAggregate,
   ].map((aggregate) => [aggregate.kind, aggregate as unknown as Aggregate<object, DomainEvent>]),
 );

@@ -20,6 +20,7 @@ import { type DataKey, ERASED } from '../../src/security/sealing.js';
 import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { assigneeAggregate } from '../../src/team/assignee.js';
+import { viewAggregate } from '../../src/views/view.js';
 import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
 import { unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
 import type { TestApi } from './api.js';
@@ -116,6 +117,11 @@ const MODELS: Readonly<Partial<Record<StreamKind, Model>>> = {
     name: r.title,
     archived: r.archived,
     shortcut: r.exists ? searchedShortcut(r.shortcut) : null,
+  })),
+  view: settings('saved_views', viewAggregate, ({ name, archived, shared, owner }) => ({
+    name,
+    archived,
+    visible_to: shared ? 'everyone' : `${owner.type} ${owner.id}`,
   })),
   organization: settings('organizations', organizationAggregate, (o) => ({
     name: o.name,
