@@ -503,7 +503,7 @@ test('rows are the fold of their streams, whatever the batches, and every batch 
 test('every event type of its kinds is in the history that the property draws from', () => {
   // A new event type must not slip past the property above.
   const drawn = new Set<string>();
-  for (const steps of fc.sample(fc.array(step, { minLength: 60, maxLength: 60 }), { numRuns: 60, seed: 1 })) {
+  for (const steps of fc.sample(fc.array(step, { minLength: 60, maxLength: 60 }), { numRuns: 120, seed: 1 })) {
     const history = new History();
     for (const one of steps) one(history);
     for (const { event } of history.events) drawn.add(event.type);
