@@ -55,7 +55,7 @@ async function routes() {
     '# Roles',
     'Which role may call which route. Every route declares its roles; one that does not stops the program at start. Generated from the controllers.',
     table(['route', ...roles], rows),
-    '`admin` does everything. `agent` works on conversations, visitors, companies and canned responses. `auditor` reads everything and writes nothing. `analyst` reads lists; message contents are withheld (`content: null`). `visitor` is the holder of a visitor token, and reaches its own conversations alone: [api.md](api.md#visitor-tokens).',
+    '`admin` does everything. `agent` works on conversations, visitors, companies, canned responses and views. `auditor` reads everything and writes nothing. `analyst` reads lists; message contents are withheld (`content: null`). `visitor` is the holder of a visitor token, and reaches its own conversations alone: [api.md](api.md#visitor-tokens).',
   ].join('\n\n');
 }
 

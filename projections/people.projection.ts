@@ -5,7 +5,7 @@ import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runt
 import { readRows } from './runtime/rows.js';
 
 /**
- * One row per visitor, company, inbox, agent, team, API key, canned response and organization: the fold of its stream by the write side's own
+ * One row per visitor, company, inbox, agent, team, API key, canned response, saved view and organization: the fold of its stream by the write side's own
  * functions, kept whole in the row (`foldTable`), which is one mapping to keep right and not two.
  */
 export class PeopleProjection implements FoldingProjection {

@@ -10,6 +10,7 @@ import { inboxesFeature } from './inboxes/inbox.feature.js';
 import { organizationsFeature } from './organizations/organization.feature.js';
 import type { ReadTable } from './read-models/table.js';
 import { teamFeature } from './team/assignee.feature.js';
+import { viewsFeature } from './views/view.feature.js';
 import { visitorsFeature } from './visitors/visitor.feature.js';
 
 /** Every feature of this build. */
@@ -21,6 +22,7 @@ export const FEATURES: readonly Feature[] = [
   inboxesFeature,
   teamFeature,
   cannedResponsesFeature,
+  viewsFeature,
   apiKeysFeature,
   auditFeature,
 ];

@@ -76,6 +76,34 @@ export class FindConversationIds extends Query<string[]> {
   }
 }
 
+/** How many conversations each of several filters finds, in one statement: exact up to TOTAL_LIMIT, a floor past it. */
+export class CountConversations extends Query<{ count: number; countIsExact: boolean }[]> {
+  constructor(
+    readonly organizationId: string,
+    readonly filters: readonly ConversationFilter[],
+  ) {
+    super();
+  }
+}
+
+@QueryHandler(CountConversations)
+export class CountConversationsHandler implements IQueryHandler<CountConversations> {
+  constructor(
+    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(ReadModels) private readonly readModels: ReadModels,
+  ) {}
+
+  async execute({ organizationId, filters }: CountConversations): Promise<{ count: number; countIsExact: boolean }[]> {
+    if (filters.length === 0) return [];
+    const counts = filters.map((filter, i) => counted(this.database, this.readModels, organizationId, filter).as(`n${i}`));
+    const row = (await this.database.selectNoFrom(counts).executeTakeFirstOrThrow()) as Readonly<Record<string, unknown>>;
+    return filters.map((_, i) => {
+      const n = Number(row[`n${i}`]);
+      return { count: Math.min(n, TOTAL_LIMIT), countIsExact: n <= TOTAL_LIMIT };
+    });
+  }
+}
+
 @QueryHandler(FindConversationIds)
 export class FindConversationIdsHandler implements IQueryHandler<FindConversationIds> {
   constructor(
@@ -239,17 +267,19 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
   }
 
   private async total(organizationId: string, filter: ConversationFilter): Promise<number> {
-    const counted = this.database
-      .selectFrom(this.readModels.view(conversationsTable).as('c'))
-      .select(sql.lit(1).as('one'))
-      .where((c) => c.and(conditions(c, this.readModels.view(visitorsTable), organizationId, filter)))
-      .limit(TOTAL_LIMIT + 1);
-    const { n } = await this.database
-      .selectFrom(counted.as('counted'))
-      .select((row) => row.fn.countAll<number>().as('n'))
-      .executeTakeFirstOrThrow();
+    const { n } = await counted(this.database, this.readModels, organizationId, filter).executeTakeFirstOrThrow();
     return Number(n);
   }
+}
+
+/** How many match, and no more than one past TOTAL_LIMIT. */
+function counted(database: Kysely<Database>, readModels: ReadModels, organizationId: string, filter: ConversationFilter) {
+  const matching = database
+    .selectFrom(readModels.view(conversationsTable).as('c'))
+    .select(sql.lit(1).as('one'))
+    .where((c) => c.and(conditions(c, readModels.view(visitorsTable), organizationId, filter)))
+    .limit(TOTAL_LIMIT + 1);
+  return database.selectFrom(matching.as('counted')).select((row) => row.fn.countAll<number>().as('n'));
 }
 
 function conditions(

@@ -89,6 +89,11 @@ export class ConversationFilterDto {
   }
 }
 
+/** Times run from the newest, priorities from urgent, unless the order is given. */
+export function sorting(by: Sort = 'updatedAt', order: 'asc' | 'desc' = by === 'priority' ? 'asc' : 'desc') {
+  return { by, order };
+}
+
 /** The address of GET /conversations. */
 export class ListQueryDto extends ConversationFilterDto {
   @IsOptional() @IsOneOf(SORTS) sort?: Sort;
@@ -99,10 +104,8 @@ export class ListQueryDto extends ConversationFilterDto {
   @Described(PAGING_PARAMETERS.cursor) @IsOptional() cursor?: unknown;
   @Described(PAGING_PARAMETERS.total) @IsOptional() total?: unknown;
 
-  /** Times run from the newest, priorities from urgent, unless the order is given. */
-  sorting(): { by: Sort; order: 'asc' | 'desc' } {
-    const by = this.sort ?? 'updatedAt';
-    return { by, order: this.order ?? (by === 'priority' ? 'asc' : 'desc') };
+  sorting(): ReturnType<typeof sorting> {
+    return sorting(this.sort, this.order);
   }
 
   paging(): Record<string, unknown> {

@@ -64,6 +64,7 @@ const MADE: Readonly<Record<string, object>> = {
   agents: { name: 'Bo' },
   teams: { name: 'Billing' },
   'canned-responses': { title: 'Greeting', shortcut: '/hello', content: 'Hi!' },
+  views: { name: 'Urgent', filter: {} },
   'api-keys': { name: 'Key', role: 'agent' },
 };
 
@@ -321,6 +322,7 @@ const TAKEN: Readonly<Record<string, readonly object[]>> = {
   ],
   '/visitors/:id': [{ name: 'Bo', attributes: { plan: 'pro' } }],
   '/visitor-tokens': [{ visitor: { email: 'ada@example.com' } }],
+  '/views': [{ name: 'Urgent', filter: { status: ['open'], tag: ['a'], customAttributes: { plan: 'pro' } }, sort: { by: 'createdAt' } }],
   '/inboxes/:id': [{ workingHours: { timezone: 'UTC', days: {} }, autoResponder: { message: 'x' }, assignment: { mode: 'manual' } }],
 };
 

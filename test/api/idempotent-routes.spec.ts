@@ -154,6 +154,20 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       },
     ];
   },
+  '/views': () => {
+    const body = { name: 'Urgent', filter: { priority: ['urgent'] } };
+    return [
+      {
+        name: 'a view',
+        body,
+        others: [
+          { ...body, filter: {} },
+          { ...body, shared: true },
+        ],
+      },
+      { name: 'with an own id', body: { ...body, id: fresh('w') }, others: [body, { ...body, id: fresh('w') }] },
+    ];
+  },
   ...Object.fromEntries(
     Object.entries({
       companies: () => ({ id: fresh('c'), name: 'Acme' }),
@@ -161,6 +175,7 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       agents: () => ({ name: 'Ada' }),
       teams: () => ({ name: 'First' }),
       'canned-responses': () => ({ title: 'Greeting', shortcut: fresh('/hello'), content: 'Hi!' }),
+      views: () => ({ name: 'Urgent', filter: {}, shared: true }),
     }).map(([resource, bodyOf]) => [
       `/${resource}/{id}/unarchive`,
       async () => {
@@ -315,7 +330,7 @@ test('a key is free again when its request was refused, and is taken when anothe
 
 /** All that has been made is archived, but for the default inbox, which cannot be. */
 async function archiveAll(): Promise<void> {
-  for (const resource of ['visitors', 'companies', 'inboxes', 'teams', 'canned-responses', 'agents'])
+  for (const resource of ['visitors', 'companies', 'inboxes', 'teams', 'canned-responses', 'views', 'agents'])
     for (;;) {
       const { body } = await api.expect(200, 'GET', `/${resource}?limit=100`, {
         headers: { 'x-min-position': await api.backend.store.head() },

@@ -39,6 +39,8 @@ const BODIES: Readonly<Record<string, () => unknown>> = {
   'POST /canned-responses': () => ({ title: 'x', shortcut: fresh('s'), content: 'x' }),
   'PUT /canned-responses/{id}': () => ({ title: 'x' }),
   'POST /canned-responses/{id}/render': () => ({ conversationId: ids.conversations?.own ?? '' }),
+  'POST /views': () => ({ name: 'x', filter: {} }),
+  'PUT /views/{id}': () => ({ name: 'x' }),
   'POST /api-keys': () => ({ name: 'x', role: 'analyst' }),
   'PUT /api-keys/{id}': () => ({ name: 'x' }),
 };
@@ -75,6 +77,7 @@ const MADE = {
   agents: () => ({ name: 'x' }),
   teams: () => ({ name: 'x' }),
   'canned-responses': () => ({ title: 'x', shortcut: fresh('s'), content: 'x' }),
+  views: () => ({ name: 'x', filter: {}, shared: true }),
   'api-keys': () => ({ name: 'x', role: 'analyst' }),
 } as const;
 type Kind = keyof typeof MADE;
@@ -213,7 +216,8 @@ describe.each(ROUTES.map((route) => [nameOf(route), route] as const))('%s', (nam
 
 /** A new one, since what one role archives another could not change. */
 async function ownOf(role: CallerRole, kind: Kind): Promise<string> {
-  if (role !== 'visitor') return make(kind, api.adminKey);
+  // A view is its owner's and the admins'.
+  if (role !== 'visitor') return make(kind, kind === 'views' && role === 'agent' ? keys.agent : api.adminKey);
   return (await api.expect(201, 'POST', '/conversations', { key: keys.visitor, body: { visitor: {}, message: 'Hi' } })).body.data
     .id as string;
 }

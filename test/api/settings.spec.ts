@@ -38,6 +38,8 @@ interface Resource {
   readonly unique?: string;
   /** Who may write; everybody but the analyst of API keys may read. */
   readonly writers: readonly Role[];
+  /** Who may make one, where these are more than may write to another's. */
+  readonly makers?: readonly Role[];
   readonly readers: readonly Role[];
   readonly bad: readonly [string, unknown][];
   readonly badChange: readonly [string, unknown][];
@@ -58,6 +60,7 @@ const agent = { name: 'Ada' };
 const team = { name: 'First line' };
 const company = { id: 'acme', name: 'Acme' };
 const apiKey = { name: 'CI', role: 'agent' };
+const view = { name: 'Urgent', filter: {} };
 const canned = { title: 'Greeting', shortcut: '/bad', content: 'Hi!' };
 
 const RESOURCES: readonly Resource[] = [
@@ -239,6 +242,56 @@ const RESOURCES: readonly Resource[] = [
       ['title', { title: null }],
       ['shortcut', { shortcut: null }],
       ['content', { content: '' }],
+      ['id', { id: 'other' }],
+    ],
+  },
+  {
+    path: '/views',
+    id: 'optional',
+    body: {
+      name: 'Urgent',
+      filter: { status: ['open'], createdAfter: '2026-01-01T01:00:00+01:00' },
+      sort: { by: 'priority' },
+      shared: true,
+    },
+    made: {
+      name: 'Urgent',
+      filter: { status: ['open'], createdAfter: '2026-01-01T00:00:00.000Z' },
+      sort: { by: 'priority', order: 'asc' },
+      shared: true,
+      owner: { type: 'apiKey' },
+      archived: false,
+    },
+    change: { name: 'Late', filter: { priority: ['urgent'] } },
+    changed: { name: 'Late', filter: { priority: ['urgent'] }, sort: { by: 'priority', order: 'asc' }, shared: true },
+    unarchived: 'ViewUnarchived',
+    events: ['ViewCreated', 'ViewChanged', 'ViewArchived'],
+    changeEvent: { name: 'Late', filter: { priority: ['urgent'] } },
+    writers: ['admin'],
+    makers: ['admin', 'agent'],
+    readers: ROLES,
+    bad: [
+      ...badName(view),
+      ...badId(view),
+      ['filter', { name: 'Urgent' }],
+      ['filter', { ...view, filter: null }],
+      ['filter', { ...view, filter: [] }],
+      ['filter.status[0]', { ...view, filter: { status: ['new'] } }],
+      ['filter.tag', { ...view, filter: { tag: [] } }],
+      ['filter.createdAfter', { ...view, filter: { createdAfter: '2026-01-01' } }],
+      ['filter.page', { ...view, filter: { page: '1' } }],
+      ['filter.customAttributes.seats', { ...view, filter: { customAttributes: { seats: 5 } } }],
+      ['sort.by', { ...view, sort: {} }],
+      ['sort.by', { ...view, sort: { by: 'name' } }],
+      ['sort.order', { ...view, sort: { by: 'createdAt', order: 'up' } }],
+      ['shared', { ...view, shared: 'true' }],
+      ['owner', { ...view, owner: { type: 'agent', id: 'ada' } }],
+    ],
+    badChange: [
+      ['name', { name: null }],
+      ['filter', { filter: null }],
+      ['sort', { sort: null }],
+      ['shared', { shared: null }],
       ['id', { id: 'other' }],
     ],
   },
@@ -537,9 +590,9 @@ describe.each(RESOURCES)('$path', (resource) => {
   });
 
   describe('for each role', () => {
-    const { readers, writers } = resource;
+    const { readers, writers, makers = writers } = resource;
     const routes = [
-      ['POST', '', writers],
+      ['POST', '', makers],
       ['GET', '', readers],
       ['GET', '/:id', readers],
       ['PUT', '/:id', writers],

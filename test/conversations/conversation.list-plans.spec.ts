@@ -5,7 +5,13 @@ import { makeLiveGeneration } from '../../projections/runtime/generations.js';
 import { ListQueryDto } from '../../src/conversations/list-query.dto.js';
 import { type Database, openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import { instanceOf } from '../../src/http/validation.js';
-import { ListConversations, ListConversationsHandler, SORTS } from '../../src/conversations/conversation.list.js';
+import {
+  CountConversations,
+  CountConversationsHandler,
+  ListConversations,
+  ListConversationsHandler,
+  SORTS,
+} from '../../src/conversations/conversation.list.js';
 import { Cursors, TOTAL_LIMIT } from '../../src/read-models/paging.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { makeManyConversations, MANY, manyQuestions } from '../support/many-conversations.js';
@@ -20,6 +26,7 @@ const MOST_BUFFERS = 1_500;
 let database: TestDatabase;
 let open: OpenDatabase;
 let lists: ListConversationsHandler;
+let counts: CountConversationsHandler;
 let client: pg.Client;
 /** The statements of the last list. */
 const statements: { sql: string; parameters: readonly unknown[] }[] = [];
@@ -36,6 +43,7 @@ beforeAll(async () => {
     log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
   });
   lists = new ListConversationsHandler(kysely, readModels, new Cursors(randomBytes(32)));
+  counts = new CountConversationsHandler(kysely, readModels);
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
 }, 60_000);
@@ -59,6 +67,12 @@ const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes
 /** Asks the list and answers the plans of its statements, as they ran. */
 async function plansOf(question: string, cursor?: string): Promise<{ plans: Plan[]; rows: number; next: string | null }> {
   statements.length = 0;
+  const query = queryOf(question, cursor);
+  const answer = await lists.execute(new ListConversations(ORGANIZATION, query.filter(), query.sorting(), query.paging(), false));
+  return { plans: await plansOfStatements(), rows: answer.data.length, next: answer.meta.nextCursor };
+}
+
+function queryOf(question: string, cursor?: string): ListQueryDto {
   const asked: Record<string, unknown> = cursor === undefined ? {} : { cursor };
   for (const [name, value] of new URLSearchParams(question)) {
     const attribute = /^customAttributes\[(.*)\]$/.exec(name)?.[1];
@@ -67,8 +81,11 @@ async function plansOf(question: string, cursor?: string): Promise<{ plans: Plan
   }
   for (const name of ['status', 'priority', 'tag', 'inboxId', 'assigneeId', 'teamId', 'visitorId', 'companyId'])
     if (name in asked) asked[name] = [asked[name]].flat();
-  const query = instanceOf(ListQueryDto, asked);
-  const answer = await lists.execute(new ListConversations(ORGANIZATION, query.filter(), query.sorting(), query.paging(), false));
+  return instanceOf(ListQueryDto, asked);
+}
+
+/** Of what was asked since the statements were last forgotten. */
+async function plansOfStatements(): Promise<Plan[]> {
   const plans: Plan[] = [];
   for (const { sql, parameters } of statements.splice(0)) {
     const { rows } = await client.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(`explain (analyze, buffers, format json) ${sql}`, [
@@ -76,7 +93,7 @@ async function plansOf(question: string, cursor?: string): Promise<{ plans: Plan
     ]);
     plans.push(...rows.map((row) => row['QUERY PLAN'][0].Plan));
   }
-  return { plans, rows: answer.data.length, next: answer.meta.nextCursor };
+  return plans;
 }
 
 const scans = (plans: readonly Plan[]) =>
@@ -133,4 +150,26 @@ describe('the plans of the conversation list', () => {
       expect(scans(second.plans)).not.toContain('Seq Scan');
     },
   );
+
+  test('many filters are counted in one statement, each as the list counts it and by an index', async () => {
+    const questions = manyQuestions(COUNT).map(([, question]) => question);
+    const filters = questions.map((question) => queryOf(question).filter());
+    const totals = [];
+    for (const question of questions) {
+      const query = queryOf(question);
+      const { meta } = await lists.execute(new ListConversations(ORGANIZATION, query.filter(), query.sorting(), query.paging(), false));
+      totals.push({ count: meta.total, countIsExact: meta.totalIsExact });
+    }
+    statements.length = 0;
+    const narrowing = filters.filter((filter) => Object.keys(filter).length > 0);
+    expect(await counts.execute(new CountConversations(ORGANIZATION, filters))).toEqual(totals);
+    // Both kinds are in it: those that end at the limit, and those that do not.
+    expect(new Set(totals.map(({ countIsExact }) => countIsExact)).size).toBe(2);
+    expect(statements).toHaveLength(1);
+    statements.length = 0;
+    await counts.execute(new CountConversations(ORGANIZATION, narrowing));
+    const plans = await plansOfStatements();
+    expect(scans(plans).length).toBeGreaterThanOrEqual(narrowing.length);
+    expect(scans(plans)).not.toContain('Seq Scan');
+  });
 });

@@ -344,6 +344,7 @@ async function answersOf(url: string): Promise<Map<string, string>> {
     await pages('/conversations?limit=7', key);
     await pages('/visitors?limit=50', key);
     await ask('/api-keys?limit=100', key);
+    await ask('/views?limit=100&counts=true', key);
   }
   for (const sort of ['updatedAt', 'createdAt', 'waitingSince', 'priority'])
     for (const order of ['asc', 'desc']) await pages(`/conversations?limit=20&sort=${sort}&order=${order}`);
@@ -359,7 +360,7 @@ async function answersOf(url: string): Promise<Map<string, string>> {
     ...made.visitors.map((id) => `visitorId=${id}`),
   ])
     await ask(`/conversations?${filter}`);
-  for (const kind of ['visitors', 'companies', 'inboxes', 'agents', 'teams', 'api-keys', 'canned-responses'] as const) {
+  for (const kind of ['visitors', 'companies', 'inboxes', 'agents', 'teams', 'api-keys', 'canned-responses', 'views'] as const) {
     await pages(`/${kind}?limit=2`);
     await all([...made[kind], 'nobody'], async (id) => {
       await ask(`/${kind}/${id}`);

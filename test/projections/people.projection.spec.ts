@@ -47,6 +47,7 @@ import {
   createTeam,
   unarchiveAssignee,
 } from '../../src/team/assignee.js';
+import { archiveView, changeView, createView, unarchiveView, viewAggregate, type ViewEvent } from '../../src/views/view.js';
 import {
   archiveVisitor,
   changeVisitor,
@@ -62,7 +63,7 @@ import { unsealVisitor, unsealVisitorEvent, type PlainVisitor, sealVisitor } fro
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 const key = new DataKey(randomBytes(32));
-const TABLES = ['visitors', 'companies', 'inboxes', 'assignees', 'api_keys', 'canned_responses', 'organizations'];
+const TABLES = ['visitors', 'companies', 'inboxes', 'assignees', 'api_keys', 'canned_responses', 'saved_views', 'organizations'];
 
 let database: TestDatabase;
 let open: OpenDatabase;
@@ -188,6 +189,7 @@ const KIND_TABLE: Readonly<Record<string, string>> = {
   assignee: 'assignees',
   apikey: 'api_keys',
   cannedresponse: 'canned_responses',
+  view: 'saved_views',
   organization: 'organizations',
 };
 
@@ -342,6 +344,8 @@ const plain: fc.Arbitrary<PlainVisitor> = fc.record(
   },
   { requiredKeys: [] },
 );
+const ada = { type: 'agent', id: 'ada' } as const;
+const view = { filter: { status: ['open'] }, sort: { by: 'createdAt', order: 'asc' } } as const;
 const step: fc.Arbitrary<(history: History) => void> = fc.oneof(
   fc.tuple(ids, plain).map(
     ([id, given]) =>
@@ -429,6 +433,17 @@ const step: fc.Arbitrary<(history: History) => void> = fc.oneof(
           h.add<typeof cannedResponseAggregate.initial, CannedResponseEvent>(cannedResponseAggregate, id, decision),
     ),
   ),
+  ...[
+    fc.tuple(name, fc.boolean()).map(([n, shared]) => createView({ ...view, name: n, shared }, ada)),
+    fc.tuple(name, fc.boolean()).map(([n, shared]) => changeView({ name: n, shared }, { self: ada, role: 'agent' })),
+    fc.constantFrom(archiveView({ self: ada, role: 'agent' }), unarchiveView({ self: ada, role: 'agent' })),
+  ].map((decisions) =>
+    fc.tuple(ids, decisions).map(
+      ([id, decision]) =>
+        (h: History) =>
+          h.add<typeof viewAggregate.initial, ViewEvent>(viewAggregate, id, decision),
+    ),
+  ),
   name.map(
     (n) => (h: History) =>
       h.add<typeof organizationAggregate.initial, OrganizationEvent>(organizationAggregate, 'org', createOrganization(n)),
@@ -488,7 +503,7 @@ test('rows are the fold of their streams, whatever the batches, and every batch 
 test('every event type of its kinds is in the history that the property draws from', () => {
   // A new event type must not slip past the property above.
   const drawn = new Set<string>();
-  for (const steps of fc.sample(fc.array(step, { minLength: 60, maxLength: 60 }), { numRuns: 60, seed: 1 })) {
+  for (const steps of fc.sample(fc.array(step, { minLength: 60, maxLength: 60 }), { numRuns: 120, seed: 1 })) {
     const history = new History();
     for (const one of steps) one(history);
     for (const { event } of history.events) drawn.add(event.type);
@@ -500,6 +515,7 @@ test('every event type of its kinds is in the history that the property draws fr
     assigneeAggregate,
     apiKeyAggregate,
     cannedResponseAggregate,
+    viewAggregate,
     organizationAggregate,
   ].map(({ codec }) => Object.keys(codec.versions));
   expect([...drawn].sort()).toEqual(codecs.flat().sort());

@@ -16,6 +16,7 @@ import { inboxList } from '../../src/inboxes/inbox.list.js';
 import { agentList } from '../../src/team/agent.list.js';
 import { teamList } from '../../src/team/team.list.js';
 import { apiKeyList } from '../../src/api-keys/api-key.list.js';
+import { viewList } from '../../src/views/view.list.js';
 import { cannedResponseList } from '../../src/canned-responses/canned-response.list.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { coreGroup, readModels } from '../support/read-schema.js';
@@ -95,6 +96,20 @@ beforeAll(async () => {
           `r${i}`,
           'CannedResponseCreated',
           { title: `Response ${i}`, shortcut: `/R${i}`, content: 'Hi!' },
+          START + i,
+        ),
+        event(
+          'view',
+          organization,
+          `w${i}`,
+          'ViewCreated',
+          {
+            name: `View ${i}`,
+            filter: {},
+            sort: { by: 'createdAt', order: 'asc' },
+            shared: i % 100 === 0,
+            owner: { type: 'agent', id: `a${i % 300}` },
+          },
           START + i,
         ),
         event('apikey', organization, `k${i}`, 'ApiKeyCreated', { name: `Key ${i}`, role: 'agent', prefix: 'tl_12345' }, START + i),
@@ -376,6 +391,27 @@ describe('every list is read through an index', () => {
       expect(total).toBeDefined();
     }
   });
+
+  test.each(orders.flatMap((order) => [{}, { shared: 'true' }, { shared: 'false' }].map((filter) => ({ ...order, ...filter }))))(
+    'views that an agent may know of, and an auditor: %j',
+    async (query) => {
+      const own = viewList({ self: { type: 'agent', id: 'a7' }, role: 'agent' });
+      const found = await lists.page(own, 'big', { ...query, limit: '100' });
+      // 30 are shared, and 10 are the agent's.
+      expect(found.meta.total).toBe(query.shared === 'true' ? 30 : query.shared === 'false' ? 10 : 40);
+      const column = 'sort' in query ? 'sort_name' : 'created_at';
+      for (const plan of await plansOf(() => lists.page(own, 'big', { ...query, limit: '10' }))) {
+        expect(plan.map((node) => node['Node Type'])).not.toContain('Seq Scan');
+        expect(plan.map((node) => node['Index Name'])).toContainEqual(expect.stringMatching(/^saved_views_g\d+_visible_to_/));
+      }
+      const all = viewList({ self: { type: 'apiKey', id: 'k' }, role: 'auditor' });
+      const [page] = await plansOf(() => lists.page(all, 'big', { ...query, limit: '10' }));
+      expect(page!.map((node) => node['Node Type'])).not.toContain('Sort');
+      expect(page!.map((node) => node['Index Name'])).toContainEqual(
+        expect.stringMatching(new RegExp(`^saved_views_g\\d+_(visible_to_)?${column}$`)),
+      );
+    },
+  );
 
   test('the next page starts where the cursor points', async () => {
     const first = await lists.page(visitorList, 'big', { sort: 'name', limit: '10' });

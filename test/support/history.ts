@@ -11,6 +11,7 @@ export interface MadeResources {
   readonly teams: string[];
   readonly 'api-keys': string[];
   readonly 'canned-responses': string[];
+  readonly views: string[];
 }
 
 const WORDS = ['refund', 'Müller', 'naïve façade', '好 👍', '"quoted"', 'line\nbreak', '\u2028', 'İstanbul', 'a\\b', '{}', "O'Brien"];
@@ -32,6 +33,7 @@ export async function writeHistory(api: TestApi, random: SeededRandom, commands:
     teams: [],
     'api-keys': [],
     'canned-responses': [],
+    views: [],
   };
   let number = 0;
   const text = () => `${random.pick(WORDS)} ${random.pick(WORDS)} ${number}`;
@@ -142,11 +144,23 @@ export async function writeHistory(api: TestApi, random: SeededRandom, commands:
         `/canned-responses/${any(made['canned-responses'])}`,
         random.pick<object>([{ shortcut: `short-${random.int(5)}` }, { title: text() }]),
       ),
+    () =>
+      make('views', {
+        name: text(),
+        filter: {
+          ...maybe({ status: ['open'] }),
+          ...maybe({ tag: [random.pick(TAGS)] }),
+          ...maybe({ assigneeId: ['none', any(made.agents)] }),
+        },
+        ...maybe({ shared: true }),
+      }),
+    () =>
+      send('PUT', `/views/${any(made.views)}`, random.pick<object>([{ name: text() }, { shared: false }, { sort: { by: 'priority' } }])),
     () => make('api-keys', { name: text(), role: random.pick(['agent', 'auditor', 'analyst']) }),
     () =>
       send(
         'DELETE',
-        `/${random.pick(['visitors', 'companies', 'inboxes', 'agents', 'teams', 'api-keys', 'canned-responses'])}/${any(Object.values(made).flat())}`,
+        `/${random.pick(['visitors', 'companies', 'inboxes', 'agents', 'teams', 'api-keys', 'canned-responses', 'views'])}/${any(Object.values(made).flat())}`,
       ),
     () => Promise.resolve(api.clock.advance(random.pick([60_000, 60 * 60_000, 2 * DAY]))),
   ];

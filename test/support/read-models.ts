@@ -18,6 +18,7 @@ import { emailKey } from '../../src/texts/email-address.js';
 import { type DataKey, ERASED } from '../../src/security/sealing.js';
 import { attributeLabel, tagLabel } from '../../src/conversations/conversation.table.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
+import { viewAggregate } from '../../src/views/view.js';
 import { isFoldTable } from '../../src/read-models/fold-table.js';
 import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
 import { unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
@@ -115,6 +116,11 @@ const OTHERS: Readonly<Record<StreamKind, Model>> = {
     name: r.title,
     archived: r.archived,
     shortcut: r.exists ? searchedShortcut(r.shortcut) : null,
+  })),
+  view: settings('saved_views', viewAggregate, ({ name, archived, shared, owner }) => ({
+    name,
+    archived,
+    visible_to: shared ? 'everyone' : `${owner.type} ${owner.id}`,
   })),
 };
 

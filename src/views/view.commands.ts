@@ -1,0 +1,111 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { Command } from '@nestjs/cqrs';
+import { type CommandContext, everAgain } from '../commands/command-context.js';
+import { handledBy } from '../commands/handled-by.js';
+import { type Transacted, Transactor } from '../commands/transactor.js';
+import { ThreadlogError } from '../errors.js';
+import { derivedId } from '../ids.js';
+import {
+  archiveView,
+  changeView,
+  createView,
+  isVisible,
+  unarchiveView,
+  type View,
+  viewAggregate,
+  type ViewCaller,
+  type ViewDecision,
+  type ViewEvent,
+  type ViewFields,
+  type ViewOwner,
+} from './view.js';
+
+/** What every command on a view answers. */
+export interface ViewChanged extends Transacted<View, ViewEvent> {
+  readonly id: string;
+}
+
+@Injectable()
+export class ViewWriter {
+  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
+
+  /** @throws ThreadlogError id_taken */
+  async create(context: CommandContext, id: string, given: ViewFields, owner: ViewOwner): Promise<ViewChanged> {
+    const done = await this.transactor.transact(viewAggregate, id, context, (state) => {
+      // Another command made it: the one that did is answered from the log when it comes again.
+      if (state.exists) throw new ThreadlogError('id_taken');
+      return createView(given, owner)(state);
+    });
+    return { ...done, id };
+  }
+
+  /** @throws ThreadlogError what the decision throws, revision_mismatch */
+  async write(context: CommandContext, id: string, by: ViewCaller, decision: ViewDecision): Promise<ViewChanged> {
+    try {
+      return { ...(await this.transactor.transact(viewAggregate, id, context, (state) => decision(state))), id };
+    } catch (error) {
+      // If-Match is looked at before the decision, and its error tells that there is a view.
+      if (!(error instanceof ThreadlogError) || error.code !== 'revision_mismatch') throw error;
+      const known = await this.transactor.load(viewAggregate, context.organizationId, id);
+      throw known === undefined || isVisible(known.state, by) ? error : new ThreadlogError('not_found');
+    }
+  }
+}
+
+/** @throws ThreadlogError id_taken */
+export class CreateView extends Command<ViewChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string | undefined,
+    readonly given: ViewFields,
+    readonly owner: ViewOwner,
+  ) {
+    super();
+  }
+}
+
+/** Sets the named fields. @throws ThreadlogError not_found, forbidden, resource_archived */
+export class ChangeView extends Command<ViewChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly by: ViewCaller,
+    readonly changes: Partial<ViewFields>,
+  ) {
+    super();
+  }
+}
+
+/** @throws ThreadlogError not_found, forbidden */
+export class ArchiveView extends Command<ViewChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly by: ViewCaller,
+  ) {
+    super();
+  }
+}
+
+/** @throws ThreadlogError not_found, forbidden */
+export class UnarchiveView extends Command<ViewChanged> {
+  constructor(
+    readonly context: CommandContext,
+    readonly id: string,
+    readonly by: ViewCaller,
+  ) {
+    super();
+  }
+}
+
+const handled = handledBy(ViewWriter);
+
+/** Handlers of this file, which the module registers. */
+export const viewCommandHandlers = [
+  handled(CreateView, (writer, { context, id = derivedId('view', context.commandId), given, owner }) =>
+    writer.create(everAgain(context), id, given, owner),
+  ),
+  handled(ChangeView, (writer, { context, id, by, changes }) => writer.write(context, id, by, changeView(changes, by))),
+  handled(ArchiveView, (writer, { context, id, by }) => writer.write(context, id, by, archiveView(by))),
+  handled(UnarchiveView, (writer, { context, id, by }) => writer.write(context, id, by, unarchiveView(by))),
+];

@@ -1,0 +1,235 @@
+import {
+  Body,
+  Controller,
+  createParamDecorator,
+  Delete,
+  type ExecutionContext,
+  Get,
+  HttpCode,
+  Inject,
+  Param,
+  Post,
+  Put,
+  Query,
+  Req,
+} from '@nestjs/common';
+import { CommandBus, QueryBus } from '@nestjs/cqrs';
+import type { FastifyRequest } from 'fastify';
+import type { CommandContext } from '../commands/command-context.js';
+import { Transactor } from '../commands/transactor.js';
+import { CountConversations, type Sort, SORTS } from '../conversations/conversation.list.js';
+import { ConversationFilterDto, sorting } from '../conversations/list-query.dto.js';
+import { ThreadlogError } from '../errors.js';
+import { type Answered, type AnswerHead, dataAnswer, emptyAnswer } from '../http/answered.js';
+import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { InContext, OrganizationId } from '../http/parameters.js';
+import { actorOf } from '../http/request-context.js';
+import { Examples } from '../http/request-schema.js';
+import { ResourceIdPipe } from '../http/resource-id.pipe.js';
+import { IfGiven, IsNested, IsOneOf, IsResourceId, IsTrueOrFalse, IsTypedText, NullIsAbsent } from '../http/validation.js';
+import { FoldLists } from '../read-models/fold-list.js';
+import { CORE_GROUP } from '../read-models/groups.js';
+import { EventsQueryDto, eventSchema, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import type { PageMeta } from '../read-models/paging.js';
+import { ReadYourWrites } from '../read-models/read-your-writes.js';
+import { Roles } from '../security/auth.guard.js';
+import { principalOf } from '../security/callers.js';
+import { type ListedViewAnswer, listedViewSchema, type ViewAnswer, viewAnswer, viewSchema } from './view.answer.js';
+import { ArchiveView, ChangeView, CreateView, UnarchiveView, type ViewChanged } from './view.commands.js';
+import { conversationFilter, isVisible, viewAggregate, type ViewCaller, viewFilter } from './view.js';
+import { VIEW_LIST_PARAMETERS, viewList } from './view.list.js';
+
+const MAX_NAME = 200;
+
+class ViewSortDto {
+  @IsOneOf(SORTS) by!: Sort;
+  /** As in the list of conversations when absent. */
+  @NullIsAbsent() @IsOneOf(['asc', 'desc']) order?: 'asc' | 'desc';
+}
+
+@Examples({
+  'a private view': { name: 'My urgent ones', filter: { assigneeId: ['agent-ada'], priority: ['urgent'] } },
+  'a shared view': {
+    name: 'Waiting longest',
+    filter: { status: ['open'], assigneeId: ['none'] },
+    sort: { by: 'waitingSince', order: 'asc' },
+    shared: true,
+  },
+})
+class CreateViewDto {
+  @NullIsAbsent() @IsResourceId() id?: string;
+  @IsTypedText(MAX_NAME) name!: string;
+  /** With the names and values of the filters of GET /conversations; `{}` finds all. */
+  @IsNested(ConversationFilterDto) filter!: ConversationFilterDto;
+  /** By `updatedAt`, the newest first, when absent. */
+  @NullIsAbsent() @IsNested(ViewSortDto) sort?: ViewSortDto;
+  /** Private to its owner when absent. */
+  @NullIsAbsent() @IsTrueOrFalse() shared?: boolean;
+}
+
+@Examples({ 'its name': { name: 'Urgent' }, 'its filter': { filter: { priority: ['urgent', 'high'] } } })
+class ChangeViewDto {
+  @IfGiven() @IsTypedText(MAX_NAME) name?: string;
+  /** Replaced as a whole. */
+  @IfGiven() @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
+  /** Replaced as a whole. */
+  @IfGiven() @IsNested(ViewSortDto) sort?: ViewSortDto;
+  /** Only its owner makes a shared view private. */
+  @IfGiven() @IsTrueOrFalse() shared?: boolean;
+}
+
+/** Who asks: a ViewCaller. No visitor calls a route of views. */
+const By = createParamDecorator((_: undefined, host: ExecutionContext): ViewCaller => {
+  const request = host.switchToHttp().getRequest<FastifyRequest>();
+  const { type, id } = actorOf(request);
+  return { self: { type: type === 'agent' ? 'agent' : 'apiKey', id }, role: principalOf(request).role };
+});
+
+/**
+ * Saved views of the list of conversations: a filter and a sort under a name, private to the agent or key that made them or shared with the
+ * organization. Another's private view is answered as if there were none. DELETE archives.
+ */
+@Controller('views')
+@About('Saved views of the list of conversations, private or shared, each with its number of conversations.')
+export class ViewController {
+  constructor(
+    @Inject(CommandBus) private readonly commands: CommandBus,
+    @Inject(QueryBus) private readonly queries: QueryBus,
+    @Inject(Transactor) private readonly transactor: Transactor,
+    @Inject(FoldLists) private readonly lists: FoldLists,
+    @Inject(HistoryReader) private readonly history: HistoryReader,
+    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+  ) {}
+
+  @Post()
+  @HttpCode(201)
+  @Roles('admin', 'agent')
+  @Answers(
+    'Saves a view of the list of conversations.',
+    'Appends `ViewCreated`. Its owner is the agent that the key is bound to or acts for, or else the key. Without an `id` the server makes one, and a filter may name what is archived or not there.',
+    { 201: dataOf(viewSchema) },
+    { errors: ['id_taken'] },
+  )
+  async create(
+    @Body() { id, name, filter, sort, shared = false }: CreateViewDto,
+    @InContext() context: CommandContext,
+    @By() by: ViewCaller,
+  ): Promise<Answered<{ data: ViewAnswer }>> {
+    const given = { name, filter: viewFilter(filter.filter('filter')), sort: sorting(sort?.by, sort?.order), shared };
+    const changed = await this.commands.execute(new CreateView(context, id, given, by.self));
+    return answered(changed, { location: `/api/support/views/${changed.id}` });
+  }
+
+  @Get()
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers(
+    'Lists the shared views and those of the caller.',
+    'Pages and sorts views; auditors see private ones of all owners. `counts=true` adds how many conversations each view of the page finds, exact up to 10,000; `archived=true` lists the archived ones instead.',
+    { 200: pageOf(listedViewSchema) },
+    { query: VIEW_LIST_PARAMETERS },
+  )
+  async list(
+    @Query() { counts = 'false', ...query }: Record<string, unknown>,
+    @OrganizationId() organizationId: string,
+    @By() by: ViewCaller,
+    @Req() request: FastifyRequest,
+  ): Promise<{ data: ListedViewAnswer[]; meta: PageMeta }> {
+    if (counts !== 'true' && counts !== 'false')
+      throw new ThreadlogError('validation_failed', undefined, { errors: [{ field: 'counts', message: 'must be true or false' }] });
+    await this.readYourWrites.reached(request, CORE_GROUP);
+    const page = await this.lists.page(viewList(by), organizationId, query);
+    if (counts === 'false') return page;
+    const found = await this.queries.execute(
+      new CountConversations(
+        organizationId,
+        page.data.map(({ filter }) => conversationFilter(filter)),
+      ),
+    );
+    return { ...page, data: page.data.map((view, i) => ({ ...view, ...found[i] })) };
+  }
+
+  @Get(':id')
+  @Roles('admin', 'agent', 'auditor', 'analyst')
+  @Answers(
+    'Reads a view.',
+    'Reads the event stream itself, and so is never behind a write. An archived view is answered with `archived: true`.',
+    { 200: dataOf(viewSchema) },
+  )
+  async get(
+    @Param('id', ResourceIdPipe) id: string,
+    @OrganizationId() organizationId: string,
+    @By() by: ViewCaller,
+  ): Promise<Answered<{ data: ViewAnswer }>> {
+    const found = await this.transactor.load(viewAggregate, organizationId, id);
+    if (found === undefined || !isVisible(found.state, by)) throw new ThreadlogError('not_found');
+    return dataAnswer(found, viewAnswer(id, found.state, found.revision));
+  }
+
+  @Get(':id/events')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers('Reads the events of a view.', 'Who made, changed and archived the view, oldest first, for those who see it now.', {
+    200: partOf(eventSchema),
+  })
+  events(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: EventsQueryDto,
+    @OrganizationId() organizationId: string,
+    @By() by: ViewCaller,
+  ): Promise<Answered<HistoryPage>> {
+    const history = { aggregate: viewAggregate, shows: (view: typeof viewAggregate.initial) => isVisible(view, by) };
+    return this.history.page(history, organizationId, id, query);
+  }
+
+  @Put(':id')
+  @Roles('admin', 'agent')
+  @Answers(
+    'Changes the named fields of a view.',
+    'Appends `ViewChanged` with the fields that differ. A shared view is changed by its owner or an admin, and made private by its owner alone.',
+    { 200: dataOf(viewSchema) },
+  )
+  async change(
+    @Param('id', ResourceIdPipe) id: string,
+    @Body() { name, filter, sort, shared }: ChangeViewDto,
+    @InContext() context: CommandContext,
+    @By() by: ViewCaller,
+  ): Promise<Answered<{ data: ViewAnswer }>> {
+    const changes = {
+      ...(name === undefined ? {} : { name }),
+      ...(filter === undefined ? {} : { filter: viewFilter(filter.filter('filter')) }),
+      ...(sort === undefined ? {} : { sort: sorting(sort.by, sort.order) }),
+      ...(shared === undefined ? {} : { shared }),
+    };
+    return answered(await this.commands.execute(new ChangeView(context, id, by, changes)));
+  }
+
+  @Delete(':id')
+  @HttpCode(204)
+  @Roles('admin', 'agent')
+  @Answers('Archives a view.', 'Appends `ViewArchived`. A shared view is archived by its owner or an admin.', { 204: null })
+  async archive(
+    @Param('id', ResourceIdPipe) id: string,
+    @InContext() context: CommandContext,
+    @By() by: ViewCaller,
+  ): Promise<Answered<undefined>> {
+    return emptyAnswer(await this.commands.execute(new ArchiveView(context, id, by)));
+  }
+
+  @Post(':id/unarchive')
+  @HttpCode(200)
+  @Roles('admin', 'agent')
+  @Answers(
+    'Brings a view back from the archive.',
+    'Appends `ViewUnarchived`; a view that is not archived is answered as it is. For its owner, and of a shared view for an admin too.',
+    { 200: dataOf(viewSchema) },
+  )
+  async unarchive(
+    @Param('id', ResourceIdPipe) id: string,
+    @InContext() context: CommandContext,
+    @By() by: ViewCaller,
+  ): Promise<Answered<{ data: ViewAnswer }>> {
+    return answered(await this.commands.execute(new UnarchiveView(context, id, by)));
+  }
+}
+
+const answered = (changed: ViewChanged, more?: Pick<AnswerHead, 'location'>) =>
+  dataAnswer(changed, viewAnswer(changed.id, changed.state, changed.revision), more);

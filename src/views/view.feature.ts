@@ -1,0 +1,9 @@
+import { type Feature, streamOf } from '../feature.js';
+import { viewAggregate } from './view.js';
+import { viewsTable } from './view.table.js';
+
+export const viewsFeature: Feature = {
+  streams: [streamOf(viewAggregate, { toldAs: 'view', unreadable: 'stops' })],
+  tables: [viewsTable],
+  api: async () => (await import('./view.module.js')).ViewsModule,
+};

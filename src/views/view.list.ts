@@ -1,0 +1,32 @@
+import { sql, type SqlBool } from 'kysely';
+import type { QueryParameter } from '../http/answers.js';
+import { type FoldList, parametersOf, wholeFold } from '../read-models/fold-list.js';
+import { type ViewAnswer, viewAnswer } from './view.answer.js';
+import type { ViewCaller } from './view.js';
+import { EVERYONE, ownerKey, type ViewRow, viewsTable } from './view.table.js';
+
+/** The views that a caller may know of. */
+export function viewList({ self, role }: ViewCaller): FoldList<ViewRow, ViewAnswer> {
+  const seesAll = role === 'auditor';
+  return {
+    // A cursor is for those alone who see the same views.
+    name: `views of ${seesAll ? EVERYONE : ownerKey(self)}`,
+    table: viewsTable,
+    select: wholeFold,
+    answer: (row) => viewAnswer(row.id, row.state, row.revision),
+    ...(seesAll ? {} : { always: sql<SqlBool>`t.visible_to in (${EVERYONE}, ${ownerKey(self)})` }),
+    filters: {
+      shared: (value) => (value === 'true' ? sql<SqlBool>`t.visible_to = ${EVERYONE}` : sql<SqlBool>`t.visible_to <> ${EVERYONE}`),
+    },
+    faults: { shared: (value) => (value === 'true' || value === 'false' ? undefined : 'must be true or false') },
+  };
+}
+
+const TRUE_OR_FALSE = { type: 'string', enum: ['true', 'false'] } as const;
+
+/** What the address of the list takes. */
+export const VIEW_LIST_PARAMETERS: readonly QueryParameter[] = [
+  { name: 'shared', schema: { ...TRUE_OR_FALSE, description: 'true lists the shared ones alone, false the private ones.' } },
+  { name: 'counts', schema: { ...TRUE_OR_FALSE, default: 'false', description: 'true adds the number of conversations that each finds.' } },
+  ...parametersOf({}),
+];
