@@ -87,7 +87,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Saves a view of the list of conversations.',
-    'Appends `ViewCreated`. Its owner is the agent that the key is bound to or acts for, or else the key. A filter may name what is archived or not there. Without an `id` the server makes one.',
+    'Appends `ViewCreated`; the filter may name what is archived or not there. Its owner is the agent that the key is bound to or acts for, or else the key. Without an `id` the server makes one.',
     { 201: dataOf(viewSchema) },
     { errors: ['id_taken'] },
   )
