@@ -186,7 +186,7 @@ test('counts what the list of conversations counts by the same filter, whatever 
     const answer = await api.expect(200, 'GET', `/conversations?limit=1&${query}`, { headers: await settled() });
     totals.set(id, answer.body.meta.total as number);
   }
-  expect([...new Set(totals.values())].length).toBeGreaterThan(5);
+  expect(new Set(totals.values()).size).toBeGreaterThan(5);
   for (const caller of ['ada', 'analyst', 'auditor'] as const) {
     const counted = (await list(caller, '&counts=true')).filter(({ id }) => made.has(id));
     expect(new Map(counted.map(({ id, count }) => [id, count]))).toEqual(totals);
