@@ -3,7 +3,7 @@ import { viewAggregate } from './view.js';
 import { viewsTable } from './view.table.js';
 
 export const viewsFeature: Feature = {
-  streams: [streamOf(viewAggregate, { toldAs: 'view', unreadable: 'stops' })],
+  streams: [streamOf(viewAggregate, { toldAs: 'view', unreadable: 'parks' })],
   tables: [viewsTable],
   api: async () => (await import('./view.module.js')).ViewsModule,
 };

@@ -10,6 +10,7 @@ import {
   unarchiveView,
   viewAggregate,
   type ViewCaller,
+  type ViewDecision,
   type ViewEvent,
   viewFilter,
 } from '../../src/views/view.js';
@@ -117,20 +118,20 @@ describe('a view', () => {
     expect(isVisible(after().state, by)).toBe(false);
   });
 
-  const decisions = [(by: ViewCaller) => changeView({ name: 'Late' }, by), archiveView, unarchiveView];
-  it.each(decisions)(
-    '%# is not there for who may not see it, is closed to who may not write, and open to its owner and admins',
-    (decision) => {
-      after()
-        .when(decision(as('ada')))
-        .thenRefused('not_found');
-      for (const by of [as('bo'), as('bo', 'admin'), key('ada'), key('key-1', 'admin')])
-        after(made).when(decision(by)).thenRefused('not_found');
-      for (const by of [as('bo'), key('ada')]) after(made, shared).when(decision(by)).thenRefused('forbidden');
-      for (const by of [as('ada'), as('bo', 'admin'), key('key-1', 'admin')])
-        expect(decision(by)(after(made, shared).state).length).toBe(decision === unarchiveView ? 0 : 1);
-    },
-  );
+  it.each<[string, (by: ViewCaller) => ViewDecision]>([
+    ['changes', (by) => changeView({ name: 'Late' }, by)],
+    ['archives', archiveView],
+    ['brings back', unarchiveView],
+  ])('is not there for who may not see it and %s it, closed to who may not write, open to its owner and admins', (_, decision) => {
+    after()
+      .when(decision(as('ada')))
+      .thenRefused('not_found');
+    for (const by of [as('bo'), as('bo', 'admin'), key('ada'), key('key-1', 'admin')])
+      after(made).when(decision(by)).thenRefused('not_found');
+    for (const by of [as('bo'), key('ada')]) after(made, shared).when(decision(by)).thenRefused('forbidden');
+    for (const by of [as('ada'), as('bo', 'admin'), key('key-1', 'admin')])
+      expect(decision(by)(after(made, shared).state).length).toBe(decision === unarchiveView ? 0 : 1);
+  });
 
   it('is made private by its owner alone: an admin would lose it', () => {
     after(made, shared)
