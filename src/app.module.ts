@@ -23,6 +23,6 @@ export class AppModule {
   ];
 
   static over(backend: Backend): DynamicModule {
-    return { module: AppModule, imports: [KernelModule.over(backend), ...MODULES] };
+    return { module: AppModule, imports: [...MODULES, KernelModule.over(backend)] };
   }
 }
