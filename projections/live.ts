@@ -8,6 +8,7 @@ import { READ_TABLES } from '../src/features.js';
 import { assertEveryTableWritten, assertReactors, GROUPS, jobKindsOf, reactorsOf } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';
 import { JobRunner } from './runtime/job-runner.js';
+import { JobSignal } from './runtime/job-signal.js';
 import { Jobs } from './runtime/jobs.js';
 import { followFor, installReactor } from './runtime/reactor.js';
 import { openWorkerSessions } from './runtime/sessions.js';
@@ -71,6 +72,7 @@ export async function startLiveProjections(
       }),
   );
   const reacting: { run(signal: AbortSignal): Promise<void> }[] = [];
+  let signal: JobSignal | undefined;
   try {
     for (const group of groups) await group.prepare();
     if (options.reactors !== false) {
@@ -80,11 +82,14 @@ export async function startLiveProjections(
       for (const reactor of reactors) await installReactor(database, store, reactor);
       const jobs = new Jobs(database, backend.timersClock);
       const runner = new JobRunner({ jobs, kinds, log: logger, measure: (kind, outcome, ms) => options.metrics?.job(kind, outcome, ms) });
+      const told = new JobSignal(backend.databaseUrl, () => runner.wake());
+      signal = told;
       reacting.push(runner);
       for (const reactor of reactors)
-        reacting.push(followFor({ ...surroundings, reactor, jobs, decode: sealedDecoder, onJobs: () => runner.wake() }));
+        reacting.push(followFor({ ...surroundings, reactor, jobs, decode: sealedDecoder, onJobs: () => told.added() }));
     }
   } catch (error) {
+    await signal?.close();
     await sessions.close();
     throw error;
   }
@@ -110,6 +115,7 @@ export async function startLiveProjections(
       clearInterval(sweep);
       stopping.abort();
       await Promise.allSettled(running);
+      await signal?.close();
       await sessions.close();
     },
   };

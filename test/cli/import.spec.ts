@@ -16,7 +16,7 @@ import { archiveAssignee, assigneeAggregate, createAgent, createTeam } from '../
 import { VisitorWriter } from '../../src/visitors/visitor.writer.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventually } from '../support/eventually.js';
-import { CLI_MS, startThreadlog, threadlog } from '../support/threadlog.js';
+import { CLI_MS, startThreadlog, threadlog, threadlogHere } from '../support/threadlog.js';
 import { countEvents, dialogue, eventCount, file, history, openForReading } from './import-file.js';
 
 let database: TestDatabase;
@@ -58,8 +58,13 @@ interface Summary {
   messages: number;
 }
 
+/** From standard input, as a process of its own; or from a file and in this process, where read models are not waited for. */
 async function importing(text: string | Buffer, organizationId: string, ...options: string[]) {
-  const ended = await threadlog(['import', '-', '--organization', organizationId, '--json', ...options], environment, text);
+  const command = (path: string) => ['import', path, '--organization', organizationId, '--json', ...options];
+  const path = join(folder, 'given.ndjson');
+  const here = options.includes('--no-wait');
+  if (here) await writeFile(path, text);
+  const ended = here ? await threadlogHere(command(path), environment) : await threadlog(command('-'), environment, text);
   return { ...ended, summary: (ended.stdout === '' ? {} : JSON.parse(ended.stdout)) as Summary };
 }
 
@@ -358,7 +363,7 @@ test(
     const packed = gzipSync(file(dialogues));
     const [missing, cut, folderGiven] = await Promise.all([
       threadlog(['import', join(folder, 'none'), '--organization', organizationId], environment),
-      importing(packed.subarray(0, packed.length - 200), organizationId, '--no-wait'),
+      threadlog(['import', '-', '--organization', organizationId, '--no-wait'], environment, packed.subarray(0, packed.length - 200)),
       threadlog(['import', folder, '--organization', organizationId], environment),
     ]);
     expect(missing).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('there is no such file') });
@@ -398,7 +403,7 @@ test(
     const total = Object.values(expected).flat().length;
     const arrived = await countEvents(backend, organizationId);
     let last = 0;
-    for (const share of [0.001, 0.1, 0.3, 0.31, 0.5, 0.7]) {
+    for (const share of [0.001, 0.3, 0.31, 0.7]) {
       const running = startThreadlog(['import', '-', '--organization', organizationId, '--no-wait'], environment, file(many));
       const enough = Math.max(last, share * total);
       await eventually(() => arrived.count() > enough, CLI_MS);

@@ -1,4 +1,5 @@
 import { sql } from 'kysely';
+import { JobSignal } from '../../projections/runtime/job-signal.js';
 import { type JobKind, JobRunner, type Outcome } from '../../projections/runtime/job-runner.js';
 import { type Job, JOB_LEASE_MS, Jobs, type NewJob } from '../../projections/runtime/jobs.js';
 import type { OpenDatabase } from '../../src/database/database.js';
@@ -60,6 +61,33 @@ it('takes what is due by the clock of timers, the oldest first, once, and leaves
   clock.advance(60_000);
   const [late] = await take();
   expect(late).toMatchObject({ key: 'in a minute', payload: { key: 'in a minute' }, attempt: 1, dueAt: clock.now() });
+});
+
+it('is told to other processes as it is added, many at once in a few words, and again after the connection was cut', async () => {
+  const woken = { here: 0, there: 0 };
+  const [here, there] = [new JobSignal(created.url, () => woken.here++), new JobSignal(created.url, () => woken.there++)];
+  try {
+    for (let cuts = 0; cuts < 2; cuts++) {
+      // Each wakes when it listens, since it may have missed something before.
+      await eventually(() => woken.here > 0 && woken.there > 0);
+      Object.assign(woken, { here: 0, there: 0 });
+      for (let n = 0; n < 200; n++) here.added();
+      expect(woken.here).toBe(200);
+      // The first of them at once, and the others together.
+      await eventually(() => woken.there >= 2);
+      await sql`notify threadlog_jobs`.execute(database.kysely);
+      await eventually(() => woken.here > 200);
+      await eventually(() => woken.there >= 3);
+      expect(woken).toEqual({ here: 201, there: 3 });
+      Object.assign(woken, { here: 0, there: 0 });
+      await sql`
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where application_name = 'threadlog-jobs' and datname = current_database()`.execute(database.kysely);
+    }
+  } finally {
+    await here.close();
+    await there.close();
+  }
 });
 
 it('gives a job that nobody renews to the next, who alone may end it; also when the clock was set back or ahead', async () => {
