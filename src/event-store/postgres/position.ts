@@ -8,5 +8,5 @@ export function positionOf(number: string): Position {
   return number.padStart(DIGITS, '0') as Position;
 }
 
-/** Before the first event; Postgres casts a padded decimal as it is. */
+/** The position before the first event. Postgres can cast a padded decimal as it is. */
 export const BEFORE_ALL = positionOf('0');
