@@ -1,7 +1,7 @@
 import { TAKE_OFF_ARCHIVED, type TakeOffArchivedPayload } from './archived-assignees.jobs.js';
 import type { Reactor } from './runtime/reactor.js';
 
-/** For how long commands may still assign to an archived agent or team (ms): they see it up to one second late and have ten seconds to end. */
+/** How long commands may still assign to an archived agent or team (ms): they see it up to a second late and have ten seconds to end. */
 const STRAGGLERS_MS = 12_000;
 
 /** Takes an archived agent or team off every conversation that has not ended: at once, and again when no command can still assign to it. */

@@ -1,8 +1,8 @@
-/** Shortest pause between batches (ms). Pauses pay under load: an event costs three to four times as much in a batch of 20 as in one of 5,000. */
+/** Shortest pause between batches (ms). Pauses pay under load: an event in a batch of 20 costs three to four times as much as in 5,000. */
 const SHORTEST = 3;
 /** Longest pause of a group that knows how many commands are in flight beside it (ms). */
 const LONGEST = 100;
-/** Longest pause of a group that knows only its events (ms): it cannot tell half load from full, and at half load rows are due within 50 ms. */
+/** Longest pause of a group that knows only its events (ms): it cannot tell half load from full, and at half rows are due within 50 ms. */
 const LONGEST_ALONE = 25;
 /** The pause grows from this many commands in flight on, and is longest at twice as many. */
 const BUSY = 16;

@@ -48,7 +48,7 @@ export interface BatchHandler {
    * @throws LeaseLost, GroupPaused, GroupStopped, or an error of the surroundings
    */
   write(batch: FeedPart, from: Position | 'start'): Promise<void>;
-  /** Moves a checkpoint that write() left behind. Called twice a second, even while a batch is handled; 'at once' when the lease is given up. */
+  /** Moves a checkpoint that write() left behind. Called twice a second, even during a write(); 'at once' when the lease is given up. */
   flush?(when: 'in time' | 'at once'): Promise<void>;
 }
 

@@ -82,7 +82,7 @@ async function makeTables(tx: Kysely<Database>, group: ReadGroup, indexes: 'with
   return generation;
 }
 
-/** Points the views that queries read at a generation. All generations of a shape have the same columns, so whatever depends on the views stays. */
+/** Points the views that queries read at a generation. All generations of a shape have the same columns, so dependent views stay. */
 async function showGeneration(tx: Kysely<Database>, group: ReadGroup, generation: number): Promise<void> {
   await sql`create schema if not exists ${sql.id(group.schema)}`.execute(tx);
   for (const { name } of group.tables)

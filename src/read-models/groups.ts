@@ -8,7 +8,7 @@ export const CORE_GROUP = 'core';
 export interface ReadGroup {
   readonly name: string;
   readonly tables: readonly ReadTable[];
-  /** A hash of the statements, versions and guards of the group's tables, in hex. Builds with other shapes have their own tables beside these. */
+  /** A hash of the statements, versions and guards of the group's tables, in hex. A build with another shape has its own tables. */
   readonly shape: string;
   /** The schema of the views that queries read. They show the live generation of this shape. */
   readonly schema: string;

@@ -37,7 +37,7 @@ export function readTable<R extends object>(declaration: TableOf<R>): ReadTable<
 }
 
 /**
- * The statements that make a table. The first makes the table with its primary key, the others its indexes; a rebuild runs those after the rows.
+ * The statements that make a table: the first makes the table with its primary key, the others its indexes, in a rebuild after the rows.
  * @param name the table's name, schema included
  */
 export function ddlOf({ columns, key, indexes, storage }: ReadTable, name: string): readonly string[] {
