@@ -23,7 +23,7 @@ const ANSWER_MS = 5_000;
 const LOOK_EVERY_MS = 250;
 
 /**
- * Sends the appends of this process over one BatchAppend call, the server's fast path: at 32 writers a call per append reaches half its rate.
+ * Sends this process's appends over one BatchAppend call, the server's fast path: at 32 writers a call per append reaches half its rate.
  * Only this object holds the waiting requests, so an error elsewhere in the process cannot reject them. Late answers are dropped.
  */
 export class BatchAppends {
