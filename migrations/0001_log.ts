@@ -30,8 +30,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   `.execute(db);
 
   // Each parameter is one column of the rows to insert, its values joined with U+001E, which no JSON text holds. The rows of one append
-  // are neighbours with rising revisions, and a stream occurs in one append only. The answer has one entry per append, in order and
-  // separated by commas: the position of its last event, or '!' and the stream's last revision (-1: no such stream) on a conflict.
+  // are neighbours with rising revisions, and a stream occurs in only one append. The answer has one entry per append, in order and
+  // separated by commas: the position of its last event, or on a conflict '!' and the stream's last revision (-1: no such stream).
   //
   // New positions follow the last position in the table. After a restore or on a promoted replica a sequence could be behind it, and would
   // then assign positions that readers have already passed.

@@ -88,7 +88,7 @@ export const SETTINGS = {
 const schema = z.object(SETTINGS);
 export type Config = z.infer<typeof schema>;
 
-/** Names every wrong setting at once. */
+/** The message names all wrong settings at once. */
 export class InvalidConfiguration extends Error {
   override readonly name = 'InvalidConfiguration';
 }

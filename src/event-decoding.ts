@@ -8,7 +8,7 @@ import type { VisitorKeys } from './security/visitor-keys.js';
 /** All followers in a process get the same event objects, so each event is parsed only once. */
 const parsed = new WeakMap<StoredEvent, Omit<ProjectedEvent, 'skipped'>>();
 
-/** @throws UnknownEvent, or Error for a stream of an unknown kind */
+/** @throws UnknownEvent, or Error when the stream's kind is unknown */
 function parse(stored: StoredEvent): Omit<ProjectedEvent, 'skipped'> {
   const before = parsed.get(stored);
   if (before !== undefined) return before;

@@ -23,6 +23,6 @@ export function isStoreAway(error: unknown): boolean {
   return (typeof code === 'string' && (SERVER_AWAY.test(code) || NETWORK_AWAY.test(code))) || CONNECTION_LOST.test(error.message);
 }
 
-/** What the API answers while a store is away. */
+/** The API's answer while a store is away. */
 export const storeUnavailable = (cause: Error): ThreadlogError =>
   new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause });

@@ -12,7 +12,7 @@ export interface Batch {
   readonly decoded: readonly ProjectedEvent[];
   readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
   readonly through: Position;
-  /** Events of the wanted kinds. */
+  /** Number of events of the wanted kinds. */
   readonly events: number;
   readonly caughtUp: boolean;
 }
@@ -24,7 +24,7 @@ export interface FeedPart extends Batch {
   readonly looked: number;
 }
 
-/** Revisions that an operator has passed over, by stream. */
+/** Revisions that an operator has skipped, by stream. */
 export type Skipped = ReadonlyMap<StreamName, ReadonlySet<number>>;
 
 /** The feed in decoded parts of one transaction each. Only the signal ends it. */

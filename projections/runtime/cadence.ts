@@ -8,7 +8,7 @@ const LONGEST_ALONE = 25;
 const BUSY = 16;
 /** How often a long pause checks that the load is still there (ms): a short pile-up of commands, such as behind a slow disk, is no load. */
 const LOOK = 10;
-/** Events per second for each millisecond of pause, when only the rate is known. */
+/** When only the rate is known, the pause gets one millisecond for each of this many events per second. */
 const RATE_PER_MS = 100;
 
 /** How long a group that has caught up waits before it asks for more, so that the next batch is worth its transaction. */
@@ -17,7 +17,7 @@ export class Cadence {
   #since: number;
 
   /**
-   * @param inFlight commands in flight in this process; absent in a worker that runs beside no API
+   * @param inFlight commands in flight in this process; absent in a worker without an API
    * @param now milliseconds of a clock that never goes back
    */
   constructor(
@@ -28,8 +28,8 @@ export class Cadence {
   }
 
   /**
-   * Rests after a batch of so many events, for as long as the load is worth it.
-   * @param wait for so many ms, or until the signal
+   * Rests after a batch of so many events, for as long as the load lasts.
+   * @param wait waits for a number of ms, or until the signal
    */
   async rest(events: number, signal: AbortSignal, wait: (ms: number, signal: AbortSignal) => Promise<void>): Promise<void> {
     const began = this.now();

@@ -62,7 +62,7 @@ export interface FollowerSurroundings {
   readonly checkpoints?: CheckpointSignal;
   /** Called after every handled batch with its number of events and its time (ms). */
   readonly measure?: (name: string, events: number, ms: number) => void;
-  /** Commands in flight in this process; absent in a worker that runs beside no API. */
+  /** Commands in flight in this process; absent in a worker without an API. */
   readonly inFlight?: () => number;
   /** Greatest number of events in one transaction. */
   readonly maxEvents?: number;

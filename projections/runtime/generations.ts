@@ -71,7 +71,7 @@ export async function markFilled(database: Kysely<Database>, { generation, epoch
 async function makeTables(tx: Kysely<Database>, group: ReadGroup, indexes: 'with indexes' | 'without indexes'): Promise<number> {
   const { rows } = await sql<{ generation: number }>`select nextval('read.generations')::integer as generation`.execute(tx);
   const generation = rows[0]?.generation;
-  if (generation === undefined) throw new Error('the sequence of generations gave no number');
+  if (generation === undefined) throw new Error('the sequence of generations returned no number');
   const table = tableOf(generation);
   for (const one of group.tables) {
     const statements = ddlOf(one, table(one.name));
@@ -234,7 +234,7 @@ export async function dropGeneration(database: Kysely<Database>, group: string, 
       .returning('generation')
       .execute();
     if (dropped.length === 0) return false;
-    // Without "cascade" a table that a view shows cannot go.
+    // Without "cascade" PostgreSQL does not drop a table that a view shows.
     for (const name of await tablesOfGeneration(tx, generation)) await sql`drop table ${sql.id('read', name)}`.execute(tx);
     await tx.deleteFrom('keep.parked').where('group_name', '=', group).where('generation', '=', generation).execute();
     return true;

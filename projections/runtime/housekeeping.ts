@@ -56,7 +56,7 @@ export class Housekeeping {
       await this.#dropAbandoned();
     } catch (error) {
       this.#due = now() + AGAIN_MS;
-      log.warn({ group: group.name, error: describeError(error), againInMs: AGAIN_MS }, 'old read models could not be put in order');
+      log.warn({ group: group.name, error: describeError(error), againInMs: AGAIN_MS }, 'could not clean up old read models');
     }
   }
 

@@ -100,7 +100,7 @@ export async function installReactor(database: Kysely<Database>, store: EventSto
 export interface ReactorOptions extends Omit<FollowerSurroundings, 'checkpoints'> {
   readonly reactor: Reactor;
   readonly jobs: Jobs;
-  /** Jobs were added. */
+  /** Called when jobs were added. */
   readonly onJobs?: () => void;
 }
 
@@ -189,7 +189,7 @@ class ReactorHandler implements BatchHandler {
   #skipped: Skipped = new Map();
   /** The reactor's state after the last batch, written or not. */
   #state: unknown;
-  /** Where the checkpoint is. */
+  /** The position of the checkpoint. */
   #at: Position | 'start';
   #writtenAt = 0;
   /** The events since then that were handled and led to no job. */
@@ -371,7 +371,7 @@ export async function handleIsolated(
   failed: FeedPart['failed'],
   state: unknown,
 ): Promise<Poison[]> {
-  if (reaction.reads === 'stored') throw new Error(`the reactor ${name} handles events as they are stored`);
+  if (reaction.reads === 'stored') throw new Error(`the reactor ${name} handles stored events and not decoded ones`);
   const apply = async (part: readonly ProjectedEvent[]) => {
     const gathered = new Gathered(() => Promise.resolve(tx));
     await reaction.handle(part, gathered, all.state?.now ?? state);

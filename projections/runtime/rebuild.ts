@@ -46,7 +46,7 @@ export class RebuildRunning extends Error {
 
 export interface RebuildProgress {
   readonly phase: 'filling' | 'indexing' | 'catching up' | 'swapping' | 'dropping the old tables';
-  /** Events written so far. */
+  /** Number of events written so far. */
   readonly events: number;
   /** Events that the live generation has handled, which estimates the total. 0 when there is no live generation. */
   readonly expected: number;

@@ -188,7 +188,7 @@ export class Transactor {
           proved = true;
           if (seen.revision !== revision) continue;
         }
-        if (seen.position === undefined) throw new Error(`${aggregate.kind}: a decision on nothing answered nothing`);
+        if (seen.position === undefined) throw new Error(`${aggregate.kind}: a decision on a missing stream answered no events`);
         if (command.keyed === true) await this.unchanged.save(command.commandId, command, { stream, revision: seen.revision });
         return { outcome: 'unchanged', state: seen.state as S, revision: seen.revision, position: seen.position, events: [] };
       }
@@ -254,7 +254,7 @@ export class Transactor {
         position = event.position;
         if (event.revision >= known.from) events.push(event);
       }
-    if (position === undefined) throw new StoreUnavailable('a stream that was there is gone');
+    if (position === undefined) throw new StoreUnavailable('a stream that existed before is gone');
     return { outcome: 'repeated', state, revision: known.to, position, events };
   }
 

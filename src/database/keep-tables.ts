@@ -130,7 +130,7 @@ export class KeptRows {
   }
 
   /**
-   * @param rows of one table
+   * @param rows rows of one table
    * @throws KeptRowsDiffer
    */
   async take(table: string, rows: readonly KeptRow[]): Promise<void> {

@@ -1,5 +1,5 @@
 /**
- * The port between Threadlog and the log that holds its events. Three adapters stand behind it (eventstoredb, postgres, memory) and one
+ * The port between Threadlog and the log that holds its events. Three adapters implement it (eventstoredb, postgres, memory), and one
  * contract suite proves that they agree: test/contract/event-store.contract.ts.
  *
  * The port leaves out, on purpose, everything in which stores differ: there is no "any" revision, no filter beyond Threadlog's own streams,
@@ -59,7 +59,7 @@ export class InvalidAppend extends Error {
   override readonly name = 'InvalidAppend';
 }
 
-/** Per append: number of events, bytes of all ids, types, data and metadata together (UTF-8); bytes of a stream's name. */
+/** Limits of an append: number of events; total bytes of all ids, types, data and metadata (UTF-8); bytes of the stream's name. */
 export const LIMITS = { events: 500, bytes: 900_000, stream: 400 } as const;
 
 export interface FeedBatch {

@@ -9,7 +9,7 @@ const PATIENCE_MS = 2_000;
 
 /** How far a follower of the feed is behind the log. */
 export type Lag<H> = H & {
-  /** Events between the checkpoint and the log's head. */
+  /** Number of events between the checkpoint and the log's head. */
   readonly events: number;
   /** Age of the oldest of these events. For imported history, which is always old, the time since the checkpoint moved. */
   readonly seconds: number;

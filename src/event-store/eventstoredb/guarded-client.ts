@@ -133,9 +133,9 @@ export class GuardedClient {
   async assertServer(signal: AbortSignal): Promise<void> {
     const connection = await this.connected(signal);
     const version = await untilAborted(connection.serverVersion(), signal).catch((error: unknown) => {
-      throw new StoreUnavailable('EventStoreDB did not tell its version', { cause: error });
+      throw new StoreUnavailable('EventStoreDB did not report its version', { cause: error });
     });
-    if (version === undefined) throw new StoreUnavailable('EventStoreDB did not tell its version in time');
+    if (version === undefined) throw new StoreUnavailable('EventStoreDB did not report its version in time');
     const [major = 0, minor = 0] = version.split('.').map(Number);
     if (!(major > OLDEST.major || (major === OLDEST.major && minor >= OLDEST.minor)))
       throw new Error(`EventStoreDB ${OLDEST.major}.${OLDEST.minor} or newer is needed; the server is ${version}`);

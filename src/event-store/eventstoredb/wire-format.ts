@@ -43,7 +43,7 @@ const POSITION = /^\d{19}-\d{19}$/;
 
 /** @throws TypeError for a text that this adapter did not make, since following another log's position would skip or repeat events */
 export function assertPosition(position: Position): void {
-  if (!POSITION.test(position)) throw new TypeError('the position is not one of an EventStoreDB log');
+  if (!POSITION.test(position)) throw new TypeError('the position does not belong to an EventStoreDB log');
 }
 
 export function toStoredEvent(record: RecordedEvent): StoredEvent {

@@ -1,6 +1,6 @@
 import type { Position } from '../event-store.js';
 
-/** As many digits as the largest bigint has, so that positions compare as text. */
+/** The number of digits of the largest bigint, so that positions compare as text. */
 const DIGITS = 19;
 
 /** @param number a bigint in decimal, as Postgres writes it */

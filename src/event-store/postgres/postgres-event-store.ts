@@ -101,7 +101,7 @@ function appendSession(version: number): string {
   return [
     // An acknowledged event survives a crash. remote_apply promises more than `on`, so it stays.
     `select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') not in ('on', 'remote_apply')`,
-    // The function must see what was committed while it waited for the lock.
+    // The function must see the appends that were committed while it waited for the lock.
     `set default_transaction_isolation = 'read committed'`,
     `set default_transaction_read_only = off`,
     `set statement_timeout = '4s'`,
