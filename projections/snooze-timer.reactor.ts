@@ -5,8 +5,8 @@ import { WAKE_CONVERSATION, type WakeConversationPayload } from './snooze-timer.
 
 /**
  * Adds a job for each snooze that ends at a set time, one for each conversation, and removes it when the conversation is no longer snoozed.
- * The reactor begins at the log's start, so that snoozes from before reactors existed, or from an imported export, end too. A job that comes
- * too late does nothing: its command names the event that set the snooze.
+ * The reactor begins at the log's start, so that snoozes from before reactors existed, or from an imported export, end too. A job that
+ * comes too late does nothing: its command names the event that set the snooze.
  */
 export const snoozeTimer: Reactor = {
   name: 'snooze-timer',

@@ -49,8 +49,7 @@ export class BatchWriter {
   }
 
   /**
-   * Writes a batch in one transaction, for a live generation in one statement as long as all events can be handled. Streams of events that
-   * cannot be handled are parked in the same transaction.
+   * Writes a batch in one transaction, or in one statement for a live generation without bad events. It parks the streams of bad events.
    * @throws LeaseLost, GroupPaused, GroupStopped, or an error of the surroundings
    */
   async write(batch: FeedPart, from: Position | 'start'): Promise<void> {

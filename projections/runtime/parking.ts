@@ -8,7 +8,7 @@ import type { RuntimeLog } from './runtime-log.js';
 /** Limit of streams parked within a minute. Beyond it the fault is not in a few streams, and the group stops instead of parking more. */
 const MOST_PER_MINUTE = 50;
 
-/** The generation number of a reactor's parked streams: reactors are never rebuilt and have no generations. Those of groups count from 1. */
+/** The generation number of a reactor's parked streams: reactors are never rebuilt and have no generations. Groups count from 1. */
 export const NO_GENERATION = 0;
 
 /** The revisions that operators have skipped in a group, the same for all generations, so that a rebuild makes the same rows. */
@@ -91,7 +91,7 @@ export async function park(
     );
 }
 
-/** False for settings streams (inbox, agent, organization …): without it, every conversation that names it would silently be shown wrong. */
+/** False for settings streams (inbox, agent, organization …): without it, conversations that name it would silently be shown wrong. */
 function mayBeParked(stream: StreamName): boolean {
   return STREAMS.get(parseStreamName(stream)?.kind ?? '')?.unreadable === 'parks';
 }

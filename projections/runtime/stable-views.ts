@@ -12,8 +12,8 @@ export interface ViewGone {
 
 /**
  * Points the views in the schema `threadlog` at the newest live and filled generation of a group, of any shape. A view keeps its columns in
- * their order, and new columns follow them, so that views on it stay valid. Only when a column is gone or has another type, the view is made
- * anew and the views that read it are dropped.
+ * their order, and new columns follow them, so that views on it stay valid. Only when a column is gone or has another type, the view is
+ * made anew and the views that read it are dropped.
  * @returns the dropped views
  */
 export async function pointStableViews(tx: Kysely<Database>, group: string): Promise<ViewGone[]> {

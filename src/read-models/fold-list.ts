@@ -53,9 +53,9 @@ interface Row {
 export const wholeFold = sql`t.id, t.revision, t.created_at, t.sort_name, t.state`;
 
 /**
- * Pages of the lists of people and settings. All lists take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false; a
- * revoked API key is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest
- * first, names from A). Names are compared in lower case, in the Unicode order of letters. An unknown parameter is an error.
+ * Pages of the lists of people and settings. All lists take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false;
+ * a revoked API key is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default:
+ * newest first, names from A). Names are compared in lower case, in the Unicode order of letters. An unknown parameter is an error.
  */
 export class FoldLists {
   constructor(

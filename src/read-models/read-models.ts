@@ -20,7 +20,7 @@ export class ReadModels {
   }
 
   /**
-   * The view over a table's live rows. `selectFrom(view(conversationsTable).as('c'))` knows every column; raw SQL can use the view as it is.
+   * The view over a table's live rows. `selectFrom(view(conversationsTable).as('c'))` knows every column; raw SQL can use it as it is.
    * @throws Error when no group has the table
    */
   view<R extends object>(table: ReadTable<R>): RawBuilder<R> {
