@@ -2,15 +2,15 @@ import { sql } from 'kysely';
 import type { Kysely } from 'kysely';
 
 /**
- * The Postgres log: one table, one function that writes to it, one row that names it.
+ * The Postgres log: one table, one function that writes to it, and one row that names the log.
  *
- * The lock is what makes `position > $checkpoint order by position` safe: positions are numbered and committed while it is held, so the
- * order of commits is the order of positions and no reader can pass a position that becomes visible later.
+ * The lock makes `position > $checkpoint order by position` safe: positions are assigned and committed while it is held, so the order of
+ * commits is the order of positions, and no reader can pass a position that becomes visible later.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create schema log`.execute(db);
 
-  // Restored from a dump the log keeps its identity, and so do the checkpoints that were written for it.
+  // A log that is restored from a dump keeps its identity, so that its checkpoints stay valid.
   await sql`create table log.identity (id uuid not null default gen_random_uuid(), only_row boolean primary key default true check (only_row))`.execute(
     db,
   );
@@ -30,15 +30,15 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   `.execute(db);
 
   // Each parameter is one column of the rows to insert, its values joined with U+001E, which no JSON text holds. The rows of one append
-  // are neighbours with rising revisions, and a stream occurs in one append only. The answer has one entry per append, in order and
-  // separated by commas: the position of its last event, or '!' and the stream's last revision (-1: no such stream) on a conflict.
+  // are neighbours with rising revisions, and a stream occurs in only one append. The answer has one entry per append, in order and
+  // separated by commas: the position of its last event, or on a conflict '!' and the stream's last revision (-1: no such stream).
   //
-  // Positions follow the last one in the table. A sequence could fall behind it in a restore or on a promoted replica, and would then hand
-  // out positions that readers have passed.
+  // New positions follow the last position in the table. After a restore or on a promoted replica a sequence could be behind it, and would
+  // then assign positions that readers have already passed.
   //
-  // VOLATILE matters: under READ COMMITTED each statement after the lock has a snapshot taken after the lock. In one single statement
-  // the check would read a snapshot from before the wait and miss what the previous holder wrote.
-  // The planner settings keep plans that were made while the table was empty from being used on a full one.
+  // VOLATILE matters: under READ COMMITTED each statement after the lock has a snapshot taken after the lock. In a single statement the
+  // check would read a snapshot from before the wait and miss the previous holder's writes.
+  // The planner settings keep plans that were made while the table was empty from scanning a full table.
   await sql`
     create function log.append_many(p_streams text, p_revisions text, p_ids text, p_types text, p_data text, p_metadata text)
     returns text language plpgsql volatile

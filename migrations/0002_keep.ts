@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely';
 
-/** What cannot be derived from the log: keys, secrets, and answers of keyed requests. Back it up after the log. */
+/** The tables that cannot be derived from the log: keys, secrets, and answers of keyed requests. Back them up after the log. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create schema keep`.execute(db);
   await sql`

@@ -1,17 +1,17 @@
 import { type Kysely, sql } from 'kysely';
 
 /**
- * What the projections' runtime keeps of itself. The tables of the read models are not made here: the runtime makes them from the
- * projections, per generation (read.conversations_g7), and the views over the live generation in the schema of their version (read_v1).
+ * The tables of the projections' runtime. The tables of the read models are not made here: the runtime makes them from the projections, per
+ * generation (read.conversations_g7), and the views over the live generation in the schema of their version (read_v1).
  *
  * Checkpoints of all versions are in one table, and generations come from one sequence: builds with different versions run side by side,
- * and neither their tables nor their leases may meet.
+ * and neither their tables nor their leases may collide.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create schema read`.execute(db);
   await sql`create sequence read.generations as integer`.execute(db);
-  // The lease is on the row of the checkpoint, not beside it: the one update that a batch begins with moves the position, proves the
-  // epoch and renews the lease. No index covers what a batch changes, and the page has room, so that those updates stay within the page.
+  // The lease is in the checkpoint's row: each batch begins with a single update that moves the position, proves the epoch and renews the
+  // lease. No index covers the columns that a batch changes, and the page has room, so that these updates stay within the page.
   await sql`
     create table read.checkpoints (
       generation integer primary key,
@@ -37,7 +37,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       stopped text
     ) with (fillfactor = 20)`.execute(db);
   await sql`create unique index checkpoints_live on read.checkpoints (group_name, version) where live`.execute(db);
-  // In keep although a rebuild would find them again: an operator's list of what went wrong must outlive the tables it went wrong in.
+  // In keep, although a rebuild would find these streams again: an operator's list of failures must outlive the tables of the generation.
   await sql`
     create table keep.parked (
       group_name text not null,

@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely';
 
-/** Requests a minute that a key may make; null where the server's own limit holds. */
+/** The number of requests a minute that a key may make; null when the server's limit applies. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`alter table keep.api_keys add column rate_limit_per_minute integer`.execute(db);
 }

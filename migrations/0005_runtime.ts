@@ -1,6 +1,6 @@
 import { type Kysely, sql } from 'kysely';
 
-/** What an operator says to the projections' runtime, and what a rebuild says of itself. */
+/** Columns for an operator's pause and for the stage of a rebuild, and the table of skipped events. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`
     alter table read.checkpoints
@@ -8,7 +8,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       add column paused boolean not null default false,
       -- of a generation that is being made; null otherwise
       add column phase text check (phase in ('filling', 'indexing', 'catching up'))`.execute(db);
-  // In keep: a rebuild must pass over the same events as the rows that it replaces.
+  // In keep, since a rebuild must skip the same events as the rows that it replaces.
   await sql`
     create table keep.skipped (
       group_name text not null,

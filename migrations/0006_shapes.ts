@@ -1,8 +1,8 @@
 import { type Kysely, sql } from 'kysely';
 
 /**
- * A generation belongs to the shape of its tables and no longer to a number in the sources. Builds that have such a number run on beside this
- * one: their rows keep it, and are found by it.
+ * A generation now belongs to the shape of its tables, and no longer to a version number in the sources. Builds that still use such a
+ * number can run beside this build: their rows keep the number and are found by it.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`alter table read.checkpoints alter column version set default 0`.execute(db);
@@ -11,6 +11,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create unique index checkpoints_live_by_version on read.checkpoints (group_name, version) where live and version <> 0`.execute(
     db,
   );
-  // Names that never change, over the newest rows of all: for people with psql. Nothing of Threadlog reads them.
+  // Views for people with psql, with names that never change, over the newest rows. Threadlog itself does not read them.
   await sql`create schema threadlog`.execute(db);
 }

@@ -1,12 +1,12 @@
 import { type Kysely, sql } from 'kysely';
 
-// Each statement after the lock needs a snapshot of its own, so the functions are VOLATILE (the default) and need READ COMMITTED.
-// Plans that were made while the table was empty must not scan a full one.
+// Each statement after the lock needs its own snapshot, so the functions are VOLATILE (the default) and need READ COMMITTED.
+// Plans that were made while the table was empty must not scan a full table.
 const PLANS = sql`set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off`;
 
-/** What reactors and their jobs keep. Nothing of it can be derived from the log: it says what has been caused already. */
+/** The tables of reactors and jobs. They cannot be derived from the log, since they record what has already been caused. */
 export async function up(db: Kysely<unknown>): Promise<void> {
-  // The columns that read.checkpoints has too mean the same here.
+  // Columns that read.checkpoints also has mean the same here.
   await sql`
     create table keep.reactors (
       name text primary key,
@@ -50,8 +50,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create index jobs_due on keep.jobs (due_at, id) where head`.execute(db);
   await sql`create index jobs_lane on keep.jobs (lane, id) where lane is not null`.execute(db);
 
-  // A lane has no row that could be locked while it is empty, and one lock for each lane of a large batch would fill the server's table of
-  // locks. Lanes share 256 locks, always taken in the same order.
+  // An empty lane has no row that could be locked, and a lock for each lane of a large batch would fill the server's lock table. So lanes
+  // share 256 locks, always taken in the same order.
   await sql`
     create function keep.lock_lanes(p_lanes text[]) returns void language plpgsql as $$
     declare v_lock integer;
@@ -62,7 +62,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     end
     $$`.execute(db);
 
-  // With the lanes' locks.
+  // Takes the lanes' locks.
   await sql`
     create function keep.promote_jobs(p_lanes text[]) returns void language plpgsql ${PLANS} as $$
     begin
@@ -73,8 +73,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     end
     $$`.execute(db);
 
-  // Jobs in the order in which those of a lane are to be done: {kind, key, lane, organization_id, payload, due_ms | delay_ms}. A job that is
-  // there already stays as it is.
+  // Adds jobs: {kind, key, lane, organization_id, payload, due_ms | delay_ms}. A lane's jobs are given in the order in which they are to be
+  // done. A job that already exists stays as it is.
   await sql`
     create function keep.add_jobs(p_jobs jsonb, p_now timestamptz) returns integer language plpgsql ${PLANS} as $$
     declare
@@ -104,7 +104,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     end
     $$`.execute(db);
 
-  // A lease that ends later than any that is given was given before the clock was set back.
+  // A lease that ends further ahead than any lease can was taken before the clock was set back.
   await sql`
     create function keep.take_jobs(p_kinds text[], p_most integer, p_owner text, p_lease interval, p_now timestamptz)
     returns setof keep.jobs language plpgsql ${PLANS} as $$
@@ -126,8 +126,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     end
     $$`.execute(db);
 
-  // Ends jobs that are still their taker's, and lets the next of their lanes be done. A crash of the server may bring one back, as it may
-  // bring back one that was under way; so the commit waits for no disk. Answers those that were ended.
+  // Removes finished jobs that their takers still have, and frees the next jobs of their lanes. The commit does not wait for the disk: a
+  // server crash may bring a finished job back, as it may bring back a job that was under way. Answers the removed jobs.
   await sql`
     create function keep.finish_jobs(p_ids bigint[], p_attempts integer[]) returns setof bigint language plpgsql ${PLANS} as $$
     declare
@@ -144,7 +144,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     end
     $$`.execute(db);
 
-  // Jobs that need not be done any more, whoever has them.
+  // Removes jobs that are no longer needed, whoever has them.
   await sql`
     create function keep.remove_jobs(p_kinds text[], p_keys text[]) returns void language plpgsql ${PLANS} as $$
     declare

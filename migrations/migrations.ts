@@ -7,7 +7,7 @@ import * as runtime from './0005_runtime.js';
 import * as shapes from './0006_shapes.js';
 import * as reactors from './0007_reactors.js';
 
-/** Every migration by name, in order. A name that once ran on a database stays for ever; there is no way down. */
+/** Every migration by name, in order. A name that ran on any database stays for ever. There are no down migrations. */
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001_log': log,
   '0002_keep': keep,

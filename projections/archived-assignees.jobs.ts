@@ -19,7 +19,7 @@ const payloadSchema = z.strictObject({
   assigneeId: z.string(),
   /** The event that archived the agent or team. */
   eventId: z.string(),
-  /** Where that event stands in the log. */
+  /** The position of that event in the log. */
   position: z.string(),
 });
 export type TakeOffArchivedPayload = z.infer<typeof payloadSchema>;
@@ -27,13 +27,13 @@ export type TakeOffArchivedPayload = z.infer<typeof payloadSchema>;
 const NOT_ENDED: readonly Status[] = ['open', 'pending', 'snoozed'];
 const PAGE = 500;
 const AT_ONCE = 8;
-/** How long the list is waited for within one attempt (ms). */
+/** How long one attempt waits for the list (ms). */
 const LIST_MS = 5_000;
 const BEHIND: Outcome = { againInMs: 1_000, because: 'the list of conversations is behind' };
 
 /**
- * Takes an archived agent or team off every conversation that has not ended, by the list, until the list names none. What was taken off stays
- * so when the job comes again: a decision on its own result changes nothing.
+ * Takes an archived agent or team off every conversation that has not ended, until the list of conversations shows none. A repeated job is
+ * harmless: a decision on its own result changes nothing.
  */
 export function takeOffArchivedJobs(parts: {
   readonly commands: CommandBus;
@@ -51,7 +51,7 @@ export function takeOffArchivedJobs(parts: {
       const { assigneeId, eventId, position } = payloadSchema.parse(payload);
       const unchanged = new Set<string>();
       const refused = new Set<string>();
-      // Everything that is in the log by now, and the archiving with it, must be in the list: that is what this sweep is about.
+      // The list must include every event that is in the log by now, the archiving among them: this sweep covers all of them.
       const head = await store.head();
       let after = head === 'start' || head < position ? (position as Position) : head;
       for (let round = 0; ; round++) {
@@ -75,7 +75,7 @@ export function takeOffArchivedJobs(parts: {
               const context = {
                 organizationId,
                 actor: { type: 'system', id: 'archived-assignees' } as const,
-                // Another for each round: what was assigned again meanwhile is taken off again.
+                // Each round has its own id, so that an assignee that was assigned again meanwhile is taken off again.
                 commandId: derivedId('take-off-archived', key, String(round), id),
                 requestHash: '',
                 correlationId: eventId,
@@ -85,7 +85,7 @@ export function takeOffArchivedJobs(parts: {
               try {
                 const changed: ConversationChanged = await commands.execute(new TakeOffArchived(context, id, assigneeId));
                 if (changed.position > after) after = changed.position;
-                // It was another's doing, and the list will show it; of a stream that is parked it never will.
+                // Somebody else made the change, and the list will show it, unless the stream is parked: then it never will.
                 if (changed.outcome === 'unchanged' && unchanged.has(id)) refused.add(id);
                 if (changed.outcome === 'unchanged') unchanged.add(id);
               } catch (error) {

@@ -1,10 +1,10 @@
 import { TAKE_OFF_ARCHIVED, type TakeOffArchivedPayload } from './archived-assignees.jobs.js';
 import type { Reactor } from './runtime/reactor.js';
 
-/** Commands that were under way when an agent or team was archived may still assign to it: they know it up to a second late, and have ten to end. */
+/** How long commands may still assign to an archived agent or team (ms): they see it up to a second late and have ten seconds to end. */
 const STRAGGLERS_MS = 12_000;
 
-/** An agent or team that was archived is taken off every conversation that has not ended: at once, and again when no command can still assign to it. */
+/** Takes an archived agent or team off every conversation that has not ended: at once, and again when no command can still assign to it. */
 export const archivedAssignees: Reactor = {
   name: 'archived-assignees',
   begins: 'head',

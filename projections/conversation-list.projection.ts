@@ -7,7 +7,7 @@ import type { Position } from '../src/event-store/event-store.js';
 import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
 
-/** What is remembered of a conversation between batches: what its row holds, unfolded. */
+/** The state of a conversation that is remembered between batches: its row's content as a fold. */
 interface Known {
   readonly state: Conversation<Unsealed>;
   readonly revision: number;
@@ -15,7 +15,7 @@ interface Known {
 
 const KNOWN_BYTES = 64 * 1024 * 1024;
 
-/** Two bytes a character is the most that a text takes; what has no text of its own is about a kilobyte. */
+/** Estimates the memory of a conversation: at most two bytes a character for its texts, and about a kilobyte for the rest. */
 function weightOf({ state }: Known): number {
   const { lastMessage, shown, customAttributes, tags, subject } = state;
   const texts: unknown[] = [lastMessage, subject, tags, customAttributes];
@@ -24,8 +24,8 @@ function weightOf({ state }: Known): number {
 }
 
 /**
- * One row per conversation: the fold of its stream with personal fields unsealed, as columns that lists filter and sort by. A batch is
- * folded in memory and written in one statement, however many events each conversation has in it.
+ * Writes one row per conversation: the fold of its stream with personal fields unsealed, in columns that lists filter and sort by. A batch
+ * is folded in memory and written in one statement, however many events each conversation has in it.
  */
 export class ConversationListProjection implements FoldingProjection {
   readonly name = 'conversation-list';
@@ -33,7 +33,7 @@ export class ConversationListProjection implements FoldingProjection {
   readonly tables = [conversationsTable];
   private readonly known: LRUCache<string, Known>;
 
-  /** @param maxBytes of what is remembered between batches */
+  /** @param maxBytes limit of the memory kept between batches */
   constructor(maxBytes = KNOWN_BYTES) {
     this.known = new LRUCache<string, Known>({ max: 20_000, maxSize: maxBytes, sizeCalculation: weightOf });
   }
@@ -47,7 +47,7 @@ export class ConversationListProjection implements FoldingProjection {
       if (entry === undefined) touched.set(key, { organizationId, id, events: [one] });
       else entry.events.push(one);
     }
-    // Of this batch, all of it: while the rows are folded the memory drops others, and must not drop those.
+    // Holds every conversation of this batch, since the memory may drop some of them while the batch is folded.
     const before = new Map<string, Known>();
     const missing: Pick<ConversationRow, 'organization_id' | 'id'>[] = [];
     for (const [key, { organizationId, id, events: own }] of touched) {
@@ -65,7 +65,7 @@ export class ConversationListProjection implements FoldingProjection {
       const rows = known.revision === -1 ? made : changed;
       let position: Position | undefined;
       for (const { event, skipped } of own) {
-        // Delivered again: the row has it already.
+        // Delivered again: the row already includes the event.
         if (event.revision <= known.revision) continue;
         if (event.revision !== known.revision + 1)
           throw new Error(`revision ${event.revision} of ${event.stream} follows ${known.revision}`);

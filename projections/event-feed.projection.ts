@@ -3,7 +3,7 @@ import { TOLD_STREAMS } from '../src/features.js';
 import { parseStreamName, type StoredEvent } from '../src/event-store/event-store.js';
 import type { ProjectionTarget, RecordingProjection } from './runtime/projection.js';
 
-/** One row per event, as it is stored: what `GET /events` reads. */
+/** Writes one row per event, as it is stored, for `GET /events`. */
 export class EventFeedProjection implements RecordingProjection {
   readonly name = 'event-feed';
   readonly kinds = [...TOLD_STREAMS.keys()];

@@ -16,8 +16,8 @@ const payloadSchema = z.strictObject({ count: z.number().int(), fold: z.string()
 export type SignHeadPayload = z.infer<typeof payloadSchema>;
 
 /**
- * Appends a signed head. Heads by two processes, or twice by one, leave one event: the fold is the same everywhere, and the command's id
- * derives from the count.
+ * Appends a signed head. If several attempts or processes sign the same head, one event results: the fold is the same everywhere, and the
+ * command's id derives from the count.
  */
 export function signHeadJobs(parts: {
   readonly store: EventStore;
@@ -25,7 +25,7 @@ export function signHeadJobs(parts: {
   readonly masterKey: MasterKey;
   readonly database: Kysely<Database>;
   readonly log: RuntimeLog;
-  /** The reactor that adds these jobs, and stops when the history has changed. */
+  /** Name of the reactor that adds these jobs. The handler stops it when the history has changed. */
   readonly reactor: string;
 }): JobKind {
   const { store, transactor, masterKey, database, log, reactor } = parts;

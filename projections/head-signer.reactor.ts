@@ -6,7 +6,7 @@ import type { MasterKey } from '../src/security/sealing.js';
 import { SIGN_HEAD, type SignHeadPayload } from './head-signer.jobs.js';
 import type { Beginning, Reactor } from './runtime/reactor.js';
 
-/** Events from one signed head to the next. */
+/** Number of events from one signed head to the next. */
 const EVERY = 10_000;
 
 export const HEAD_SIGNER = 'head-signer';
@@ -14,20 +14,20 @@ export const HEAD_SIGNER = 'head-signer';
 const folded = z.object({ count: z.number().int(), fold: z.string() });
 const stateSchema = z.object({
   at: folded.extend({ position: z.string() }),
-  /** A head that the log held when this began: over as many events the fold must be the same, and what it covers is not signed again. */
+  /** A head that the log held when the fold began. The fold over as many events must equal it, and its events are not signed again. */
   signed: folded,
 });
 type State = z.infer<typeof stateSchema>;
 
 /**
- * Folds the whole log, and makes a job of the head at every 10,000th event. The fold goes with the checkpoint, so that after a start or a
- * takeover only what came after it is read.
+ * Folds the whole log, and adds a job for the head at every 10,000th event. The fold is stored with the checkpoint, so that only the events
+ * after the checkpoint are read after a start or a takeover.
  */
 export function headSigner(parts: {
   readonly store: EventStore;
   readonly transactor: Transactor;
   readonly masterKey: MasterKey;
-  /** Events from one head to the next; more than one, since a head is an event too. */
+  /** Number of events from one head to the next; more than 1, since a head is an event too. */
   readonly every?: number;
 }): Reactor {
   const { every = EVERY } = parts;
@@ -56,8 +56,8 @@ export function headSigner(parts: {
 }
 
 /**
- * From the last head, when it is this log's own: a copy of another log has that log's heads, and other positions. Without such a head, or
- * with one that another key signed, the log is folded from its beginning, and must come to the same.
+ * Begins after the last head if this log made it: a copy of another log has the other log's heads, but different positions. Without such a
+ * head, or with a head that another key signed, the log is folded from its beginning, and the fold must match the head.
  */
 async function begins({ store, transactor, masterKey }: Parameters<typeof headSigner>[0]): Promise<Beginning> {
   const last = (await transactor.load(headAggregate, HEAD_STREAM.organizationId, HEAD_STREAM.id))?.state.last ?? null;

@@ -15,25 +15,25 @@ import { openWorkerSessions } from './runtime/sessions.js';
 import { ignoreFailure } from '../src/ignore-failure.js';
 
 /**
- * How long a worker waits for one answer of the database (ms): far longer than a batch takes. Without it a worker whose connection is
- * swallowed would stand by for hours, until TCP finds out.
+ * How long a worker waits for one answer of the database (ms): far longer than a batch takes. Otherwise a worker whose packets are silently
+ * dropped would wait for hours, until TCP gives up.
  */
 export const QUERY_MS = 30_000;
 
-/** Two for each follower of the feed would be plenty: one writes, one renews, and few do so at the same time. */
+/** Two sessions for each follower would be more than enough: one writes, the other renews, and few followers do so at the same time. */
 const POOL_SIZE = 6;
 
 export interface LiveProjections {
-  /** Finishes the batch in hand and gives the leases up. */
+  /** Finishes the batches in hand and gives the leases up. */
   stop(): Promise<void>;
-  /** Rejects when a group of projections cannot go on without a person. */
+  /** Rejects when a projection group cannot go on without a person. */
   readonly failed: Promise<never>;
 }
 
 /**
- * Runs the projections and reactors of this process until stop(). Any number of processes may do so: one works, the others stand by.
- * @param options.reactors false: no reactors and no jobs, so that nothing is appended to the log, which gets a history just now
- * @param options.inFlight commands in flight in this process, which the cadence follows; absent in a process that takes none
+ * Runs the projections and reactors of this process until stop(). Any number of processes may run them: one works, the others stand by.
+ * @param options.reactors false: no reactors and no jobs, so that nothing is appended to the log while a history is imported
+ * @param options.inFlight commands in flight in this process, which the cadence follows; absent in a process that takes no commands
  */
 export async function startLiveProjections(
   backend: Backend,
@@ -96,19 +96,19 @@ export async function startLiveProjections(
   const sweep = setInterval(() => {
     backend.unchangedAnswers
       .sweep()
-      .catch((error: unknown) => logger.warn({ error: String(error) }, 'old idempotency rows could not be removed'));
+      .catch((error: unknown) => logger.warn({ error: String(error) }, 'could not remove old idempotency rows'));
   }, 10 * 60_000);
   sweep.unref();
   const projecting = groups.map((one) => one.run(stopping.signal));
-  // A reactor that stops says so itself, in the log and to readiness. The read models go on, and a worker that ended would take them along.
+  // A reactor that stops reports this itself, to the log and to readiness. The worker must not end, since the read models go on.
   const running = [
     ...projecting,
-    ...reacting.map((one) => ignoreFailure(one.run(stopping.signal), 'its row and the log say why it stopped, and read models go on')),
+    ...reacting.map((one) => ignoreFailure(one.run(stopping.signal), 'its row and the log say why it stopped, and the read models go on')),
   ];
   const failed = new Promise<never>((_, reject) => {
     for (const one of projecting) one.catch(reject);
   });
-  void ignoreFailure(failed, 'whoever starts the projections decides what a stopped group means, and may not listen');
+  void ignoreFailure(failed, 'the caller decides what a stopped group means, and may ignore the promise');
   return {
     failed,
     async stop() {

@@ -8,10 +8,10 @@ import { endSignal } from '../src/end-signal.js';
 import { createLogger } from '../src/log.js';
 import { QUERY_MS, startLiveProjections } from './live.js';
 
-/** How long a worker may take to stop (ms): the longest batch, and the rest. */
+/** How long a worker may take to stop (ms): the longest batch, plus time for the rest. */
 const STOP_MS = QUERY_MS + 15_000;
 
-/** A worker: projections and reactors without the API. Any number of them may run; one works on each group, the others stand by. */
+/** A worker: projections and reactors without the API. Any number of workers may run; for each group one works, the others stand by. */
 async function main(): Promise<void> {
   const ended = endSignal();
   const config = readConfig();
@@ -26,7 +26,7 @@ async function main(): Promise<void> {
 
   const code = await Promise.race([
     ended.then(() => 0),
-    // A worker has nothing else to do: it ends, and whoever runs it sees that.
+    // A worker has nothing else to do, so it ends, and its supervisor sees that.
     projections.failed.catch((error: unknown) => {
       logger.error({ error: String(error) }, 'a projection group stopped');
       return 1;

@@ -5,8 +5,8 @@ import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runt
 import { readRows } from './runtime/rows.js';
 
 /**
- * One row per visitor, company, inbox, agent, team, API key, canned response, saved view and organization: the fold of its stream by the write side's own
- * functions, kept whole in the row (`foldTable`), which is one mapping to keep right and not two.
+ * Writes one row per visitor, company, inbox, agent, team, API key, canned response, saved view and organization. The row holds the whole
+ * fold of its stream, made by the write side's own functions (`foldTable`), so that there is one mapping to keep right and not two.
  */
 export class PeopleProjection implements FoldingProjection {
   readonly name = 'people';
@@ -38,7 +38,7 @@ interface Touched {
 
 const keyOf = (organizationId: string, id: string) => `${organizationId}.${id}`;
 
-/** One query for the rows that are not new, one statement for all rows of the table. */
+/** Reads all existing rows in one query, and writes all rows of the table in one statement. */
 async function write(table: FoldTable<FoldRow<unknown>>, streams: ReadonlyMap<string, Touched>, target: ProjectionTarget): Promise<void> {
   const { initial, evolve, rowOf } = table.fold;
   const older = [...streams.values()]
@@ -55,7 +55,7 @@ async function write(table: FoldTable<FoldRow<unknown>>, streams: ReadonlyMap<st
     let revision = before;
     let state = row?.state ?? initial;
     for (const { event, skipped } of events) {
-      // Delivered again: the row has it already.
+      // Delivered again: the row already includes the event.
       if (event.revision <= revision) continue;
       if (event.revision !== revision + 1) throw new Error(`revision ${event.revision} of a stream follows ${revision}`);
       if (!skipped) state = evolve(state, event);

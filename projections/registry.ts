@@ -18,7 +18,7 @@ import type { Reactor } from './runtime/reactor.js';
 import { wakeConversationJobs } from './snooze-timer.jobs.js';
 import { snoozeTimer } from './snooze-timer.reactor.js';
 
-/** The groups of this build, each with a maker of its projections: whoever runs or rebuilds a group has projections of its own. */
+/** The groups of this build, each with a function that makes its projections, so that each run or rebuild has its own. */
 export const GROUPS: Readonly<Record<string, () => readonly Projection[]>> = {
   [CORE_GROUP]: () => [new ConversationListProjection(), new PeopleProjection(), new EventFeedProjection()],
 };
@@ -31,8 +31,8 @@ export function projectionsOf(group: string): readonly Projection[] {
 }
 
 /**
- * @param tables that queries read
- * @throws Error unless each of them is written by exactly one projection, of the group that it names, and no projection has another's name
+ * @param tables the tables that queries read
+ * @throws Error unless each table is written by exactly one projection, of the group that the table names, and projection names are unique
  */
 export function assertEveryTableWritten(
   tables: readonly ReadTable[],
@@ -56,7 +56,7 @@ export function assertEveryTableWritten(
 
 type ReactorParts = Pick<Backend, 'store' | 'transactor' | 'masterKey'>;
 
-/** The reactors of this build by their names, each with a maker: a name can be looked up before any store is open. */
+/** The reactors of this build by name, each with a function that makes it, so that names are known before any store is open. */
 export const REACTORS: Readonly<Record<string, (parts: ReactorParts) => Reactor>> = {
   [snoozeTimer.name]: () => snoozeTimer,
   [archivedAssignees.name]: () => archivedAssignees,
@@ -78,7 +78,7 @@ export function jobKindsOf(backend: Backend, database: Kysely<Database>, command
   ];
 }
 
-/** @throws Error when two followers of the feed share a name, or when nobody does a kind of job that a reactor adds */
+/** @throws Error when two followers of the feed share a name, or when a reactor adds jobs of a kind without a handler */
 export function assertReactors(groups: readonly string[], reactors: readonly Reactor[], kinds: readonly JobKind[]): void {
   const names = [...groups, ...reactors.map(({ name }) => name)];
   const twice = names.find((name, i) => names.indexOf(name) !== i);

@@ -31,7 +31,7 @@ export function wakeConversationJobs(commands: CommandBus): JobKind {
         causationDepth: 1,
       };
       try {
-        // The job was due by the clock that timers go by, so that clock has passed this instant.
+        // The job was due on the clock of timers, so that clock has passed this time.
         await commands.execute(new WakeConversation(context, conversationId, snoozeRevision, dueAt));
         return 'done';
       } catch (error) {

@@ -4,8 +4,8 @@ import type { Reactor } from './runtime/reactor.js';
 import { WAKE_CONVERSATION, type WakeConversationPayload } from './snooze-timer.jobs.js';
 
 /**
- * Makes a job of each snooze that ends at an instant, one for each conversation, and takes it back when the conversation is snoozed no more.
- * It begins at the log's start, so that the snoozes of an installation that had no reactors, or of an imported export, end too. A job that
+ * Adds a job for each snooze that ends at a set time, one for each conversation, and removes it when the conversation is no longer snoozed.
+ * The reactor begins at the log's start, so that snoozes from before reactors existed, or from an imported export, end too. A job that
  * comes too late does nothing: its command names the event that set the snooze.
  */
 export const snoozeTimer: Reactor = {

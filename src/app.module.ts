@@ -5,11 +5,11 @@ import { FEATURES } from './features.js';
 import { KernelModule } from './kernel.module.js';
 import { Metrics } from './metrics/metrics.js';
 
-/** The Nest module of every feature. One after the other: what they import in common is loaded once, whoever loads it. */
+/** The Nest module of every feature. They are loaded one after the other, so that their common imports are loaded only once. */
 const MODULES: Type[] = [];
 for (const { api } of FEATURES) MODULES.push(await api());
 
-/** The API: the features, over the parts of an open backend. */
+/** The API: the features, on top of an open backend. */
 @Module({})
 export class AppModule {
   constructor(@Inject(CommandBus) bus: CommandBus, @Inject(Metrics) metrics: Metrics) {

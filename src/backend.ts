@@ -18,13 +18,13 @@ import { ReadModels } from './read-models/read-models.js';
 import { READ_TABLES } from './features.js';
 import { Cursors } from './read-models/paging.js';
 
-/** What every process of Threadlog stands on: the database, the log, the keys, and the command protocol over them. */
+/** The parts that every process of Threadlog uses: the database, the log, the keys, and the command protocol over them. */
 export interface Backend {
   readonly config: Config;
   readonly logger: Logger;
   readonly databaseUrl: string;
   readonly database: Kysely<Database>;
-  /** The connections of `database`. */
+  /** The connection pool of `database`. */
   readonly pool: pg.Pool;
   readonly store: EventStore;
   readonly transactor: Transactor;
@@ -35,10 +35,10 @@ export interface Backend {
   readonly cursors: Cursors;
   readonly unchangedAnswers: UnchangedAnswerRows;
   readonly clock: Clock;
-  /** By which jobs are due (ms); the database's clock, which all processes share, when absent. An injected clock stands in for it too. */
+  /** The clock that decides when jobs are due (ms); when absent, the database's, which all processes share. Set if a clock is injected. */
   readonly timersClock: (() => number) | undefined;
   readonly ids: Ids;
-  /** In reverse order of opening; the embedded server last. */
+  /** Closes the parts in reverse order of opening; the embedded server last. */
   close(): Promise<void>;
 }
 

@@ -88,7 +88,7 @@ export const SETTINGS = {
 const schema = z.object(SETTINGS);
 export type Config = z.infer<typeof schema>;
 
-/** Names every wrong setting at once. */
+/** The message names all wrong settings at once. */
 export class InvalidConfiguration extends Error {
   override readonly name = 'InvalidConfiguration';
 }
@@ -104,7 +104,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   throw new InvalidConfiguration(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('\n'));
 }
 
-/** What is in force, for the log: secrets are shown as set or not, addresses without their passwords. */
+/** The current settings for the log. Secrets are shown as set or not set, addresses without their passwords. */
 export function describeConfig(config: Config): Record<string, unknown> {
   const secret = (value: string | undefined) => (value === undefined ? 'not set' : 'set');
   const address = (value: string | undefined) =>

@@ -1,6 +1,6 @@
 /**
- * Every error that a client can meet, once: its code, status and title. The error filter, the docs and the tests read this table.
- * A code is a fact in snake_case and part of the public API; the detail beside it is for people.
+ * Every error that a client can get: its code, status and title. The error filter, the docs and the tests read this table.
+ * A code states a fact in snake_case and is part of the public API. The detail of an error is for people.
  */
 export const ERRORS = {
   malformed_json: { status: 400, title: 'The body is not valid JSON' },
@@ -57,7 +57,7 @@ export interface FieldError {
   readonly message: string;
 }
 
-/** The only error that reaches a client by its own name; everything else is answered as internal_error without a detail. */
+/** The only error whose code and detail reach a client. All other errors are answered as internal_error without a detail. */
 export class ThreadlogError extends Error {
   override readonly name = 'ThreadlogError';
   constructor(

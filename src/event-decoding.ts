@@ -5,23 +5,23 @@ import { STREAMS } from './features.js';
 import type { DataKey } from './security/sealing.js';
 import type { VisitorKeys } from './security/visitor-keys.js';
 
-/** Followers of one process are handed the same objects; each event is parsed once for all of them. */
+/** All followers in a process get the same event objects, so each event is parsed only once. */
 const parsed = new WeakMap<StoredEvent, Omit<ProjectedEvent, 'skipped'>>();
 
-/** @throws UnknownEvent, or Error for a stream of an unknown kind */
+/** @throws UnknownEvent, or Error when the stream's kind is unknown */
 function parse(stored: StoredEvent): Omit<ProjectedEvent, 'skipped'> {
   const before = parsed.get(stored);
   if (before !== undefined) return before;
   const name = parseStreamName(stored.stream);
   const known = name === undefined ? undefined : STREAMS.get(name.kind);
   if (name === undefined || known === undefined)
-    throw new Error(`nothing is known of streams such as ${stored.stream.split('-', 1)[0] ?? ''}`);
+    throw new Error(`this build does not know streams such as ${stored.stream.split('-', 1)[0] ?? ''}`);
   const event = { kind: name.kind, organizationId: name.organizationId, streamId: name.id, event: decode(known.aggregate.codec, stored) };
   parsed.set(stored, event);
   return event;
 }
 
-/** Decodes a batch and leaves its personal fields sealed, for those who have no use for them. */
+/** Decodes a batch and leaves its personal fields sealed, for followers that do not need them. */
 export const sealedDecoder: DecodeBatch = (events) => {
   const decoded: ProjectedEvent[] = [];
   const failed: { event: StoredEvent; error: Error }[] = [];
@@ -35,7 +35,7 @@ export const sealedDecoder: DecodeBatch = (events) => {
   return Promise.resolve({ decoded, failed });
 };
 
-/** Decodes a batch and opens its personal fields: one query for all the keys that are not known yet. */
+/** Decodes a batch and opens its personal fields, with one query for all keys that are not known yet. */
 export function batchDecoder(keys: VisitorKeys): DecodeBatch {
   return async (events) => {
     const wanted = new Map<string, Set<string>>();

@@ -3,26 +3,26 @@ import type { Aggregate, DomainEvent, Recorded } from './event-store/aggregate.j
 import type { ReadTable } from './read-models/table.js';
 import type { DataKey } from './security/sealing.js';
 
-/** A kind of stream, and what everybody who follows the log must know of it. */
+/** A kind of stream, with everything that followers of the log need. */
 export interface FeatureStream {
   readonly aggregate: Aggregate<unknown, DomainEvent>;
-  /** As the organization's feed of events calls what such a stream is about; absent for streams that clients are told nothing of. */
+  /** The name of the stream's subject in the organization's feed of events; absent for streams that clients do not see. */
   readonly toldAs?: string;
   /**
-   * What happens when a read model cannot handle one of its events. 'parks': the stream waits, and others flow. 'stops': the group stops,
-   * since the rows of others would be shown wrong without this stream.
+   * What happens when a read model cannot handle one of the stream's events. 'parks': the stream waits, and the others go on. 'stops': the
+   * group stops, since rows of other streams would be wrong without this stream.
    */
   readonly unreadable: 'parks' | 'stops';
-  /** Opens the personal fields of an event; absent where no event has any. An undefined key leaves `[erased]` in their place. */
+  /** Opens the personal fields of an event; absent when no event has any. With an undefined key, `[erased]` stands in their place. */
   readonly unseal?: (event: Recorded<DomainEvent>, key: DataKey | undefined) => Recorded<DomainEvent>;
 }
 
-/** What a feature brings: registered in its folder as `x.feature.ts`, and listed once, in features.ts. Everything else derives from it. */
+/** The parts of a feature, registered in its folder as `x.feature.ts` and listed once, in features.ts. Everything else derives from it. */
 export interface Feature {
   readonly streams: readonly FeatureStream[];
-  /** Of its read models; one projection of the group that each names writes it. */
+  /** The tables of the feature's read models. Each is written by one projection of the group that the table names. */
   readonly tables: readonly ReadTable[];
-  /** The Nest module with its routes and handlers. Only the API and its workers load it: the command line starts without. */
+  /** The Nest module with the feature's routes and handlers. Only the API and its workers load it; the command line starts without it. */
   readonly api: () => Promise<Type>;
 }
 
@@ -35,6 +35,6 @@ export function streamOf<S, E extends DomainEvent>(
     readonly unseal?: (event: Recorded<E>, key: DataKey | undefined) => Recorded<DomainEvent>;
   },
 ): FeatureStream {
-  // Its events come from its own codec, so that they are of its own types.
+  // The cast is safe, since the stream's events come from its own codec and so have its own types.
   return { ...told, aggregate } as unknown as FeatureStream;
 }

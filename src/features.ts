@@ -34,7 +34,7 @@ export const STREAMS: ReadonlyMap<string, FeatureStream> = byKind([
   streamOf(headAggregate, { unreadable: 'stops' }),
 ]);
 
-/** By kind of stream, what the organization's feed of events calls it. */
+/** The name of each kind of stream in the organization's feed of events. */
 export const TOLD_STREAMS: ReadonlyMap<string, string> = new Map(
   [...STREAMS].flatMap(([kind, { toldAs }]) => (toldAs === undefined ? [] : [[kind, toldAs] as const])),
 );

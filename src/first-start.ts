@@ -16,13 +16,13 @@ import { API_PREFIX } from './http/routes.js';
 import { derivedId } from './ids.js';
 import { createAgent, createTeam, assigneeAggregate } from './team/assignee.js';
 
-/** The organization of a fresh installation; others get an id by chance. */
+/** The organization of a fresh installation; other organizations get a random id. */
 const FIRST_ORGANIZATION = 'main';
 
 /**
- * Makes the first organization when there is none, with sample conversations unless DEMO=false. Every step derives its ids, so a start
- * that was cut off is completed by the next one.
- * @returns what to print once the port is known
+ * Makes the first organization when there is none, with sample conversations unless DEMO=false. Every step derives its ids, so the next
+ * start completes an interrupted one.
+ * @returns prints the welcome text once the port is known
  */
 export async function firstStart(backend: Backend, app: INestApplicationContext): Promise<(port: number) => void> {
   const { config } = backend;

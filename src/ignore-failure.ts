@@ -4,10 +4,10 @@ import { debuglog } from 'node:util';
 const debug = debuglog('threadlog');
 
 /**
- * Waits for work that may fail without anybody having to hear of it: the only way to swallow an error. Not for a failure that changes what
- * is answered, stored or done next.
- * @param why the failure may be ignored
- * @returns what the work gives; undefined when it failed
+ * Waits for work whose failure nobody needs to know. This is the only way to swallow an error. Not for a failure that changes an answer, a
+ * stored value or the next step.
+ * @param why the reason why the failure may be ignored
+ * @returns the result of the work; undefined when it failed
  */
 export async function ignoreFailure<T>(work: PromiseLike<T> | undefined, why: string): Promise<T | undefined> {
   try {

@@ -27,13 +27,13 @@ import { MasterKey } from './security/sealing.js';
 import { VisitorKeys } from './security/visitor-keys.js';
 import { VisitorTokenSigner } from './security/visitor-token-signer.js';
 
-/** What every feature stands on: the stores, the command protocol, the read models, and who may call. It knows no feature. */
+/** The base of every feature: the stores, the command protocol, the read models and access control. It depends on no feature. */
 @Global()
 @Module({})
 export class KernelModule {
   static readonly controllers = [HealthController, DocsController, MetricsController];
 
-  /** @param backend open; whoever opened it closes it */
+  /** @param backend an open backend; its opener closes it */
   static over(backend: Backend): DynamicModule {
     const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, clock, ids, config, pool } = backend;
     const limits = { requests: config.RATE_LIMIT_PER_MINUTE, failures: config.AUTH_FAILURES_PER_MINUTE };

@@ -1,6 +1,6 @@
 import { type DestinationStream, type Logger, pino } from 'pino';
 
-/** Paths that never reach the log, whoever logs an object that has them. Message texts are never handed to the logger at all. */
+/** Paths that are removed from every logged object. Message texts are never given to the logger at all. */
 const SECRETS = [
   'req.headers.authorization',
   'req.headers["x-api-key"]',
@@ -23,7 +23,7 @@ export function createLogger(level: string, destination?: DestinationStream): Lo
   return pino(options, destination ?? standardOutput());
 }
 
-/** Lines that cannot be written, to a terminal that was closed or to a full disk, are dropped once there are many; the program goes on. */
+/** Standard output. When lines cannot be written, to a closed terminal or a full disk, they pile up to a limit and are then dropped. */
 function standardOutput(): DestinationStream {
   const stream = pino.destination({ dest: 1, sync: true, maxLength: 1024 * 1024 });
   stream.on('error', () => undefined);

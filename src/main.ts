@@ -12,10 +12,10 @@ import { createHttpApp } from './http/http-app.js';
 import { createLogger } from './log.js';
 import { Shutdown } from './http/shutdown.js';
 
-/** How long requests in flight may take to end after a signal (ms). */
+/** How long requests in flight may take after a signal (ms). */
 const DRAIN_MS = 10_000;
 
-/** How long a request waits for one answer of the database (ms), so that it is answered itself within the deadline of a command. */
+/** How long a request waits for one answer of the database (ms), so that the request itself is answered within a command's deadline. */
 const QUERY_MS = 5_000;
 
 async function main(): Promise<void> {
@@ -32,7 +32,7 @@ async function main(): Promise<void> {
     };
     setTimeout(late, delayMs + DRAIN_MS + 5_000).unref();
   });
-  // A signal that comes meanwhile is obeyed afterwards, when everything that was started can be stopped.
+  // A signal that comes meanwhile is handled after the start, when everything can be stopped.
   const stop = await start(config, logger);
   await ended;
   try {
@@ -45,7 +45,7 @@ async function main(): Promise<void> {
   }
 }
 
-/** @returns what stops everything, `delayMs` after readiness has turned red */
+/** @returns a function that stops everything, `delayMs` after readiness began to fail */
 async function start(config: Config, logger: Logger): Promise<(delayMs: number) => Promise<void>> {
   const backend = await openBackend(config, logger, { name: 'threadlog-api', queryTimeoutMs: QUERY_MS });
   let projections: LiveProjections | undefined;
@@ -73,13 +73,13 @@ async function start(config: Config, logger: Logger): Promise<(delayMs: number) 
     welcome(address.port);
     return async (delayMs) => {
       await app.get(Shutdown).begin(delayMs);
-      // Requests first, then what they write through, then the projections, then the stores.
+      // Requests first, then the parts that they write through, then the projections, then the stores.
       await app.close();
       await projections?.stop();
       await backend.close();
     };
   } catch (error) {
-    // Such as a port that is taken. The embedded PostgreSQL must not stay behind.
+    // The start failed, for example because the port is taken. The embedded PostgreSQL must not be left running.
     await projections?.stop();
     await backend.close();
     throw error;

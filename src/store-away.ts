@@ -1,20 +1,20 @@
 import { ThreadlogError } from './errors.js';
 import { StoreUnavailable } from './event-store/event-store.js';
 
-/** PostgreSQL's SQLSTATE classes of a broken connection (08), resources that ran out (53) and an operator's doing, such as a shutdown (57). */
+/** PostgreSQL's SQLSTATE classes for a broken connection (08), exhausted resources (53) and operator actions such as a shutdown (57). */
 const SERVER_AWAY = /^(08|53|57)[0-9A-Z]{3}$/;
-/** Codes of Node's sockets and of its look-up of names. */
+/** Error codes of Node's sockets and name resolution. */
 const NETWORK_AWAY = /^(ECONN|ETIMEDOUT|EPIPE|ENOTFOUND|EAI_AGAIN)/;
-/** What node-postgres says of a connection that could not be made or broke; where no system call failed, it gives no code. */
+/** Messages of node-postgres for a connection that failed or broke. When no system call failed, its errors have no code. */
 const CONNECTION_LOST = /timeout exceeded when trying to connect|Connection terminated|Client has encountered a connection error/;
 
 /**
- * Whether an error says that the log or the database is away, or short of what it needs: that passes by itself, and says nothing of what was
- * asked. An append whose outcome is not known (OutcomeUnknown) is not among these: the API answers it otherwise.
+ * Whether an error means that the log or the database is away or short of resources. Such an error passes by itself and was not caused by
+ * the request. An append with an unknown outcome (OutcomeUnknown) is not among these errors: the API answers it differently.
  *
- * Two places ask another question and answer it themselves. The PostgreSQL log asks whether a statement was rolled back for certain, and takes
- * any error that it does not know for one after which nothing is certain (event-store/postgres/postgres-errors.ts). The embedded PostgreSQL
- * asks whether a server of its own is on its way down, where a refused connection tells nothing yet (embedded-postgres/embedded-postgres.ts).
+ * Two places ask other questions and answer them themselves. The PostgreSQL log asks whether a statement was certainly rolled back, and
+ * takes any unknown error as uncertain (event-store/postgres/postgres-errors.ts). The embedded PostgreSQL asks whether its own server is
+ * shutting down, where a refused connection does not tell yet (embedded-postgres/embedded-postgres.ts).
  */
 export function isStoreAway(error: unknown): boolean {
   if (error instanceof StoreUnavailable) return true;
@@ -23,6 +23,6 @@ export function isStoreAway(error: unknown): boolean {
   return (typeof code === 'string' && (SERVER_AWAY.test(code) || NETWORK_AWAY.test(code))) || CONNECTION_LOST.test(error.message);
 }
 
-/** What the API answers while a store is away. */
+/** The API's answer while a store is away. */
 export const storeUnavailable = (cause: Error): ThreadlogError =>
   new ThreadlogError('store_unavailable', undefined, { retryAfterSeconds: 1 }, { cause });

@@ -12,9 +12,9 @@ import { GatheredRows, type RowCopier, targetOf } from './rows.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
 
-/** Writes the batches of one generation: rows and checkpoint together, or neither. */
+/** Writes the batches of one generation: the rows together with the checkpoint, or neither. */
 export class BatchWriter {
-  /** The streams that the generation goes on without. */
+  /** The streams that are parked in the generation. */
   readonly parked = new Set<StreamName>();
   #skipped: Skipped = new Map();
 
@@ -26,20 +26,20 @@ export class BatchWriter {
       readonly database: Kysely<Database>;
       readonly log: RuntimeLog;
       readonly copier?: RowCopier;
-      /** Streams that are known to be parked and say nothing of this build: they do not count as an accident. */
+      /** Streams that were parked before. Parking them again does not count as a failure of this build. */
       readonly expected?: ReadonlySet<StreamName>;
     },
     private readonly lease: Pick<Lease, 'generation' | 'epoch'>,
   ) {}
 
-  /** Of the group, whatever the generation. */
+  /** The skipped revisions of the group, the same for all generations. */
   get skipped(): Skipped {
     return this.#skipped;
   }
 
   /**
-   * To be awaited before the first batch: what other processes decided about streams of this generation.
-   * @param skipped instead of what operators have passed over
+   * Reads which streams of this generation are parked or skipped. To be awaited before the first batch.
+   * @param skipped used instead of the revisions that operators have skipped
    */
   async begin(skipped?: Skipped): Promise<void> {
     const { database, group } = this.options;
@@ -49,8 +49,8 @@ export class BatchWriter {
   }
 
   /**
-   * One transaction, and for a live generation one statement while all of it can be handled. What cannot is parked with it.
-   * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
+   * Writes a batch in one transaction, or in one statement for a live generation without bad events. It parks the streams of bad events.
+   * @throws LeaseLost, GroupPaused, GroupStopped, or an error of the surroundings
    */
   async write(batch: FeedPart, from: Position | 'start'): Promise<void> {
     const events = this.parked.size === 0 ? batch.decoded : batch.decoded.filter(({ event }) => !this.parked.has(event.stream));
@@ -65,7 +65,7 @@ export class BatchWriter {
   }
 
   /**
-   * As write(), in a transaction of the caller's, who calls nowParked() with the answer once it is committed, or forget() when it is not.
+   * As write(), in the caller's transaction. The caller calls nowParked() with the answer after the commit, or forget() without a commit.
    */
   async writeIn(tx: Kysely<Database>, batch: FeedPart, from: Position | 'start'): Promise<Poison[]> {
     const { group, expected } = this.options;
@@ -81,7 +81,7 @@ export class BatchWriter {
     return poison;
   }
 
-  /** Applies what can be applied of each stream, up to its first event that cannot, and answers those events. */
+  /** Applies the events of each stream up to the first that cannot be applied, and answers these first failures. */
   async applyReadable(tx: Kysely<Database>, events: readonly ProjectedEvent[], failed: Batch['failed']): Promise<Poison[]> {
     return await applyReadable(
       tx,
@@ -100,12 +100,12 @@ export class BatchWriter {
     }
   }
 
-  /** Memory of rows must go whenever a transaction that wrote them did not commit. */
+  /** Drops all remembered rows. Called whenever a transaction that wrote rows did not commit. */
   forget(): void {
     for (const projection of this.options.projections) if ('apply' in projection) projection.forget?.();
   }
 
-  /** False when something of the batch failed for a reason of its own. */
+  /** False when an event of the batch cannot be handled. */
   async #writeWhole(batch: FeedPart, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<boolean> {
     try {
       if (this.options.copier === undefined) await this.#writeAtOnce(batch, from, events);
@@ -124,8 +124,8 @@ export class BatchWriter {
   }
 
   /**
-   * Rows and checkpoint in one statement, unless a projection asks for a transaction. What was read before the statement is proved by the
-   * epoch and the place in it.
+   * Writes rows and checkpoint in one statement, unless a projection asks for a transaction. The epoch and the position in the statement
+   * prove that the rows that were read before it are still current.
    */
   async #writeAtOnce(batch: FeedPart, from: Position | 'start', events: readonly ProjectedEvent[]): Promise<void> {
     const { database } = this.options;
@@ -149,7 +149,7 @@ export class BatchWriter {
     }
   }
 
-  /** Between begin and commit there is no I/O but the transaction's own. */
+  /** Runs a transaction. Between begin and commit there is no other I/O. */
   async #transaction(write: (tx: Kysely<Database>) => Promise<void>): Promise<void> {
     const tx = await this.options.database.startTransaction().execute();
     try {
@@ -181,5 +181,5 @@ export class BatchWriter {
 }
 
 async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
-  await ignoreFailure(tx?.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
+  await ignoreFailure(tx?.rollback().execute(), 'the rollback fails when the session is gone, and then nothing is left to roll back');
 }

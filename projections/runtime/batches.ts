@@ -3,16 +3,16 @@ import { type EventStore, parseStreamName, type Position, type StoredEvent, type
 import { isOfTheSurroundings } from './failures.js';
 import type { DecodeBatch, ProjectedEvent } from './projection.js';
 
-/** Greatest number of events in one transaction, unless a caller wants fewer. */
+/** Greatest number of events in a transaction; a caller may set fewer. */
 export const MOST_EVENTS = 5_000;
 const MOST_BYTES = 4_000_000;
 
-/** A part of the feed that is written in one transaction. */
+/** A part of the feed, written in one transaction. */
 export interface Batch {
   readonly decoded: readonly ProjectedEvent[];
   readonly failed: readonly { readonly event: StoredEvent; readonly error: Error }[];
   readonly through: Position;
-  /** Events of the wanted kinds. */
+  /** Number of events of the wanted kinds. */
   readonly events: number;
   readonly caughtUp: boolean;
 }
@@ -20,20 +20,20 @@ export interface Batch {
 /** A batch with the events as they are stored. */
 export interface FeedPart extends Batch {
   readonly stored: readonly StoredEvent[];
-  /** Events of the log that it goes over, wanted or not. */
+  /** Number of log events that the part covers, wanted or not. */
   readonly looked: number;
 }
 
-/** Revisions that an operator has passed over, by stream. */
+/** Revisions that an operator has skipped, by stream. */
 export type Skipped = ReadonlyMap<StreamName, ReadonlySet<number>>;
 
-/** The feed in parts of one transaction each, decoded. It ends by the signal alone. */
+/** The feed in decoded parts of one transaction each. Only the signal ends it. */
 export async function* batchesOf(
   store: EventStore,
   after: Position | 'start',
   options: {
     readonly kinds: ReadonlySet<string> | 'all';
-    /** Events of these types alone; of any when absent. */
+    /** Only events of these types; of any type when absent. */
     readonly types?: ReadonlySet<string> | undefined;
     readonly decode: DecodeBatch;
     readonly skipped: Skipped;
@@ -59,7 +59,7 @@ export async function* batchesOf(
   }
 }
 
-/** Decodes events, but for those that are passed over. */
+/** Decodes all events except skipped ones. */
 export async function readBatch(
   decode: DecodeBatch,
   wanted: readonly StoredEvent[],
@@ -80,7 +80,7 @@ function passedOver({ id, stream, revision, position, type }: StoredEvent): Proj
   return { kind, organizationId, streamId, event, skipped: true };
 }
 
-/** One undecodable event must not hide the others: what decodes together is decoded together, otherwise stream by stream. */
+/** Decodes all events together, or stream by stream when that fails: an undecodable event must not hide the others. */
 async function decodeEach(decode: DecodeBatch, events: readonly StoredEvent[]): ReturnType<DecodeBatch> {
   try {
     return await decode(events);
@@ -100,7 +100,7 @@ async function decodeEach(decode: DecodeBatch, events: readonly StoredEvent[]): 
   }
 }
 
-/** Cuts what the feed gave into parts that one transaction may hold; an empty part carries the feed's news. */
+/** Cuts a batch of the feed into parts of one transaction each. An empty part carries the batch's other news (`through`, `caughtUp`). */
 function* inTransactions(events: readonly StoredEvent[], maxEvents: number): Generator<{ events: readonly StoredEvent[]; last: boolean }> {
   let from = 0;
   let bytes = 0;

@@ -1,14 +1,14 @@
-/** Pauses between batches (ms). A batch of 20 events costs three to four times as much per event as one of 5,000, so load is worth a wait. */
+/** Shortest pause between batches (ms). Pauses pay under load: an event in a batch of 20 costs three to four times as much as in 5,000. */
 const SHORTEST = 3;
-/** Of a group that knows how many commands are in flight beside it. */
+/** Longest pause of a group that knows how many commands are in flight beside it (ms). */
 const LONGEST = 100;
-/** Of a group that knows only what arrives: it cannot tell half load from full load, and at half load a row must be visible within 50 ms. */
+/** Longest pause of a group that knows only its events (ms): it cannot tell half load from full, and at half rows are due within 50 ms. */
 const LONGEST_ALONE = 25;
-/** Commands in flight from which on the pause grows; twice as many make it the longest. */
+/** The pause grows from this many commands in flight on, and is longest at twice as many. */
 const BUSY = 16;
-/** How often a long pause looks whether the load is still there (ms): a moment's crowd, behind a slow disk for one, is no load. */
+/** How often a long pause checks that the load is still there (ms): a short pile-up of commands, such as behind a slow disk, is no load. */
 const LOOK = 10;
-/** Events per second for each millisecond of pause, when only the rate is known. */
+/** When only the rate is known, the pause gets one millisecond for each of this many events per second. */
 const RATE_PER_MS = 100;
 
 /** How long a group that has caught up waits before it asks for more, so that the next batch is worth its transaction. */
@@ -17,7 +17,7 @@ export class Cadence {
   #since: number;
 
   /**
-   * @param inFlight commands in flight in this process; absent in a worker that runs beside no API
+   * @param inFlight commands in flight in this process; absent in a worker without an API
    * @param now milliseconds of a clock that never goes back
    */
   constructor(
@@ -28,8 +28,8 @@ export class Cadence {
   }
 
   /**
-   * Rests after a batch of so many events, for as long as the load is worth it.
-   * @param wait for so many ms, or until the signal
+   * Rests after a batch of so many events, for as long as the load lasts.
+   * @param wait waits for a number of ms, or until the signal
    */
   async rest(events: number, signal: AbortSignal, wait: (ms: number, signal: AbortSignal) => Promise<void>): Promise<void> {
     const began = this.now();
@@ -40,13 +40,13 @@ export class Cadence {
     }
   }
 
-  /** The pause after a batch of so many events, in ms, as far as can be told at its beginning. */
+  /** The pause after a batch of so many events, in ms, as estimated when the pause begins. */
   pause(events: number): number {
     const now = this.now();
     const elapsed = Math.max(now - this.#since, 1);
     this.#since = now;
     if (this.inFlight !== undefined) return forCommands(this.inFlight());
-    // Weighted by time, so that neither many small batches nor one large one decides: a second ago counts for a third.
+    // The rate is weighted by time, so that neither many small batches nor a single large one decides it: a second ago counts for a third.
     const weight = 1 - Math.exp(-elapsed / 1_000);
     this.#rate += ((events / elapsed) * 1_000 - this.#rate) * weight;
     return between(SHORTEST, this.#rate / RATE_PER_MS, LONGEST_ALONE);

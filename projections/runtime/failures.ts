@@ -1,17 +1,17 @@
 import { OutcomeUnknown, type StoredEvent } from '../../src/event-store/event-store.js';
 import { isStoreAway } from '../../src/store-away.js';
 
-/** The group cannot go on until a person has looked. Restarting it meets the same again. */
+/** The group cannot go on until a person has acted. A restart meets the same failure. */
 export class GroupStopped extends Error {
   override readonly name: string = 'GroupStopped';
 }
 
-/** The checkpoint speaks of another log than the one that is open, or of a place that this log has not reached. */
+/** The checkpoint belongs to another log than the open one, or is at a position that this log has not reached. */
 export class CheckpointRefused extends GroupStopped {
   override readonly name = 'CheckpointRefused';
 }
 
-/** Another worker has the group now, or the checkpoint was moved by another hand. Nothing of the batch was written. */
+/** Another worker has the group now, or somebody else moved the checkpoint. Nothing of the batch was written. */
 export class LeaseLost extends Error {
   override readonly name = 'LeaseLost';
 }
@@ -21,18 +21,18 @@ export class GroupPaused extends Error {
   override readonly name = 'GroupPaused';
 }
 
-/** An event that the group cannot handle, for a reason of the event's own. */
+/** An event that the group cannot handle because of the event itself. */
 export interface Poison {
   readonly event: Pick<StoredEvent, 'stream' | 'revision' | 'position' | 'id' | 'type'>;
   readonly error: unknown;
 }
 
-// 25 a session that was ended in its transaction, 40 rollback, 55 locks, 58 system
+// 25: the session was ended in its transaction, 40: rollback, 55: locks, 58: system
 const TRANSACTION_LOST = /^(25|40|55|58)[0-9A-Z]{3}$/;
 
 /**
- * True when the error says nothing about the event: the same batch may succeed later. Beside a store that is away these are a transaction
- * that was lost, work that was stopped, and every fault of the system (codes such as EMFILE): an event is blamed for none of them.
+ * True when the event did not cause the error, so that the same batch may succeed later: a store is away, a transaction was lost, work was
+ * stopped, or the system failed (codes such as EMFILE).
  */
 export function isOfTheSurroundings(error: unknown): boolean {
   if (isStoreAway(error)) return true;
@@ -45,7 +45,7 @@ function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** What may be logged and kept of an error. Quoted text is cut: Postgres and JSON.parse put the offending value there. */
+/** The part of an error that may be logged and stored. Quoted text is cut, since Postgres and JSON.parse quote the offending value. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return 'an error that is not an Error was thrown';
   const facts = ['code', 'table', 'column', 'constraint']

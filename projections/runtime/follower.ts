@@ -23,36 +23,36 @@ import type { RuntimeLog } from './runtime-log.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
 import { workerName } from './worker-name.js';
 
-/** A feed that runs beside a busy log may never say that it has caught up; its small batches are collected all the same. */
+/** After a batch of fewer events the follower rests, even if the feed has not caught up: beside a busy log the feed may never do so. */
 const WORTH_WRITING = 64;
-/** How often a worker looks whether what an operator paused may go on (ms). */
+/** How often a paused worker checks whether it may go on (ms). */
 const PAUSED_MS = 250;
 const STATS_MS = 30_000;
 const BACKOFF = { first: 100, longest: 5_000 } as const;
 
-/** Told of every step of a follower, so that readers in the same process need not poll. `Checkpoints` fits. */
+/** Receives every step of a follower, so that readers in the same process need not poll. `Checkpoints` implements it. */
 export interface CheckpointSignal {
-  /** @param parked whether the follower goes on without some stream */
+  /** @param parked whether the follower has parked any stream */
   advanced(name: string, position: Position | 'start', parked: boolean): void;
   left(name: string): void;
 }
 
-/** What a follower does with the batches of one lease. */
+/** Handles the batches of one lease. */
 export interface BatchHandler {
-  /** Revisions that an operator has passed over. */
+  /** Revisions that an operator has skipped. */
   readonly skipped: Skipped;
-  /** Whether it goes on without some stream. */
+  /** Whether any stream is parked. */
   readonly goesWithout: boolean;
   /**
-   * Handles a batch that begins where the one before ended. The checkpoint moves with it, or with one of the next.
-   * @throws LeaseLost, GroupPaused, GroupStopped, or what the surroundings say
+   * Handles a batch that begins where the previous batch ended. The checkpoint moves with this batch or with one of the next.
+   * @throws LeaseLost, GroupPaused, GroupStopped, or an error of the surroundings
    */
   write(batch: FeedPart, from: Position | 'start'): Promise<void>;
-  /** Moves a checkpoint that was left behind. Called twice a second, also while a batch is being handled; 'at once' when the lease is given up. */
+  /** Moves a checkpoint that write() left behind. Called twice a second, even during a write(); 'at once' when the lease is given up. */
   flush?(when: 'in time' | 'at once'): Promise<void>;
 }
 
-/** What all followers of the feed are given. */
+/** What all followers of the feed need. */
 export interface FollowerSurroundings {
   readonly store: EventStore;
   readonly decode: DecodeBatch;
@@ -60,49 +60,49 @@ export interface FollowerSurroundings {
   readonly database: Kysely<Database>;
   readonly log: RuntimeLog;
   readonly checkpoints?: CheckpointSignal;
-  /** Told of every batch that was handled: its events, and the time that it took (ms). */
+  /** Called after every handled batch with its number of events and its time (ms). */
   readonly measure?: (name: string, events: number, ms: number) => void;
-  /** Commands in flight in this process; absent in a worker that runs beside no API. */
+  /** Commands in flight in this process; absent in a worker without an API. */
   readonly inFlight?: () => number;
   /** Greatest number of events in one transaction. */
   readonly maxEvents?: number;
 }
 
-/** What anyone may see of the checkpoint that a lease is for. */
+/** What any process may read of the checkpoint that a lease is for. */
 type SeenBy<L extends Lease | ReactorLease> = Seen & Pick<L, Extract<'shape', keyof L>>;
 
-/** What tells one follower from another. */
+/** What each follower sets for itself. */
 export interface FollowerOptions<L extends Lease | ReactorLease> extends FollowerSurroundings {
   /** Unique among all followers. */
   readonly name: string;
-  /** As log lines call it. */
+  /** The follower's name for itself in log lines. */
   readonly noun: 'projection group' | 'reactor';
   readonly key: CheckpointKey;
-  /** Streams of these kinds are handed on. */
+  /** Only events of streams of these kinds are handed on. */
   readonly kinds: ReadonlySet<string> | 'all';
-  /** Events of these types alone; of any when absent. */
+  /** Only events of these types are handed on; of any type when absent. */
   readonly types?: ReadonlySet<string>;
-  /** Makes what the checkpoint speaks of where there is none. */
+  /** Makes the tables or rows that the checkpoint is for, where they are missing. */
   readonly prepare: () => Promise<void>;
   /** Undefined while there is no checkpoint. */
   readonly see: (owner: string) => Promise<SeenBy<L> | undefined>;
-  /** Undefined while another worker has it. */
+  /** Undefined while another worker has the lease. */
   readonly take: (owner: string) => Promise<L | undefined>;
-  /** @throws GroupStopped when the checkpoint is not for this process to move */
+  /** @throws GroupStopped when this process must not move the checkpoint */
   readonly assertOwn: (seen: SeenBy<L> | L) => void;
-  /** Why a checkpoint beyond the log's head is refused, and what to do. */
+  /** The text that says why a checkpoint beyond the log's head is refused, and what to do. */
   readonly beyondHead: (position: Position, head: Position | 'start') => string;
-  /** Whatever was known under an earlier lease may be outdated. */
+  /** Answers a new handler for the lease. Anything remembered under an earlier lease may be outdated. */
   readonly begin: (lease: L) => Promise<BatchHandler>;
 }
 
-/** What a worker knows while it has the lease. */
+/** A worker's state while it has the lease. */
 interface Work {
   readonly lease: Lease | ReactorLease;
   readonly session: AbortController;
   readonly handler: BatchHandler;
   position: Position | 'start';
-  /** Waiting for the feed after everything was handled. */
+  /** True while the worker has handled everything and waits for the feed. */
   idle: boolean;
   writing: boolean;
   renewedAt: number;
@@ -111,8 +111,8 @@ interface Work {
 }
 
 /**
- * Follows the log's feed from a checkpoint: stands for its lease, keeps it, hands on batches at a cadence that suits the load. Any number
- * of processes may follow under one name: one works, the others stand by.
+ * Follows the log's feed from a checkpoint: takes and keeps the lease, and hands on batches at a cadence that suits the load. Any number of
+ * processes may follow under one name: one works, the others stand by.
  */
 export class Follower<L extends Lease | ReactorLease> {
   readonly #owner = workerName();
@@ -126,7 +126,7 @@ export class Follower<L extends Lease | ReactorLease> {
   }
 
   /**
-   * Works or stands by until the signal; then the batch in hand is finished and the lease is given up. Whatever the surroundings do, it
+   * Works or stands by until the signal, then finishes the batch in hand and gives up the lease. After any failure of the surroundings it
    * tries again.
    * @throws GroupStopped when it cannot go on without a person
    */
@@ -157,7 +157,7 @@ export class Follower<L extends Lease | ReactorLease> {
     }
   }
 
-  /** Undefined while another worker has it. Checks first and takes then: a process that must not write must not stop one that may. */
+  /** Undefined while another worker has the lease. Checks before it takes: a process that must not write must not stop one that may. */
   async #standForLease(): Promise<L | undefined> {
     const { prepare, see, take, assertOwn } = this.#options;
     let seen = await see(this.#owner);
@@ -187,14 +187,14 @@ export class Follower<L extends Lease | ReactorLease> {
     const head = await store.head();
     if (head !== 'start' && position <= head) return;
     const refused = new CheckpointRefused(beyondHead(position, head));
-    // It is the log that everybody has: readiness and whoever lists the checkpoints must hear of it.
+    // All processes have this log, so readiness and the list of checkpoints must show the refusal.
     await noteRefused(database, key, refused.message);
     throw refused;
   }
 
   async #holdLease(lease: L, signal: AbortSignal, working: () => void): Promise<void> {
     const { name, noun, log, checkpoints, begin } = this.#options;
-    // Ended by the caller's signal or by what the renewals find; everything that waits on behalf of this lease listens to it.
+    // The caller's signal or a failed renewal ends the session. Everything that waits on behalf of this lease listens to it.
     const session = new AbortController();
     const end = () => session.abort();
     signal.addEventListener('abort', end, { once: true });
@@ -203,7 +203,7 @@ export class Follower<L extends Lease | ReactorLease> {
     let timer: NodeJS.Timeout | undefined;
     let stopped: string | null = null;
     try {
-      // Beginning is quick; what it takes counts as time that nobody renewed.
+      // Beginning is quick; its time counts as time without a renewal.
       const renewedAt = performance.now();
       const handler = await begin(lease);
       const held: Work = { lease, session, handler, position: lease.position, idle: false, writing: false, renewedAt };
@@ -239,7 +239,7 @@ export class Follower<L extends Lease | ReactorLease> {
       signal: session.signal,
       maxEvents,
     });
-    // Far behind, what comes after a batch is read and decoded while the batch is handled. Otherwise the follower waits first.
+    // Far behind the head, the next batch is read and decoded while this one is handled. Otherwise the follower waits first.
     let next = batches.next();
     try {
       for (;;) {
@@ -257,12 +257,12 @@ export class Follower<L extends Lease | ReactorLease> {
         next = ahead(batches.next());
       }
     } catch (error) {
-      // A feed may end by throwing when it is told to end.
+      // A feed may end with an error when the signal ends it.
       if (!session.signal.aborted) throw error;
     } finally {
       session.abort();
-      // The generator cannot be closed before.
-      await ignoreFailure(next, 'the read ahead was told to end, and what it read is not wanted');
+      // The generator cannot be closed before this read has ended.
+      await ignoreFailure(next, 'the signal has ended the read ahead, and nobody wants its result');
       await batches.return();
     }
     if (work.lost !== undefined) throw work.lost.error;
@@ -270,7 +270,7 @@ export class Follower<L extends Lease | ReactorLease> {
 
   async #write(work: Work, batch: FeedPart): Promise<void> {
     const { name, checkpoints } = this.#options;
-    // Before the first event of the log there is no place that head() knows.
+    // Before the log's first event, head() has no position to answer.
     if (batch.through === work.position || (batch.looked === 0 && work.position === 'start')) return;
     const began = performance.now();
     work.writing = true;
@@ -293,7 +293,7 @@ export class Follower<L extends Lease | ReactorLease> {
     this.#options.measure?.(name, batch.events, work.renewedAt - began);
   }
 
-  /** The batch in hand waits; the lease is renewed meanwhile, or given up when the worker ends. */
+  /** Holds the batch in hand until the pause ends. Renews the lease meanwhile, or gives it up when the worker ends. */
   async #untilResumed({ lease, session }: Work): Promise<void> {
     const { noun, database, log } = this.#options;
     log.info({ ...this.#called, owner: this.#owner }, `${noun} paused`);
@@ -301,7 +301,7 @@ export class Follower<L extends Lease | ReactorLease> {
     if (!session.signal.aborted) log.info({ ...this.#called, owner: this.#owner }, `${noun} resumed`);
   }
 
-  /** Renews the lease of a worker that has nothing to write; a batch renews it by itself. */
+  /** Renews the lease of a worker that has nothing to write; writing a batch renews it as well. */
   #tick(work: Work): void {
     this.#report(false);
     if (work.session.signal.aborted) return;
@@ -310,7 +310,7 @@ export class Follower<L extends Lease | ReactorLease> {
       work.session.abort();
     };
     void work.handler.flush?.('in time').catch((error: unknown) => {
-      // A pause is met by the next batch, which waits for its end.
+      // On a pause, the next batch waits until it ends.
       if (!(error instanceof GroupPaused)) lost(error);
     });
     const now = performance.now();
@@ -322,8 +322,8 @@ export class Follower<L extends Lease | ReactorLease> {
   async #renew(work: Work): Promise<void> {
     await renewLease(this.#options.database, work.lease);
     if (!work.idle || work.session.signal.aborted) return;
-    // The log is asked, since a feed that has gone silent looks like one with nothing to say.
-    const head = await ignoreFailure(this.#options.store.head(), 'a log that is away says nothing of how far the group is');
+    // The log is asked for its head, since a feed that hangs looks like a feed that has no events.
+    const head = await ignoreFailure(this.#options.store.head(), 'the progress of the group is unknown while the log is away');
     if (head !== undefined && (head === 'start' || head <= (work.position === 'start' ? '' : work.position)))
       await noteNothingToDo(this.#options.database, work.lease);
   }
@@ -342,18 +342,18 @@ export class Follower<L extends Lease | ReactorLease> {
 
   async #release(lease: L, handler: BatchHandler | undefined, stopped: string | null): Promise<void> {
     const { database, noun, log } = this.#options;
-    await ignoreFailure(handler?.flush?.('at once'), 'what was not written comes again');
+    await ignoreFailure(handler?.flush?.('at once'), 'events whose checkpoint was not written come again');
     try {
       await releaseLease(database, lease, stopped);
     } catch (error) {
-      // It runs out by itself.
+      // The lease runs out by itself.
       log.warn({ ...this.#called, error: describeError(error) }, `${noun} could not give up its lease`);
     }
   }
 }
 
-/** A promise that is awaited later: its failure is met there, and must not end the process before. */
+/** Marks a promise that is awaited later: its failure is handled there, and must not end the process before that. */
 function ahead<T>(promise: Promise<T>): Promise<T> {
-  void ignoreFailure(promise, 'its failure is met where it is awaited');
+  void ignoreFailure(promise, 'its failure is handled where the promise is awaited');
   return promise;
 }

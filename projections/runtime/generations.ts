@@ -9,7 +9,7 @@ import { pointStableViews, type ViewGone } from './stable-views.js';
 
 const LOCK = '7305806211930123';
 
-/** Until the transaction ends, nobody else makes, begins or swaps a generation. */
+/** Keeps all others from making, beginning or swapping a generation until the transaction ends. */
 export const lockGenerations = (tx: Kysely<Database>) => sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
 
 /** The name of a projection's table in a generation, schema included. */
@@ -18,9 +18,9 @@ export function tableOf(generation: number): (name: string) => string {
 }
 
 /**
- * Makes a group's live generation and its views when the database has none of its shape. Any number of processes may call it at once; the
- * second finds what the first made.
- * @param log.empty nothing is to be filled in before the rows may be read
+ * Makes a group's live generation and its views when the database has none of the group's shape. Any number of processes may call it at
+ * once; the second finds the generation that the first made.
+ * @param log.empty true: the rows may be read at once, since there is nothing to fill in
  */
 export async function makeLiveGeneration(
   database: Kysely<Database>,
@@ -53,10 +53,10 @@ export async function makeLiveGeneration(
   });
 }
 
-/** The rows of read.checkpoints that are this build's. */
+/** Selects the rows of read.checkpoints that belong to this build. */
 export const ofGroup = ({ name, shape }: Pick<ReadGroup, 'name' | 'shape'>) => ({ group_name: name, shape, version: 0 });
 
-/** A new live generation has caught up for the first time: readiness need not wait for it any longer. */
+/** Records that a new live generation has caught up for the first time, so that readiness no longer waits for it. */
 export async function markFilled(database: Kysely<Database>, { generation, epoch }: Pick<Lease, 'generation' | 'epoch'>): Promise<void> {
   await database
     .updateTable('read.checkpoints')
@@ -71,18 +71,18 @@ export async function markFilled(database: Kysely<Database>, { generation, epoch
 async function makeTables(tx: Kysely<Database>, group: ReadGroup, indexes: 'with indexes' | 'without indexes'): Promise<number> {
   const { rows } = await sql<{ generation: number }>`select nextval('read.generations')::integer as generation`.execute(tx);
   const generation = rows[0]?.generation;
-  if (generation === undefined) throw new Error('the sequence of generations gave no number');
+  if (generation === undefined) throw new Error('the sequence of generations returned no number');
   const table = tableOf(generation);
   for (const one of group.tables) {
     const statements = ddlOf(one, table(one.name));
     for (const statement of indexes === 'with indexes' ? statements : statements.slice(0, 1)) await sql.raw(statement).execute(tx);
   }
-  // A database whose read models were dropped counts from 1 again, and must not find the parked streams of a generation that is gone.
+  // After the read models were dropped, generations count from 1 again. The new one must not inherit the parked streams of a dropped one.
   await tx.deleteFrom('keep.parked').where('group_name', '=', group.name).where('generation', '=', generation).execute();
   return generation;
 }
 
-/** Points the views that queries go through at a generation. Its columns are those of every other one of the shape, so whatever depends on the views stays. */
+/** Points the views that queries read at a generation. All generations of a shape have the same columns, so dependent views stay. */
 async function showGeneration(tx: Kysely<Database>, group: ReadGroup, generation: number): Promise<void> {
   await sql`create schema if not exists ${sql.id(group.schema)}`.execute(tx);
   for (const { name } of group.tables)
@@ -91,8 +91,8 @@ async function showGeneration(tx: Kysely<Database>, group: ReadGroup, generation
 }
 
 /**
- * Makes the tables of a generation that is not shown to anybody yet, without indexes, and takes its lease.
- * @returns undefined while another makes one of this group
+ * Makes the tables of a generation that no view shows yet, without indexes, and takes its lease.
+ * @returns undefined while another process makes a generation of this group
  */
 export async function beginGeneration(
   database: Kysely<Database>,
@@ -124,9 +124,9 @@ export async function beginGeneration(
   });
 }
 
-/** Makes what beginGeneration() left out, one index after the other, and gathers what the planner must know before it meets the tables. */
+/** Makes the indexes that beginGeneration() left out, one after the other, and gathers the statistics that the planner needs. */
 export async function finishTables(session: Kysely<Database>, group: ReadGroup, generation: number, signal: AbortSignal): Promise<void> {
-  // One core is left to the requests that go on meanwhile.
+  // The other cores are left to the requests that are served meanwhile.
   await sql`set max_parallel_maintenance_workers = 0`.execute(session);
   await sql`set maintenance_work_mem = '128MB'`.execute(session);
   for (const one of group.tables) {
@@ -135,14 +135,14 @@ export async function finishTables(session: Kysely<Database>, group: ReadGroup, 
       signal.throwIfAborted();
       await sql.raw(statement).execute(session);
     }
-    // Also marks pages as visible to all, without which a count visits every row.
+    // The vacuum also marks pages as visible to all; otherwise a count would visit every row.
     await sql.raw(`vacuum (analyze) ${table}`).execute(session);
   }
 }
 
 /** The group's live generation, locked against its worker until the transaction ends; undefined when there is none. */
 export async function lockLive(tx: Kysely<Database>, group: ReadGroup): Promise<LiveGeneration | undefined> {
-  // A worker that starts makes a live generation when there is none, and must not do so beside a swap.
+  // A worker that starts makes a live generation when there is none. It must not do so during a swap.
   await lockGenerations(tx);
   const row = await tx
     .selectFrom('read.checkpoints')
@@ -164,11 +164,11 @@ export interface LiveGeneration {
 }
 
 /**
- * Shows a finished generation instead of the live one, whose worker is refused from then on and goes on with the new one. The views come
- * last: whoever reads waits for them until the commit.
- * @param old what lockLive() answered in this transaction
- * @returns views of others that had to go, since they read the stable ones in a form that these have no more
- * @throws LeaseLost when the new generation is not the caller's any more
+ * Makes a finished generation live instead of the current one. The current one's worker is refused from then on and goes on with the new
+ * one. The views are switched last, since readers wait for them until the commit.
+ * @param old the answer of lockLive() in this transaction
+ * @returns views of others that had to be dropped, since they read columns that the stable views no longer have
+ * @throws LeaseLost when the caller no longer has the new generation
  */
 export async function swapGeneration(
   tx: Kysely<Database>,
@@ -202,7 +202,7 @@ export async function swapGeneration(
   return await pointStableViews(tx, group.name);
 }
 
-/** Generations of a group that nobody shows: replaced ones, and those of rebuilds that ended before their swap. */
+/** Generations of a group that no view shows: replaced ones, and those of rebuilds that ended before their swap. */
 export async function unshownGenerations(
   database: Kysely<Database>,
   group: ReadGroup,
@@ -220,9 +220,9 @@ export async function unshownGenerations(
 }
 
 /**
- * Drops the tables of a generation that nobody shows or makes, with what is known of it. Waits for those that still read it, for as long
- * as the session's lock_timeout allows; new readers do not meet it.
- * @returns false when it is live or another's
+ * Drops the tables of a generation that is neither shown nor being made, with its checkpoint and parked streams. It waits for readers of
+ * the tables for as long as the session's lock_timeout allows; new readers do not use them.
+ * @returns false when the generation is live or another worker has it
  */
 export async function dropGeneration(database: Kysely<Database>, group: string, generation: number): Promise<boolean> {
   return await database.transaction().execute(async (tx) => {
@@ -234,14 +234,14 @@ export async function dropGeneration(database: Kysely<Database>, group: string, 
       .returning('generation')
       .execute();
     if (dropped.length === 0) return false;
-    // Without "cascade" a table that a view shows cannot go.
+    // Without "cascade" PostgreSQL does not drop a table that a view shows.
     for (const name of await tablesOfGeneration(tx, generation)) await sql`drop table ${sql.id('read', name)}`.execute(tx);
     await tx.deleteFrom('keep.parked').where('group_name', '=', group).where('generation', '=', generation).execute();
     return true;
   });
 }
 
-/** By their names, since another build may have made them. */
+/** Finds the tables of a generation by their names, since another build may have made them. */
 export async function tablesOfGeneration(tx: Kysely<Database>, generation: number): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
     select tablename as name from pg_tables where schemaname = 'read' and tablename ~ ${`_g${generation}$`} order by 1`.execute(tx);

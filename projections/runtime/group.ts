@@ -45,14 +45,14 @@ export class ProjectionGroup {
     });
   }
 
-  /** Makes the tables and views of this build when the database has none of their shape, so that queries find them before any event came. */
+  /** Makes this build's tables and views when the database has none of their shape, so that queries find them before the first event. */
   async prepare(): Promise<void> {
     const { store, database } = this.#options;
     await makeLiveGeneration(database, this.#group, { id: store.log.id, empty: (await store.head()) === 'start' });
   }
 
   /**
-   * Works or stands by until the signal; then the batch in hand is finished and the lease is given up.
+   * Works or stands by until the signal, then finishes the batch in hand and gives up the lease.
    * @throws GroupStopped when it cannot go on without a person
    */
   async run(signal: AbortSignal): Promise<void> {
@@ -64,7 +64,7 @@ export class ProjectionGroup {
     const writer = new BatchWriter({ group: name, projections, database, log }, lease);
     await writer.begin();
     const housekeeping = new Housekeeping({ group: this.#group, database, log, now: () => performance.now() });
-    // A feed that runs beside a busy log may never say that it has caught up; what the log held when the lease was taken is enough.
+    // Beside a busy log the feed may never report that it has caught up. Reaching the log's head at the time of the lease is enough.
     const aim = lease.filling ? await store.head() : 'start';
     let filling = lease.filling;
     const filled = async () => {

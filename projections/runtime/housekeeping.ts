@@ -7,14 +7,14 @@ import { leaseIsOver } from './lease.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { dependentViews, pointStableViews, type ViewGone } from './stable-views.js';
 
-/** Read models of another shape that no worker has touched for so long belong to a build that is gone. */
+/** Read models of another shape that no worker has touched for this long belong to a build that is gone. */
 const ABANDONED_AFTER = sql`interval '1 day'`;
-/** How often they are looked for (ms). */
+/** How often the worker looks for them (ms). */
 const LOOK_MS = 60 * 60_000;
-/** After a look that failed, for one since somebody reads what it wants to change (ms). */
+/** Pause after a failed look (ms), for example when a reader blocked the change. */
 const AGAIN_MS = 60_000;
 
-/** What a group's worker does beside its batches: the stable views, and what builds left that are gone. */
+/** A group's worker, beside its batches, points the stable views and drops the read models of builds that are gone. */
 export class Housekeeping {
   #due = 0;
   #running: Promise<void> | undefined;
@@ -30,12 +30,12 @@ export class Housekeeping {
     },
   ) {}
 
-  /** The next look() looks, whenever the last one was. */
+  /** Makes the next look() look at once, whenever the last look was. */
   soon(): void {
     this.#due = 0;
   }
 
-  /** Looks when it is time to, one look at a time, and never throws. */
+  /** Looks when a look is due. Only one look runs at a time, and it never throws. */
   async look(): Promise<void> {
     const { now } = this.options;
     if (this.#running === undefined && now() >= this.#due) {
@@ -56,7 +56,7 @@ export class Housekeeping {
       await this.#dropAbandoned();
     } catch (error) {
       this.#due = now() + AGAIN_MS;
-      log.warn({ group: group.name, error: describeError(error), againInMs: AGAIN_MS }, 'old read models could not be put in order');
+      log.warn({ group: group.name, error: describeError(error), againInMs: AGAIN_MS }, 'could not clean up old read models');
     }
   }
 
@@ -98,7 +98,7 @@ async function dropShown(tx: Kysely<Database>, group: string, generation: number
     await sql`drop table ${sql.id('read', table)} cascade`.execute(tx);
   }
   await tx.deleteFrom('keep.parked').where('group_name', '=', group).where('generation', '=', generation).execute();
-  // The schemas of views that showed nothing else.
+  // The schemas whose views showed only this generation.
   const { rows } = await sql<{ name: string }>`
     select nspname as name from pg_namespace n where nspname ~ '^read_'
     and not exists (select from pg_class c where c.relnamespace = n.oid)`.execute(tx);

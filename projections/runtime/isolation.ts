@@ -5,12 +5,11 @@ import { isOfTheSurroundings, type Poison } from './failures.js';
 import type { ProjectedEvent } from './projection.js';
 
 /**
- * Applies what can be applied of each stream, up to its first event that cannot, and answers those events: the ones that could not be
- * read, and the ones that could not be applied.
+ * Applies the events of each stream up to the first that cannot be read or applied, and answers these first failures.
  * @param failed events that could not be read
  * @param apply handles events of the batch, in log order
- * @param forget called before rows that were written in memory must be read again
- * @throws what is of the surroundings and says nothing about an event
+ * @param forget called when rows in memory may differ from the database and must be read again
+ * @throws errors of the surroundings, which no event caused
  */
 export async function applyReadable(
   tx: Kysely<Database>,
@@ -31,9 +30,9 @@ export async function applyReadable(
 }
 
 /**
- * Applies as much of a batch as can be applied, and says which event of which stream stood in the way. Halves of the batch are tried
- * under a savepoint each, down to one stream and then to one event, so that one bad stream among thousands costs a few attempts. The
- * events of a stream before its bad one are applied.
+ * Applies as much of a batch as possible, and answers the first bad event of each bad stream. Each half of the batch is tried under a
+ * savepoint, down to one stream and then to one event, so that one bad stream among thousands costs few attempts. A stream's events before
+ * its bad event are applied.
  */
 async function applyIsolated(
   tx: Kysely<Database>,
@@ -52,7 +51,7 @@ async function applyIsolated(
     } catch (error) {
       forget();
       if (isOfTheSurroundings(error)) throw error;
-      // Fails, and ends the batch, when the session itself is broken.
+      // When the session is broken, this fails and ends the batch.
       await sql`rollback to savepoint part`.execute(tx);
       await sql`release savepoint part`.execute(tx);
       return { error };

@@ -4,31 +4,31 @@ import type { RuntimeLog } from './runtime-log.js';
 import { pause } from '../../src/pause.js';
 import { workerName } from './worker-name.js';
 
-/** Jobs that a process does at once. */
+/** Number of jobs that a process does at the same time. */
 const AT_ONCE = 16;
-/** Jobs that a process holds, those that wait for their turn included: taking is worth a statement. */
+/** Number of jobs that a process holds, waiting ones included, so that one statement takes several. */
 const IN_HAND = 64;
-/** How often due jobs are looked for while nobody tells of new ones (ms). */
+/** How often the runner looks for due jobs when no wake() reports new ones (ms). */
 const POLL_MS = 500;
 /** A third of the lease: two renewals in a row may fail. */
 const RENEW_MS = JOB_LEASE_MS / 3;
 
-/** What a handler says of a job; by throwing it says that the job is to be tried again. */
+/** A handler's answer for a job. When it throws, the job is tried again. */
 export type Outcome = 'done' | { readonly gaveUp: string } | { readonly againInMs: number; readonly because: string };
 
-/** What a kind of job is, and who does it. Jobs of a kind that a build does not know wait for one that does. */
+/** A kind of job and its handler. Jobs of a kind that a build does not know wait for a build that knows it. */
 export interface JobKind {
   readonly kind: string;
-  /** Pauses between attempts (ms): the first, doubled each time up to the longest, less a random part of up to a half. */
+  /** Pauses between attempts (ms): the first doubles each time up to the longest; a random part of up to a half is taken off each. */
   readonly backoff: { readonly first: number; readonly longest: number };
   /**
-   * Does a job. It may be done twice, by another process at the same time too: what it does must be the same then.
-   * @param signal fires when the job is not this worker's any more, or when the process ends
+   * Does a job. A job may be done twice, even by two processes at the same time: its effect must be the same then.
+   * @param signal fires when this worker no longer has the job, or when the process ends
    */
   readonly handle: (job: Job, signal: AbortSignal) => Promise<Outcome>;
 }
 
-/** Told of every attempt. */
+/** Called after every attempt. */
 export type MeasureJob = (kind: string, outcome: 'done' | 'again' | 'gave up', ms: number) => void;
 
 interface Attempt {
@@ -36,7 +36,7 @@ interface Attempt {
   readonly ending: AbortController;
 }
 
-/** Does jobs as they become due. Any number of processes may; each job is one's at a time. */
+/** Does jobs as they become due. Any number of processes may run one; a job belongs to one process at a time. */
 export class JobRunner {
   readonly #owner = workerName();
   readonly #kinds: ReadonlyMap<string, JobKind>;
@@ -56,17 +56,17 @@ export class JobRunner {
     },
   ) {
     const twice = options.kinds.find(({ kind }, i) => options.kinds.findIndex((other) => other.kind === kind) !== i);
-    if (twice !== undefined) throw new Error(`two handlers do jobs of the kind ${twice.kind}`);
+    if (twice !== undefined) throw new Error(`two handlers are declared for jobs of the kind ${twice.kind}`);
     this.#kinds = new Map(options.kinds.map((one) => [one.kind, one]));
   }
 
-  /** Jobs were added in this process: they are looked for at once. */
+  /** Makes the runner look for jobs at once, since this process added some. */
   wake(): void {
     this.#woken = true;
     this.#wake();
   }
 
-  /** Does jobs until the signal; then those that were begun are finished and the others are given back. */
+  /** Does jobs until the signal, then finishes the jobs that it began and gives the others back. */
   async run(signal: AbortSignal): Promise<void> {
     const { jobs, log } = this.options;
     const kinds = [...this.#kinds.keys()];
@@ -86,12 +86,12 @@ export class JobRunner {
           try {
             taken = await jobs.take(kinds, wanted, this.#owner);
           } catch (error) {
-            log.warn({ error: describeError(error) }, 'due jobs could not be looked for, trying again');
+            log.warn({ error: describeError(error) }, 'could not look for due jobs, trying again');
           }
         }
         this.#waiting.push(...taken);
         this.#begin();
-        // A full hand says that there is more; the next look is then when there is room.
+        // If as many jobs came as were wanted, there may be more: the next look follows as soon as there is room.
         if (taken.length < wanted || wanted === 0) await this.#untilWoken(signal);
       }
     } finally {
@@ -146,12 +146,12 @@ export class JobRunner {
     try {
       await this.options.jobs.again(job, inMs, error);
     } catch (failed) {
-      // It comes again when its lease has run out.
-      this.options.log.warn({ kind: job.kind, job: job.id, error: describeError(failed) }, 'a job could not be put off');
+      // The job comes again when its lease has run out.
+      this.options.log.warn({ kind: job.kind, job: job.id, error: describeError(failed) }, 'could not put off a job');
     }
   }
 
-  /** Jobs that end while others are being written as ended wait for those, and then go together. */
+  /** Writes finished jobs. Jobs that finish during a write wait for its end and are then written together. */
   async #finish(job: Job): Promise<void> {
     this.#finished.push(job);
     await (this.#finishing ??= this.#writeFinished().finally(() => (this.#finishing = undefined)));
@@ -168,8 +168,8 @@ export class JobRunner {
           break;
         } catch (error) {
           if (failures >= 3) {
-            // They are done again when their leases have run out, and then end.
-            log.warn({ jobs: together.length, error: describeError(error) }, 'finished jobs could not be ended');
+            // The jobs are done again when their leases have run out.
+            log.warn({ jobs: together.length, error: describeError(error) }, 'could not record finished jobs; they are done again');
             break;
           }
           await pause(100 * 2 ** failures, new AbortController().signal);
@@ -183,14 +183,14 @@ export class JobRunner {
     if (held.length === 0) return;
     try {
       const kept = await this.options.jobs.renew(held);
-      // A job that ended meanwhile is no longer among the attempts.
+      // A job that finished meanwhile is no longer among the attempts.
       for (const { job, ending } of this.#attempts) if (!kept.has(job.id) && held.includes(job)) ending.abort();
       for (const job of held) {
         const at = kept.has(job.id) ? -1 : this.#waiting.indexOf(job);
         if (at >= 0) this.#waiting.splice(at, 1);
       }
     } catch (error) {
-      this.options.log.warn({ error: describeError(error) }, 'the leases of jobs could not be renewed');
+      this.options.log.warn({ error: describeError(error) }, 'could not renew the leases of jobs');
     }
   }
 
@@ -208,7 +208,7 @@ export class JobRunner {
     try {
       await jobs.release(unbegun);
     } catch (error) {
-      log.warn({ error: describeError(error) }, 'jobs could not be given back; their leases run out');
+      log.warn({ error: describeError(error) }, 'could not give jobs back; their leases run out');
     }
     while (this.#attempts.size > 0) await pause(10, new AbortController().signal);
   }

@@ -1,20 +1,20 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../../src/database/database.js';
 
-/** How long a worker that says nothing keeps its jobs (ms). */
+/** How long a silent worker keeps its jobs (ms). */
 export const JOB_LEASE_MS = 15_000;
 
-/** Something that is to be done outside, once a transaction of a reactor has committed it. */
+/** Work to be done outside the reactor, once a reactor's transaction has committed it. */
 export interface NewJob {
   readonly kind: string;
-  /** Unique within its kind: adding the same again does nothing. */
+  /** Unique within its kind: adding the same key again does nothing. */
   readonly key: string;
   /** Jobs of a lane are done one after the other, in the order in which they were added. */
   readonly lane?: string;
   readonly organizationId: string;
   /** Small, without personal content: ids and numbers. */
   readonly payload: object;
-  /** An instant by the clock that timers go by (ms), or a time from now (ms); at once when absent. */
+  /** A time on the clock of timers (ms), or a delay from now (ms). When absent, the job is due at once. */
   readonly due?: { readonly at: number } | { readonly inMs: number };
 }
 
@@ -23,29 +23,29 @@ export interface JobKey {
   readonly key: string;
 }
 
-/** A job that was taken. */
+/** A job that a worker has taken. */
 export interface Job extends JobKey {
   readonly id: number;
   readonly organizationId: string;
   readonly lane: string | null;
   readonly payload: unknown;
-  /** 1 for the first. */
+  /** 1 for the first attempt. */
   readonly attempt: number;
   /** ms */
   readonly dueAt: number;
 }
 
-/** The clock by which jobs are due (ms); the database's when absent. */
+/** The clock that decides when jobs are due (ms); the database's clock when absent. */
 export type TimersClock = (() => number) | undefined;
 
-/** The table of jobs. Whoever takes a job proves by its id and attempt that it is still the one who has it. */
+/** The table of jobs. A worker proves by a job's id and attempt that it still has the job. */
 export class Jobs {
   constructor(
     private readonly database: Kysely<Database>,
     private readonly clock: TimersClock,
   ) {}
 
-  /** Adds jobs in a transaction of the caller's, or by itself. Answers how many of them were not there. */
+  /** Adds jobs, in the caller's transaction if one is given. Answers the number of jobs that were new. */
   async add(jobs: readonly NewJob[], tx: Kysely<Database> = this.database): Promise<number> {
     if (jobs.length === 0) return 0;
     const rows = jobs.map(({ kind, key, lane, organizationId, payload, due }) => ({
@@ -62,14 +62,14 @@ export class Jobs {
     return result.rows[0]?.added ?? 0;
   }
 
-  /** Removes jobs that need not be done any more. One that is just being done is not stopped by it. */
+  /** Removes jobs that are no longer needed. A job that is being done is not stopped. */
   async remove(keys: readonly JobKey[], tx: Kysely<Database> = this.database): Promise<void> {
     if (keys.length === 0) return;
     await sql`
       select keep.remove_jobs(${keys.map(({ kind }) => kind)}::text[], ${keys.map(({ key }) => key)}::text[])`.execute(tx);
   }
 
-  /** Takes jobs that are due, the oldest first, for JOB_LEASE_MS. Others that take at the same time get others. */
+  /** Takes due jobs, the oldest first, for JOB_LEASE_MS. Workers that take at the same time get different jobs. */
   async take(kinds: readonly string[], most: number, owner: string): Promise<Job[]> {
     const { rows } = await sql<{
       id: number;
@@ -99,7 +99,7 @@ export class Jobs {
       .sort((a, b) => a.dueAt - b.dueAt || a.id - b.id);
   }
 
-  /** Keeps the leases of jobs in hand. Answers the ids of those that are still the caller's. */
+  /** Renews the leases of jobs. Answers the ids of the jobs that the caller still has. */
   async renew(jobs: readonly Job[]): Promise<ReadonlySet<number>> {
     const { rows } = await sql<{ id: number }>`
       update keep.jobs j set leased_until = clock_timestamp() + ${sql.lit(`${JOB_LEASE_MS} ms`)}::interval
@@ -107,7 +107,7 @@ export class Jobs {
     return new Set(rows.map(({ id }) => id));
   }
 
-  /** Ends jobs; the next of their lanes may then be done. Those that another has taken meanwhile stay. */
+  /** Removes finished jobs, so that the next jobs of their lanes become free. Jobs that another worker has taken meanwhile stay. */
   async finish(jobs: readonly Job[]): Promise<void> {
     await sql`
       select keep.finish_jobs(${jobs.map(({ id }) => id)}::bigint[], ${jobs.map(({ attempt }) => attempt)}::integer[])`.execute(
@@ -115,7 +115,7 @@ export class Jobs {
     );
   }
 
-  /** Gives a job up until a time from now, by the clock of timers. Its lane waits for it. */
+  /** Puts a job off by a time, on the clock of timers. Its lane waits for it. */
   async again({ id, attempt }: Job, inMs: number, error: string): Promise<void> {
     await sql`
       update keep.jobs
@@ -124,7 +124,7 @@ export class Jobs {
       where id = ${id} and attempt = ${attempt}`.execute(this.database);
   }
 
-  /** Gives jobs back that nobody began with. */
+  /** Gives back jobs that were not begun. */
   async release(jobs: readonly Job[]): Promise<void> {
     if (jobs.length === 0) return;
     await sql`

@@ -4,24 +4,24 @@ import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { CheckpointRefused, GroupPaused, LeaseLost } from './failures.js';
 
-/** How long a worker that says nothing keeps its group or reactor (ms). With the standby's wait this is the time to takeover after a kill -9. */
+/** How long a silent worker keeps its group or reactor (ms). With the standby's wait, this is the time to takeover after a kill -9. */
 export const LEASE_MS = 8_000;
 /** How often an idle worker renews its lease (ms). */
 export const RENEW_MS = 2_000;
-/** How often a standby looks (ms): a worker that stops in order is replaced within this time. */
+/** How often a standby tries to take over (ms): a worker that stops properly is replaced within this time. */
 export const STANDBY_MS = 250;
 
 /**
- * Settings of every session that batches are written in. A worker that was frozen in its transaction holds the checkpoint's row until the
- * server ends the session; a standby that waits for that row gives up and looks again.
+ * Settings of every session that writes batches. A worker that freezes in its transaction holds the checkpoint's row until the server ends
+ * the session. A standby that waits for that row gives up and tries again.
  */
 export const WORKER_SESSION = { idle_in_transaction_session_timeout: 5_000, lock_timeout: 2_000 } as const;
 
-/** Names the row of a checkpoint: the live generation of a group as this build has it, a generation whoever shows it, or a reactor. */
+/** Names a checkpoint's row: the live generation of this build's group, any generation by its number, or a reactor. */
 export type CheckpointKey =
   { readonly group: Pick<ReadGroup, 'name' | 'shape'> } | { readonly generation: number } | { readonly reactor: string };
 
-/** What a worker proves in every statement that moves a checkpoint. */
+/** The right that a worker proves in every statement that moves a checkpoint. */
 export type Held = ({ readonly generation: number } | { readonly reactor: string }) & { readonly epoch: number };
 
 /** Where a checkpoint stood when its lease was taken. */
@@ -34,32 +34,32 @@ interface Stood {
 export type Lease = Stood & {
   readonly generation: number;
   readonly epoch: number;
-  /** It is live, and has not yet caught up with the log for the first time. */
+  /** The generation is live, and has not yet caught up with the log for the first time. */
   readonly filling: boolean;
 };
 
-/** The right to go on with a reactor. `state` is what it keeps for itself; null before its first batch. */
+/** The right to go on with a reactor. `state` is the reactor's own state; null before its first batch. */
 export type ReactorLease = Stood & { readonly reactor: string; readonly epoch: number; readonly state: unknown };
 
-/** What anyone may see of a checkpoint. */
+/** The part of a checkpoint that any process may read. */
 export interface Seen {
   readonly free: boolean;
   readonly logId: string;
   readonly position: Position | 'start';
-  /** Of this session, in ms; 0 when it has none. */
+  /** The idle-in-transaction timeout of this session, in ms; 0 when it has none. */
   readonly idleTimeout: string;
 }
 
 export const leaseEnd = sql<Date>`clock_timestamp() + ${sql.lit(`${LEASE_MS} ms`)}::interval`;
 
 /**
- * Nobody may count on it any more. One that ends later than any that is given was given before the database's clock was set back: a worker
- * that lives makes it anew within seconds, and of one that died it would be left for as long as the clock was ahead.
+ * True when a lease has run out. A lease that ends further ahead than any lease can was taken before the database's clock was set back. It
+ * counts as over: a live worker renews it within seconds, and a dead worker's lease would stay for as long as the clock was ahead.
  */
 export const leaseIsOver = sql<boolean>`
   (lease_until < clock_timestamp() or lease_until > clock_timestamp() + ${sql.lit(`${2 * LEASE_MS} ms`)}::interval)`;
 
-/** Where the row of a checkpoint is. All statements of this file go through it. */
+/** Finds a checkpoint's row. All statements of this file use it. */
 function rowOf(key: CheckpointKey): { readonly table: RawBuilder<unknown>; readonly row: RawBuilder<boolean> } {
   if ('reactor' in key) return { table: sql.table('keep.reactors'), row: sql`name = ${key.reactor}` };
   const table = sql.table('read.checkpoints');
@@ -93,12 +93,12 @@ async function see<R>(database: Kysely<Database>, key: CheckpointKey, owner: str
   };
 }
 
-/** Undefined when the group has no live generation yet. Takes no lock. */
+/** Reads a group's checkpoint. Undefined when the group has no live generation yet. Takes no lock. */
 export async function seeLease(database: Kysely<Database>, group: ReadGroup, owner: string): Promise<Seen | undefined> {
   return (await see(database, { group }, owner, sql``))?.seen;
 }
 
-/** Undefined when the reactor was never installed. Takes no lock. */
+/** Reads a reactor's checkpoint. Undefined when the reactor was never installed. Takes no lock. */
 export async function seeReactor(database: Kysely<Database>, reactor: string, owner: string): Promise<Seen | undefined> {
   return (await see(database, { reactor }, owner, sql``))?.seen;
 }
@@ -125,8 +125,8 @@ async function take<R>(database: Kysely<Database>, key: CheckpointKey, owner: st
 }
 
 /**
- * Takes the lease when it is free, expired or this owner's own, and raises the epoch. It is committed durably, unlike batches: an epoch
- * that a crash of the server took back would be given twice.
+ * Takes the lease when it is free, expired or already this owner's, and raises the epoch. The commit is durable, unlike that of batches: if
+ * a server crash undid an epoch, two workers would get the same epoch.
  */
 export async function takeLease(database: Kysely<Database>, group: ReadGroup, owner: string, logId: string): Promise<Lease | undefined> {
   const row = await take<{ generation: number; filling: boolean }>(
@@ -141,7 +141,7 @@ export async function takeLease(database: Kysely<Database>, group: ReadGroup, ow
   return { generation, epoch, position: positionFrom(row.position), logId: row.log_id, filling };
 }
 
-/** As takeLease(). */
+/** As takeLease(), for a reactor. */
 export async function takeReactor(
   database: Kysely<Database>,
   reactor: string,
@@ -152,14 +152,14 @@ export async function takeReactor(
   return row && { reactor, epoch: row.epoch, position: positionFrom(row.position), logId: row.log_id, state: row.state };
 }
 
-/** The rows that a batch's own statement writes, as `insert` that does nothing where `moved` is empty. */
+/** A statement that writes rows of a batch beside the checkpoint: an `insert` that does nothing when `moved` is empty. */
 export type WithMoved = (moved: RawBuilder<unknown>) => RawBuilder<unknown>;
 
 /**
- * The first statement of every batch: moves the checkpoint, proves the epoch and the place, and renews the lease. The rows and the
- * checkpoint of a batch may be lost in a crash of the server, since they are lost together; so its commit waits for no disk.
- * @param move.state of a reactor, where it changed
- * @param rows written with it: outside of a transaction the whole batch is then one statement and one round trip
+ * The first statement of every batch: moves the checkpoint, proves the epoch and the position, and renews the lease. The commit does not
+ * wait for the disk: a server crash may lose a batch's rows and checkpoint, but only together.
+ * @param move.state the reactor's state, if it changed
+ * @param rows written by the same statement, so that outside a transaction the whole batch is one statement and one round trip
  * @throws LeaseLost, GroupPaused
  */
 export async function moveCheckpoint(
@@ -185,7 +185,7 @@ export async function moveCheckpoint(
   throw new LeaseLost(`${nameOf(held)} is no longer at ${move.from} under epoch ${held.epoch}`);
 }
 
-/** False also when the lease is another's. */
+/** Whether the work is paused. False also when another worker has the lease. */
 export async function isPaused(database: Kysely<Database>, held: Held): Promise<boolean> {
   const { table, row } = rowOf(held);
   const { rows } = await sql<{ paused: boolean }>`select paused from ${table} where ${row} and epoch = ${held.epoch}`.execute(database);
@@ -193,12 +193,12 @@ export async function isPaused(database: Kysely<Database>, held: Held): Promise<
 }
 
 /**
- * Tells the workers of a group or reactor, in whatever process and also those that start later, to handle nothing, or to go on. No batch
- * commits after a pause was answered. Answers false when there is no such row, or when it is as was asked.
+ * Pauses or resumes a group or reactor for its workers in all processes, including workers that start later. No batch commits after a pause
+ * was answered. Answers false when the row does not exist, or is already in the wanted state.
  */
 export async function pauseWork(database: Kysely<Database>, key: CheckpointKey, paused: boolean): Promise<boolean> {
   const { table, row } = rowOf(key);
-  // What stood still on purpose is no stall when it may go on.
+  // A pause must not count as a stall after the work resumes.
   const { rows } = await sql`
     update ${table}
     set paused = ${paused}, progress_at = clock_timestamp(),
@@ -217,12 +217,12 @@ export function assertOwnLog(group: string, seen: Stood, log: EventStore['log'])
 }
 
 /**
- * Keeps the lease of a worker that has nothing to write.
+ * Renews the lease of a worker that has nothing to write.
  * @throws LeaseLost
  */
 export async function renewLease(database: Kysely<Database>, held: Held): Promise<void> {
   const { table, row } = rowOf(held);
-  // A renewal that was under way when the lease was given up must not bring it back.
+  // A renewal that was under way when the lease was given up must not restore it.
   const { rows } = await sql`
     update ${table} set lease_until = ${leaseEnd} where ${row} and epoch = ${held.epoch} and owner is not null returning 1`.execute(
     database,
@@ -230,13 +230,13 @@ export async function renewLease(database: Kysely<Database>, held: Held): Promis
   if (rows.length === 0) throw new LeaseLost(`${nameOf(held)} has another epoch than ${held.epoch}`);
 }
 
-/** Says that a worker stands still because everything is handled, so that nobody takes it for a stall. */
+/** Records that a worker stands still because everything is handled, so that the standstill does not count as a stall. */
 export async function noteNothingToDo(database: Kysely<Database>, held: Held): Promise<void> {
   const { table, row } = rowOf(held);
   await sql`update ${table} set progress_at = clock_timestamp() where ${row} and epoch = ${held.epoch}`.execute(database);
 }
 
-/** Gives a lease up, so that a standby takes it at once. Does nothing when it is another's already. */
+/** Gives a lease up, so that a standby can take it at once. Does nothing when another worker already has it. */
 export async function releaseLease(database: Kysely<Database>, held: Held, stopped: string | null): Promise<void> {
   const { table, row } = rowOf(held);
   await sql`
@@ -245,13 +245,13 @@ export async function releaseLease(database: Kysely<Database>, held: Held, stopp
   );
 }
 
-/** Lets a reactor's worker, in whatever process, handle nothing more until a person has looked and resumes it. */
+/** Stops a reactor in all processes until a person resumes it. */
 export async function stopReactor(database: Kysely<Database>, reactor: string, reason: string): Promise<void> {
   const { table, row } = rowOf({ reactor });
   await sql`update ${table} set paused = true, stopped = ${reason} where ${row}`.execute(database);
 }
 
-/** Says why nobody can go on, beside the lease: whoever is refused before taking it. A worker that has it is let be. */
+/** Records why a worker was refused before it took the lease. A worker that has the lease is not affected. */
 export async function noteRefused(database: Kysely<Database>, key: CheckpointKey, reason: string): Promise<void> {
   const { table, row } = rowOf(key);
   await sql`update ${table} set stopped = ${reason} where ${row} and ${leaseIsOver}`.execute(database);

@@ -5,13 +5,13 @@ import type { Database } from '../../src/database/database.js';
 import { describeError, GroupStopped, type Poison } from './failures.js';
 import type { RuntimeLog } from './runtime-log.js';
 
-/** More than this within a minute is no accident of a few streams: the group stops instead of going on without them. */
+/** Limit of streams parked within a minute. Beyond it the fault is not in a few streams, and the group stops instead of parking more. */
 const MOST_PER_MINUTE = 50;
 
-/** The generation of what a reactor has parked: it has none, since it is never made again. Those of groups count from 1. */
+/** The generation number of a reactor's parked streams: reactors are never rebuilt and have no generations. Groups count from 1. */
 export const NO_GENERATION = 0;
 
-/** What operators have passed over in a group, whatever the generation: a rebuild makes the same rows. */
+/** The revisions that operators have skipped in a group, the same for all generations, so that a rebuild makes the same rows. */
 export async function readSkipped(database: Kysely<Database>, group: string): Promise<Map<StreamName, Set<number>>> {
   const rows = await database.selectFrom('keep.skipped').select(['stream', 'revision']).where('group_name', '=', group).execute();
   const skipped = new Map<StreamName, Set<number>>();
@@ -24,7 +24,7 @@ export async function readSkipped(database: Kysely<Database>, group: string): Pr
   return skipped;
 }
 
-/** The streams that a generation goes on without. */
+/** The streams that are parked in a generation. */
 export async function readParked(database: Kysely<Database>, group: string, generation: number): Promise<Set<StreamName>> {
   const rows = await database
     .selectFrom('keep.parked')
@@ -35,17 +35,17 @@ export async function readParked(database: Kysely<Database>, group: string, gene
   return new Set(rows.map((row) => row.stream as StreamName));
 }
 
-/** Says in the log of the program, once its batch is committed, that a stream was parked. @param by the group or the reactor */
+/** Logs that a stream was parked, once its batch is committed. @param by the group or the reactor */
 export function logParked(log: RuntimeLog, by: { readonly group: string } | { readonly reactor: string }, { event, error }: Poison): void {
   const { stream, revision, position, id: eventId, type } = event;
   log.error({ ...by, stream, revision, position, eventId, type, error: describeError(error) }, 'stream parked');
 }
 
 /**
- * Parks the streams of events that cannot be handled, in the transaction of their batch: the checkpoint passes them, and their later
- * events wait in the log, from the parked revision on, until the stream is retried or skipped.
- * @param expected streams that do not count as too many
- * @throws GroupStopped when a stream is one that others depend on, or when too many are parked at once
+ * Parks the streams of events that cannot be handled, in the transaction of their batch. The checkpoint passes these events; the streams'
+ * events wait in the log, from the parked revision on, until an operator retries or skips.
+ * @param expected streams that do not count toward the limit
+ * @throws GroupStopped when other streams depend on such a stream, or when too many streams are parked at once
  */
 export async function park(
   tx: Kysely<Database>,
@@ -91,7 +91,7 @@ export async function park(
     );
 }
 
-/** Without a settings stream (inbox, agent, organization …) every conversation that names it would be shown wrong, in silence. */
+/** False for settings streams (inbox, agent, organization …): without it, conversations that name it would silently be shown wrong. */
 function mayBeParked(stream: StreamName): boolean {
   return STREAMS.get(parseStreamName(stream)?.kind ?? '')?.unreadable === 'parks';
 }

@@ -7,68 +7,68 @@ import type { ReadTable } from '../../src/read-models/table.js';
 
 export type { DecodeBatch, ProjectedEvent };
 
-/** Rows of one table in one batch, none with a key that another of them has. */
+/** Rows of one table in one batch. No two have the same key. */
 export interface RowsToWrite<R extends object> {
-  /** New ones: no earlier batch wrote a row with such a key. */
+  /** New rows: no earlier batch wrote a row with the same key. */
   readonly made: readonly R[];
   readonly changed: readonly R[];
 }
 
-/** Where one batch is written. */
+/** Takes the rows of one batch. */
 export interface ProjectionTarget {
-  /** What the projection reads its rows by: they are as the batch before left them. */
+  /** The session for reading the projection's rows, as the previous batch left them. */
   readonly session: Kysely<Database>;
   /**
-   * For statements of a projection's own: the batch's transaction, which has moved the checkpoint already. A batch that no projection asks
-   * for it is one statement, at a third of the cost.
+   * The batch's transaction, for a projection's own statements. It has already moved the checkpoint. When no projection asks for it, the
+   * batch is one statement and costs a third.
    */
   readonly transaction: () => Promise<Kysely<Database>>;
-  /** The name of a table of this projection in the generation that is being written, schema included: table('conversations'). */
+  /** The name, schema included, of this projection's table in the generation that is being written: table('conversations'). */
   readonly table: (name: string) => string;
   /**
-   * Writes rows into a table of this projection, now or with the batch's checkpoint, and at most once in a batch for each table. The table's
-   * guard decides between a row and the one that is there.
+   * Writes rows into a table of this projection, at once or with the batch's checkpoint. It may be called once for each table in a batch.
+   * The table's guard decides whether a row replaces the existing one.
    */
   readonly write: <R extends object>(table: ReadTable<R>, rows: RowsToWrite<R>) => Promise<void>;
 }
 
-/** A group of these projections, with the shape that their tables give it. */
+/** The group of these projections. Their tables determine its shape. */
 export const groupOf = (name: string, projections: readonly Projection[]): ReadGroup =>
   readGroup(
     name,
     projections.flatMap(({ tables }) => tables),
   );
 
-/** Writes rows and nothing else; may be rebuilt at any time. Given the same events in other batch sizes it leaves the same rows. */
+/** Writes rows and nothing else, and may be rebuilt at any time. The same events in batches of other sizes must lead to the same rows. */
 interface Writing {
   /** Unique among all projections. */
   readonly name: string;
-  /** The streams whose events it wants. */
+  /** The kinds of streams whose events the projection handles. */
   readonly kinds: readonly StreamKind[];
-  /** Its tables: nobody else writes them. */
+  /** The projection's tables. No other projection writes them. */
   readonly tables: readonly ReadTable[];
 }
 
-/** Folds decoded events. A stream with an event that cannot be handled is parked, and the projection goes on without it. */
+/** Folds decoded events. If an event cannot be handled, its stream is parked, and the projection goes on without the stream. */
 export interface FoldingProjection extends Writing {
   /**
-   * Writes a batch: events of its kinds in log order. It reads its own rows and gives its target new ones, once for each table, and must do
-   * no other I/O.
+   * Writes a batch of events of the projection's kinds, in log order. It reads its own rows and writes to the target, once for each table.
+   * It must do no other I/O.
    */
   apply(events: readonly ProjectedEvent[], target: ProjectionTarget): Promise<void>;
-  /** Called when the process may have missed writes of another (takeover, rebuild): memory of rows must go. */
+  /** Drops all remembered rows. Called when another process may have written (takeover, rebuild). */
   forget?(): void;
 }
 
-/** Records every event as it is stored, also of parked streams, and those that cannot be decoded or were passed over. */
+/** Records every event as it is stored, including events of parked streams, skipped events and events that cannot be decoded. */
 export interface RecordingProjection extends Writing {
-  /** As apply(), before any of the batch is applied. What fails here ends the batch: nothing is ever left out. */
+  /** As apply(), called before any event of the batch is applied. A failure ends the batch: no event is ever left out. */
   record(events: readonly StoredEvent[], target: ProjectionTarget): Promise<void>;
 }
 
 export type Projection = FoldingProjection | RecordingProjection;
 
-/** Decodes for these projections what one of them folds; events that are only recorded need no codec. */
+/** Decodes the events that any of these projections folds. Events that are only recorded need no codec. */
 export function decodeFor(projections: readonly Projection[], decode: DecodeBatch): DecodeBatch {
   const folded = new Set<string>(projections.flatMap((one) => ('apply' in one ? one.kinds : [])));
   if (projections.every(({ kinds }) => kinds.every((kind) => folded.has(kind)))) return decode;

@@ -18,7 +18,7 @@ import { logParked, NO_GENERATION, park, readParked, readSkipped } from './parki
 import type { ProjectedEvent } from './projection.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
 
-/** How far a checkpoint may be behind what was handled without consequences (ms). */
+/** How long a checkpoint may lag behind handled events that had no consequences (ms). */
 const LAZY_MS = 500;
 
 /** Where a reactor begins when it is first installed. */
@@ -27,57 +27,57 @@ export interface Beginning {
   readonly state?: unknown;
 }
 
-/** What a batch leads to. All of it is committed with the checkpoint, or none of it. */
+/** What a batch leads to. All consequences are committed with the checkpoint, or none. */
 export interface Consequences {
-  /** Adds a job when none of its kind has its key. */
+  /** Adds a job unless a job of its kind with its key exists. */
   add(job: NewJob): void;
-  /** Takes back a job that was added by this batch or an earlier one. */
+  /** Removes a job that this batch or an earlier one added. */
   remove(job: JobKey): void;
   /** Replaces the reactor's state. */
   keep(state: unknown): void;
-  /** For rows of the reactor's own, in the schema keep: the transaction, which has moved the checkpoint already. */
+  /** The batch's transaction, for the reactor's own rows in the schema keep. It has already moved the checkpoint. */
   transaction(): Promise<Kysely<Database>>;
 }
 
-/** What a reactor wants of the feed, and how it takes it. */
+/** Which events of the feed a reactor handles, and how. */
 export type Reaction =
   | {
       readonly reads: 'decoded';
-      /** The types of events that it wants, by kind of stream. Others are not decoded for it. */
+      /** The types of events that the reactor handles, by kind of stream. Other events are not decoded for it. */
       readonly events: Readonly<Record<StreamKind, readonly string[]>>;
       /**
-       * 'within streams': an event that it cannot handle parks its stream, and those of others go on. 'of the log': it stops, since what
-       * comes after may hang on it.
+       * 'within streams': an event that the reactor cannot handle parks its stream, and the other streams go on. 'of the log': the reactor
+       * stops at such an event, since later events may depend on it.
        */
       readonly order: 'within streams' | 'of the log';
       /**
-       * Says what events lead to, in log order. Personal fields are sealed. Nothing but the reactor's own rows may be read or written: what
-       * must happen outside is a job. Imported events (`metadata.imported`) change what it knows and cause nothing. Events may come again
-       * when their batch was not committed, and must then lead to the same.
+       * Turns events, in log order, into consequences. Personal fields are sealed. It may read and write only the reactor's own rows: an
+       * action outside them is a job. Imported events (`metadata.imported`) change the reactor's state and cause nothing. Events come again
+       * when their batch was not committed, and must then have the same consequences.
        */
       handle(events: readonly ProjectedEvent[], consequences: Consequences, state: unknown): void | Promise<void>;
     }
   | {
-      /** Every event as it is stored, of whatever stream; one that it cannot handle stops it. */
+      /** Every event of every stream, as it is stored. An event that the reactor cannot handle stops it. */
       readonly reads: 'stored';
-      /** As above. */
+      /** As for decoded events. */
       handle(events: readonly StoredEvent[], consequences: Consequences, state: unknown): void | Promise<void>;
     };
 
-/** Turns events into jobs and into a small state of its own. It is never made again or set back, and calls nobody. */
+/** Turns events into jobs and into a small state of its own. It is never rebuilt or set back, and calls nothing outside. */
 export interface Reactor {
   /** Unique among all followers of the feed; names its checkpoint for ever. */
   readonly name: string;
-  /** 'head': what comes after its installation. 'start': the whole log. Otherwise where it says itself. */
+  /** 'head': the events after its installation. 'start': the whole log. A function answers the place itself. */
   readonly begins: 'head' | 'start' | (() => Promise<Beginning>);
-  /** The kinds of jobs that it adds: a process that does not know how to do one of them does not start. */
+  /** The kinds of jobs that the reactor adds. A process that has no handler for one of them does not start. */
   readonly jobs: readonly string[];
   readonly reaction: Reaction;
 }
 
 /**
- * Writes down where a reactor begins, unless it was installed before. Awaited before a process takes its first command, so that nothing
- * which is done through it is missed.
+ * Records where a reactor begins, unless it was installed before. A process awaits this before it takes its first command, so that the
+ * reactor misses none of the process's events.
  */
 export async function installReactor(database: Kysely<Database>, store: EventStore, { name, begins }: Reactor): Promise<void> {
   const there = await database.selectFrom('keep.reactors').select('name').where('name', '=', name).executeTakeFirst();
@@ -100,7 +100,7 @@ export async function installReactor(database: Kysely<Database>, store: EventSto
 export interface ReactorOptions extends Omit<FollowerSurroundings, 'checkpoints'> {
   readonly reactor: Reactor;
   readonly jobs: Jobs;
-  /** Jobs were added. */
+  /** Called when jobs were added. */
   readonly onJobs?: () => void;
 }
 
@@ -130,7 +130,7 @@ export function followFor(options: ReactorOptions): Follower<ReactorLease> {
   });
 }
 
-/** @throws CheckpointRefused when it followed another log */
+/** @throws CheckpointRefused when the reactor followed another log */
 export function assertOwnReactorLog(
   name: string,
   seen: { readonly position: Position | 'start'; readonly logId: string },
@@ -142,7 +142,7 @@ export function assertOwnReactorLog(
     );
 }
 
-/** What a part of a batch leads to, until it is written. */
+/** Collects the consequences of a part of a batch until they are written. */
 export class Gathered implements Consequences {
   readonly added = new Map<string, NewJob>();
   readonly removed = new Map<string, JobKey>();
@@ -169,7 +169,7 @@ export class Gathered implements Consequences {
     return this.begin();
   }
 
-  /** Takes over what a part that comes after leads to. */
+  /** Takes over the consequences of a later part. */
   take(part: Gathered): void {
     for (const key of part.removed.values()) this.remove(key);
     for (const job of part.added.values()) this.add(job);
@@ -187,12 +187,12 @@ class ReactorHandler implements BatchHandler {
   readonly #lease: ReactorLease;
   readonly #parked = new Set<StreamName>();
   #skipped: Skipped = new Map();
-  /** As the last batch left it, written or not. */
+  /** The reactor's state after the last batch, written or not. */
   #state: unknown;
-  /** Where the checkpoint is. */
+  /** The position of the checkpoint. */
   #at: Position | 'start';
   #writtenAt = 0;
-  /** What was handled since, and led to no job. */
+  /** The events since then that were handled and led to no job. */
   #behind: { readonly through: Position; readonly events: number; readonly state: boolean } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -226,10 +226,10 @@ class ReactorHandler implements BatchHandler {
     else if (this.#behind !== undefined && performance.now() - this.#writtenAt >= LAZY_MS) await this.#inTurn(() => this.#flush());
   }
 
-  /** A checkpoint that is moved from two places at once would look like another's. */
+  /** Runs one piece of work at a time: two moves of the checkpoint at once would look as if another worker had moved it. */
   async #inTurn(work: () => Promise<void>): Promise<void> {
     const turn = this.#turn.then(work);
-    this.#turn = ignoreFailure(turn, 'who asked for it hears of it, and the next one only waits for its end');
+    this.#turn = ignoreFailure(turn, 'the caller gets the error, and the next piece of work only waits for the end');
     await turn;
   }
 
@@ -287,7 +287,7 @@ class ReactorHandler implements BatchHandler {
     }
   }
 
-  /** Nothing but the checkpoint is to be written: it may come with one of the next batches. */
+  /** Leaves a batch that only moves the checkpoint to be written with one of the next batches. */
   async #putOff(batch: FeedPart, state: unknown, changed: boolean): Promise<void> {
     const before = { behind: this.#behind, state: this.#state };
     this.#behind = {
@@ -299,7 +299,7 @@ class ReactorHandler implements BatchHandler {
     try {
       if (performance.now() - this.#writtenAt >= LAZY_MS) await this.#flush();
     } catch (error) {
-      // The batch is handled again, for one when a pause is over.
+      // The batch is handled again, for example when a pause ends.
       this.#behind = before.behind;
       this.#state = before.state;
       throw error;
@@ -337,7 +337,7 @@ class ReactorHandler implements BatchHandler {
     else if (events.length > 0) await reaction.handle(events, consequences, state);
   }
 
-  /** Gathers what can be handled of each stream, and parks the others' streams. */
+  /** Gathers the consequences of the events that can be handled, and parks the streams of the others. */
   async #isolated(tx: Kysely<Database>, all: Gathered, events: readonly ProjectedEvent[], failed: FeedPart['failed']): Promise<Poison[]> {
     const { reactor } = this.#options;
     const poison = await handleIsolated(reactor, tx, all, events, failed, this.#state);
@@ -346,22 +346,22 @@ class ReactorHandler implements BatchHandler {
   }
 }
 
-/** Writes what was gathered, in the transaction that moves the checkpoint. */
+/** Writes the gathered consequences in the transaction that moves the checkpoint. */
 export async function writeGathered(tx: Kysely<Database>, name: string, jobs: Jobs, { added, removed, state }: Gathered): Promise<void> {
   await jobs.remove([...removed.values()], tx);
   await jobs.add([...added.values()], tx);
   if (state !== undefined) await sql`update keep.reactors set state = ${JSON.stringify(state.now)}::jsonb where name = ${name}`.execute(tx);
 }
 
-/** Whether a reactor that reads decoded events wants this one. */
+/** Whether a reactor that reads decoded events handles this event. */
 export function isWantedBy({ reaction }: Reactor, { stream, type }: Pick<StoredEvent, 'stream' | 'type'>): boolean {
   const kind = parseStreamName(stream)?.kind;
   return reaction.reads === 'decoded' && kind !== undefined && reaction.events[kind]?.includes(type) === true;
 }
 
 /**
- * What events lead to, up to the first of each stream that cannot be handled.
- * @throws GroupStopped when the reactor does not go on without an event
+ * Gathers the consequences of the events of each stream, up to its first event that cannot be handled.
+ * @throws GroupStopped when the reactor may not go on without such an event
  */
 export async function handleIsolated(
   { name, reaction }: Reactor,
@@ -371,7 +371,7 @@ export async function handleIsolated(
   failed: FeedPart['failed'],
   state: unknown,
 ): Promise<Poison[]> {
-  if (reaction.reads === 'stored') throw new Error(`the reactor ${name} handles events as they are stored`);
+  if (reaction.reads === 'stored') throw new Error(`the reactor ${name} handles stored events and not decoded ones`);
   const apply = async (part: readonly ProjectedEvent[]) => {
     const gathered = new Gathered(() => Promise.resolve(tx));
     await reaction.handle(part, gathered, all.state?.now ?? state);
@@ -389,8 +389,8 @@ function stopped(name: string, error: unknown): GroupStopped {
   });
 }
 
-/** It fails when the session is gone, and then nothing is left to roll back. The first error is the one that tells. */
+/** The rollback fails when the session is gone; nothing is left to roll back then, and the first error is the one to report. */
 async function rollBack(tx: ControlledTransaction<Database> | undefined): Promise<void> {
   if (tx === undefined || tx.isCommitted || tx.isRolledBack) return;
-  await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
+  await ignoreFailure(tx.rollback().execute(), 'the rollback fails when the session is gone, and then nothing is left to roll back');
 }

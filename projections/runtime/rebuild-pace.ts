@@ -1,11 +1,11 @@
-/** Live events per second for which a rebuild rests as long as it has worked; more of them, longer. */
+/** At this many live events per second a rebuild rests as long as it has worked; at more, it rests longer. */
 const EVEN_AT = 500;
-/** Times the work: even under the greatest load it has a third of its time. */
+/** Longest rest, as a multiple of the work: even under the greatest load a rebuild works a third of the time. */
 const LONGEST = 2;
 
 /**
- * How long a rebuild rests between two batches, by what the live generation of its group handles meanwhile. PostgreSQL knows no priority
- * among sessions, so this is what keeps rows visible in time beside a rebuild. Beside an idle log it rests not at all.
+ * Decides how long a rebuild rests between two batches, by the number of events that its group's live generation handles meanwhile.
+ * PostgreSQL has no priorities among sessions, so only these rests keep rows visible in time during a rebuild. An idle log needs no rest.
  */
 export class RebuildPace {
   #looked: { readonly at: number; readonly events: number } | undefined;
@@ -18,7 +18,7 @@ export class RebuildPace {
 
   /**
    * The rest after a batch, in ms; rested() is to be called after it.
-   * @param live events that the live generation has handled so far; a number that falls is that of another generation, and asks no rest
+   * @param live events that the live generation has handled so far; when the number falls, the generation has changed, and there is no rest
    */
   rest(live: number): number {
     const at = this.now();

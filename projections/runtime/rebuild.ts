@@ -27,28 +27,28 @@ import { openWorkerSessions } from './sessions.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
 import { workerName } from './worker-name.js';
 
-/** A busy machine must not fail it (ms). */
+/** How long a rebuild waits for a connection (ms): a busy machine must not fail it. */
 const CONNECT_MS = 20_000;
-/** Of the lease and the drops; rows and indexes take as long as they take (ms). */
+/** How long the lease's statements and the drops may take (ms); rows and indexes have no limit. */
 const ANSWER_MS = 30_000;
-/** How often it is looked whether another rebuild is alive (ms). */
+/** How often a rebuild checks whether another one is alive (ms). */
 const LOOK_MS = 500;
-/** A reader of the views is not kept waiting longer than this (ms) by a swap that waits for another reader. */
+/** The longest time (ms) for which a swap that waits for one reader of the views makes other readers wait. */
 const SWAP_LOCK_MS = 50;
 const SWAP_AGAIN_MS = 1_000;
-/** How long those that read the replaced tables are waited for (ms); after that the next rebuild drops them. */
+/** How long a rebuild waits for readers of the replaced tables (ms); after that the next rebuild drops the tables. */
 const LAST_READERS_MS = 30_000;
 
-/** Another process makes the same group's read models again just now. */
+/** Another process is rebuilding the same group's read models. */
 export class RebuildRunning extends Error {
   override readonly name = 'RebuildRunning';
 }
 
 export interface RebuildProgress {
   readonly phase: 'filling' | 'indexing' | 'catching up' | 'swapping' | 'dropping the old tables';
-  /** Events written so far. */
+  /** Number of events written so far. */
   readonly events: number;
-  /** Events that the live generation has handled: about as many as there will be. 0 when there is none. */
+  /** Events that the live generation has handled, which estimates the total. 0 when there is no live generation. */
   readonly expected: number;
 }
 
@@ -56,15 +56,15 @@ export interface Rebuilt {
   readonly generation: number;
   readonly events: number;
   readonly position: Position | 'start';
-  /** Streams that the new generation goes on without. */
+  /** Number of streams that are parked in the new generation. */
   readonly parked: number;
-  /** False when somebody still read the replaced tables: the next rebuild drops them. */
+  /** False when the replaced tables were still being read: the next rebuild drops them. */
   readonly oldDropped: boolean;
 }
 
 export interface RebuildOptions {
   readonly group: string;
-  /** Projections of this rebuild's own: they remember rows of the generation that it makes. */
+  /** Projections that only this rebuild uses: they remember rows of the generation that it makes. */
   readonly projections: readonly Projection[];
   readonly decode: DecodeBatch;
   readonly store: EventStore;
@@ -72,22 +72,22 @@ export interface RebuildOptions {
   readonly log: RuntimeLog;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: RebuildProgress) => void;
-  /** Takes up again what operators have skipped. */
+  /** Handles events that operators have skipped as well. */
   readonly withSkipped?: boolean;
   /** Greatest number of events in one transaction. */
   readonly maxEvents?: number;
 }
 
 /**
- * Makes a group's read models again from the log's beginning, in tables of their own, while the live ones are read and written as ever; then
- * shows the new ones instead, in one transaction. It writes rows and nothing else. Ended at any point before the swap it has changed
- * nothing that anybody reads, and the next rebuild removes what it left.
- * @throws RebuildRunning, GroupStopped when it would have to park what may not be parked, LeaseLost when it was frozen and taken for dead
+ * Makes a group's read models again from the log's beginning, in new tables, while the live ones are read and written as usual. One
+ * transaction then makes the new tables live. A rebuild writes rows and nothing else. If it ends before the swap, it has changed nothing
+ * that anybody reads, and the next rebuild removes its tables.
+ * @throws RebuildRunning, GroupStopped at a bad stream that must not be parked, LeaseLost when it was frozen and taken for dead
  */
 export async function rebuildGroup(options: RebuildOptions): Promise<Rebuilt> {
   const { databaseUrl, log } = options;
   const onError = (error: Error) => log.warn({ error: error.message }, 'a database connection of the rebuild broke');
-  // One session for all that is written, so that rows can be copied within its transactions; another one keeps the lease meanwhile.
+  // One session writes everything, so that rows can be copied within its transactions. Another session renews the lease meanwhile.
   const one = { poolSize: 1, connectTimeoutMs: CONNECT_MS, onError };
   const writing = openWorkerSessions(databaseUrl, { name: 'threadlog-rebuild', ...one });
   const keeping = openWorkerSessions(databaseUrl, { name: 'threadlog-rebuild-lease', ...one, queryTimeoutMs: ANSWER_MS });
@@ -155,7 +155,7 @@ class Rebuild {
       this.#ending.abort();
       if (!shown)
         await this.#abandon(lease).catch((error: unknown) =>
-          log.warn({ group, error: describeError(error) }, 'what the rebuild made is removed by the next one'),
+          log.warn({ group, error: describeError(error) }, 'could not remove the tables of this rebuild; the next one removes them'),
         );
     }
   }
@@ -180,9 +180,9 @@ class Rebuild {
       for (const { generation, free } of found) if (free) await this.#dropAbandoned(generation);
       const held = found.filter(({ free }) => !free);
       if (held.length === 0) return;
-      // A rebuild that was killed a moment ago holds its lease for seconds; one that lives renews it.
+      // A rebuild that was just killed still holds its lease for some seconds, but only a live rebuild renews it.
       const alive = held.find(({ generation, leaseUntil }) => first !== undefined && first.get(generation) !== leaseUntil);
-      if (alive !== undefined) throw new RebuildRunning(`${alive.owner ?? 'another process'} rebuilds the group ${group} already`);
+      if (alive !== undefined) throw new RebuildRunning(`${alive.owner ?? 'another process'} already rebuilds the group ${group}`);
       first ??= new Map(held.map(({ generation, leaseUntil }) => [generation, leaseUntil]));
       await sleep(LOOK_MS, undefined, { signal });
     }
@@ -192,12 +192,12 @@ class Rebuild {
     try {
       await dropGeneration(this.database, this.options.group, generation);
     } catch (error) {
-      // Still read, or worked on by the server for a rebuild that was killed. It is in nobody's way, and the next rebuild drops it.
+      // Someone still reads the tables, or the server works on them for a killed rebuild. They harm nothing; the next rebuild drops them.
       if (!isLockTimeout(error)) throw error;
     }
   }
 
-  /** Up to the swap. Answers the generation that was replaced. */
+  /** Fills, indexes and swaps. Answers the generation that was replaced. */
   async #make(lease: Pick<Lease, 'generation' | 'epoch'>): Promise<LiveGeneration | undefined> {
     const { group, projections, log } = this.options;
     const { signal } = this.#ending;
@@ -221,26 +221,26 @@ class Rebuild {
     await finishTables(this.database, this.#group, lease.generation, signal);
     await this.#enter(lease, 'catching up');
     for (;;) {
-      // The swap asks the live generation how far it is, and writes what is still missing itself: that must not be much.
+      // The swap itself writes the events that the live generation has and this one lacks. There must be few of them.
       await this.#catchUp(writer);
       this.#tell('swapping');
       try {
         return await this.#swap(lease, writer);
       } catch (error) {
         if (!isLockTimeout(error)) throw error;
-        // Somebody reads the views for a long time.
+        // A long query reads the views.
         await sleep(SWAP_AGAIN_MS, undefined, { signal });
       }
     }
   }
 
-  /** Writes what the log holds beyond the last batch. The next batch is read and decoded while one is written. */
+  /** Writes all events of the log after the last batch. The next batch is read and decoded while the current one is written. */
   async #catchUp(writer: BatchWriter): Promise<void> {
     const { store, maxEvents } = this.options;
     const decode = this.#decode;
     const reading = new AbortController();
     const signal = AbortSignal.any([this.#ending.signal, reading.signal]);
-    // A feed that has said that it caught up says nothing until there is more, so each time there is a new one.
+    // Each call opens a new feed, since a feed that has caught up stays silent until there are new events.
     const batches = batchesOf(store, this.#position, { kinds: this.#kinds, decode, skipped: writer.skipped, signal, maxEvents });
     let next = batches.next();
     try {
@@ -250,7 +250,7 @@ class Rebuild {
         if (done === true) throw new Error('the feed ended by itself');
         if (!batch.caughtUp) {
           next = batches.next();
-          void ignoreFailure(next, 'its failure is met where it is awaited, if the write does not fail before');
+          void ignoreFailure(next, 'its failure is handled where the promise is awaited, unless the write fails first');
         }
         if (batch.through !== this.#position && !(batch.events === 0 && this.#position === 'start')) {
           await writer.write(batch, this.#position);
@@ -262,14 +262,14 @@ class Rebuild {
         await this.#giveWay();
       }
     } finally {
-      // What is read ahead ends by the signal; the feed cannot be closed before.
+      // The signal ends the read ahead; the feed cannot be closed before that.
       reading.abort();
-      await ignoreFailure(next, 'the read ahead was told to end, and what it read is not wanted');
-      await ignoreFailure(batches.return(), 'a feed may end by throwing when it is told to end');
+      await ignoreFailure(next, 'the signal has ended the read ahead, and nobody wants its result');
+      await ignoreFailure(batches.return(), 'a feed may end with an error when the signal ends it');
     }
   }
 
-  /** It does not rest while it catches up, since it must come to an end under any load. */
+  /** Rests so that the live rows stay in time. A rebuild does not rest while it catches up, since it must finish under any load. */
   async #giveWay(): Promise<void> {
     if (this.#phase !== 'filling') return;
     const rest = this.#pace.rest((await this.#live())?.events ?? 0);
@@ -282,7 +282,7 @@ class Rebuild {
     const tx = await this.database.startTransaction().execute();
     try {
       const old = await lockLive(tx, this.#group);
-      // Rows of another log are replaced wherever they stand.
+      // Rows that were made from another log are replaced, whatever their position.
       const rest = old?.logId === store.log.id ? await this.#rest(old.position, writer) : undefined;
       const poison = rest === undefined ? [] : await writer.writeIn(tx, rest, this.#position);
       if (this.options.withSkipped === true) await tx.deleteFrom('keep.skipped').where('group_name', '=', group).execute();
@@ -298,12 +298,12 @@ class Rebuild {
       return old;
     } catch (error) {
       writer.forget();
-      await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
+      await ignoreFailure(tx.rollback().execute(), 'the rollback fails when the session is gone, and then nothing is left to roll back');
       throw error;
     }
   }
 
-  /** What the live generation has and the new one has not: a few events, since it has just caught up. Undefined when there are none. */
+  /** The events that the live generation has and the new one lacks: few, since the new one has just caught up. Undefined for none. */
   async #rest(until: Position | 'start', writer: BatchWriter): Promise<FeedPart | undefined> {
     const { store, maxEvents } = this.options;
     if (until === 'start' || (this.#position !== 'start' && this.#position >= until)) return undefined;
@@ -315,7 +315,7 @@ class Rebuild {
         for (const event of part.events)
           if (event.position <= until && this.#kinds.has(parseStreamName(event.stream)?.kind ?? '')) events.push(event);
         through = part.through < until ? part.through : until;
-        // A live generation beyond the end of a log that was restored is no aim.
+        // The live generation may be beyond the end of a restored log; then the end of the log is the aim.
         if (part.through >= until || part.caughtUp) break;
       }
     } finally {
@@ -325,7 +325,7 @@ class Rebuild {
     return { ...(await readBatch(this.#decode, events, writer.skipped)), stored: events, looked: events.length, through, caughtUp: true };
   }
 
-  /** @returns false when somebody reads the tables for too long */
+  /** @returns false when the tables are read for too long */
   async #dropOld(generation: number): Promise<boolean> {
     const { group, signal } = this.options;
     this.#tell('dropping the old tables');
@@ -365,7 +365,7 @@ class Rebuild {
     try {
       await renewLease(this.keeping, lease);
     } catch (error) {
-      // The surroundings may come back in time; another owner does not go away.
+      // Other errors may pass before the lease runs out. A lease that another worker has does not come back.
       if (!(error instanceof LeaseLost)) return;
       this.#lost = error;
       this.#ending.abort(error);

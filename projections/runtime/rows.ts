@@ -6,7 +6,7 @@ import type { WithMoved } from './lease.js';
 import type { ProjectionTarget, RowsToWrite } from './projection.js';
 
 /**
- * Where a batch is written within a transaction.
+ * Writes a batch's rows within a transaction.
  * @param copier takes the rows of new streams; absent where a batch may come twice
  */
 export function targetOf(tx: Kysely<Database>, table: (name: string) => string, copier?: RowCopier): ProjectionTarget {
@@ -22,19 +22,19 @@ export function targetOf(tx: Kysely<Database>, table: (name: string) => string, 
   };
 }
 
-/** Where a batch is gathered that becomes one statement with its checkpoint, unless a projection asks for the transaction. */
+/** Gathers a batch's rows for one statement with the checkpoint, unless a projection asks for the transaction. */
 export class GatheredRows implements ProjectionTarget {
   readonly #gathered: { readonly of: ReadTable; readonly rows: RowsToWrite<object> }[] = [];
   #within: Promise<ProjectionTarget> | undefined;
 
-  /** @param begin the transaction, its checkpoint moved */
+  /** @param begin opens the transaction and moves its checkpoint */
   constructor(
     readonly session: Kysely<Database>,
     readonly table: (name: string) => string,
     private readonly begin: () => Promise<Kysely<Database>>,
   ) {}
 
-  /** What is still to be written, at most once for each table. */
+  /** The statements that are still to be run, at most one for each table. */
   get statements(): readonly WithMoved[] {
     return this.#gathered
       .map(({ of, rows: { made, changed } }) => ({ of, rows: [...made, ...changed] }))
@@ -60,7 +60,7 @@ export class GatheredRows implements ProjectionTarget {
   }
 }
 
-/** One statement for new rows and for those that are newer than what is there, by the table's guard. */
+/** One statement that inserts new rows, and replaces rows that are older by the table's guard. */
 function upsert(of: ReadTable, tableName: string, rows: readonly object[], condition: RawBuilder<unknown>): RawBuilder<unknown> {
   const table = sql.raw(tableName);
   const insert = sql`
@@ -74,9 +74,9 @@ function upsert(of: ReadTable, tableName: string, rows: readonly object[], condi
 }
 
 /**
- * The rows of a table with these keys, as far as they are there, in one round trip.
+ * Reads the rows of a table that have these keys, in one round trip. Missing rows are left out.
  * @param keys the columns of the table's key
- * @param columns those that are read; all when absent
+ * @param columns the columns to read; all when absent
  */
 export async function readRows<R extends object, C extends keyof R & string = keyof R & string>(
   { session, table }: Pick<ProjectionTarget, 'session' | 'table'>,
@@ -94,17 +94,17 @@ export async function readRows<R extends object, C extends keyof R & string = ke
   return rows;
 }
 
-/** How a column's values are told to COPY. */
+/** How COPY's text format writes a column's values. */
 type Form = 'scalar' | 'json' | 'array';
 
 /**
- * Copies new rows through a session: several times cheaper than inserts, but a key that is there already is an error.
+ * Copies new rows through a session: several times cheaper than inserts, but an existing key is an error.
  */
 export class RowCopier {
   /** @param client the session of the transaction that the rows belong to, with nothing else under way */
   constructor(private readonly client: () => pg.ClientBase) {}
 
-  /** @param name of the table in the generation that is made, with its schema */
+  /** @param name the table's name in the new generation, schema included */
   async copy(of: ReadTable, name: string, rows: readonly object[]): Promise<void> {
     if (rows.length === 0) return;
     const columns = Object.keys(of.columns).map((column) => [column, formOf(typeOfColumn(of, column))] as const);
@@ -122,14 +122,14 @@ function formOf(type: string): Form {
   return type === 'json' || type === 'jsonb' ? 'json' : 'scalar';
 }
 
-/** A value in COPY's text format: the same that json_populate_recordset would have made of it. */
+/** A value in COPY's text format. It stores the same value as json_populate_recordset would. */
 function copyText(value: unknown, form: Form): string {
   if (value === null || value === undefined) return '\\N';
   switch (form) {
     case 'json':
       return escaped(JSON.stringify(value));
     case 'array':
-      if (!Array.isArray(value)) throw new Error('an array column takes arrays');
+      if (!Array.isArray(value)) throw new Error('an array column takes only arrays');
       return escaped(`{${value.map(arrayElement).join(',')}}`);
     case 'scalar':
       return escaped(plainText(value));
@@ -143,18 +143,18 @@ function arrayElement(value: unknown): string {
 function plainText(value: unknown): string {
   if (typeof value === 'string') return value;
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
-  throw new Error('a column that is neither json nor an array takes texts, numbers and booleans');
+  throw new Error('a column that is neither json nor an array takes only texts, numbers and booleans');
 }
 
 const ESCAPES: Readonly<Record<string, string>> = { '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t' };
 
 function escaped(text: string): string {
-  // It would become another text without a word.
+  // Otherwise the text would change silently.
   if (!text.isWellFormed()) throw new Error('PostgreSQL holds no lone surrogates');
   return text.replace(/[\\\n\r\t]/g, (character) => ESCAPES[character] ?? character);
 }
 
-/** What pg tells a query of the server's readiness to take rows, and what it lets it answer; its types leave both out. */
+/** How pg tells a query that the server is ready for rows, and how the query answers. The types of pg lack both. */
 interface CopyingQuery extends pg.Submittable {
   handleCopyInResponse(connection: { sendCopyFromChunk(chunk: Buffer): void; endCopyFrom(): void }): void;
 }

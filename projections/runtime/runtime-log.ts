@@ -1,4 +1,4 @@
-/** What the runtime writes to; pino's loggers fit. */
+/** The logger of the runtime; pino's loggers implement it. */
 export interface RuntimeLog {
   info(facts: object, message: string): void;
   warn(facts: object, message: string): void;

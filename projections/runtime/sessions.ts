@@ -1,7 +1,7 @@
 import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { WORKER_SESSION } from './lease.js';
 
-/** Sessions that batches are written in: with WORKER_SESSION's settings, in the address, where those that it has stay in force as well. */
+/** Opens the sessions that write batches. WORKER_SESSION's settings are added to the address; the address keeps its own settings. */
 export function openWorkerSessions(url: string, options: Omit<Parameters<typeof openDatabase>[0], 'url' | 'settings'>): OpenDatabase {
   const address = new URL(url);
   const given = address.searchParams.get('options');

@@ -1,20 +1,20 @@
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../../src/database/database.js';
 
-/** The schema of the views for people. Their names never change, and Threadlog itself reads none of them. */
+/** The schema of the views for people. The views' names never change, and Threadlog itself reads none of them. */
 const SCHEMA = 'threadlog';
 
-/** A view of somebody else's that read one of ours, and went with it. */
+/** A view that somebody else made on one of ours, and that was dropped with ours. */
 export interface ViewGone {
   readonly view: string;
   readonly because: string;
 }
 
 /**
- * Points the views in the schema `threadlog` at the newest generation of a group that is live and filled, of whatever shape. A view keeps its
- * columns in their order, and new ones follow them, so that what people made on it goes on. Only where a column is gone or of another type it is
- * made anew, and the views that read it go.
- * @returns the views that went
+ * Points the views in the schema `threadlog` at the newest live and filled generation of a group, of any shape. A view keeps its columns in
+ * their order, and new columns follow them, so that views on it stay valid. Only when a column is gone or has another type, the view is
+ * made anew and the views that read it are dropped.
+ * @returns the dropped views
  */
 export async function pointStableViews(tx: Kysely<Database>, group: string): Promise<ViewGone[]> {
   const newest = await tx
@@ -57,7 +57,7 @@ async function point(tx: Kysely<Database>, table: string): Promise<ViewGone[]> {
   return gone;
 }
 
-/** In their order, with the type as `create or replace view` compares it; none when there is no such relation. */
+/** A relation's columns in order, with types as `create or replace view` compares them; none when the relation does not exist. */
 async function columnsOf(tx: Kysely<Database>, schema: string, name: string): Promise<{ column: string; type: string }[]> {
   const { rows } = await sql<{ column: string; type: string }>`
     select a.attname as column, format_type(a.atttypid, a.atttypmod) || case when a.attcollation = 0 then '' else ' collate ' || a.attcollation end as type
@@ -66,7 +66,7 @@ async function columnsOf(tx: Kysely<Database>, schema: string, name: string): Pr
   return rows;
 }
 
-/** The views that would go if a relation were dropped, whatever lies between, by their names with their schemas. */
+/** The names, schemas included, of all views that depend on a relation, directly or through others. */
 export async function dependentViews(tx: Kysely<Database>, schema: string, name: string): Promise<string[]> {
   const { rows } = await sql<{ view: string }>`
     with recursive dependent(oid) as (

@@ -22,17 +22,17 @@ export interface ParkedEvent {
 }
 
 export interface Replayed {
-  /** The event that was passed over; null when none was to be. */
+  /** The skipped event; null when none was to be skipped. */
   readonly skipped: ParkedEvent | null;
-  /** Events that were handled, the parked one and what came after it. */
+  /** Number of events that were handled: the parked event and the events after it. */
   readonly handled: number;
-  /** Where the stream stands still again; null when it goes on. */
+  /** The event at which the stream is parked again; null when the stream goes on. */
   readonly parked: ParkedEvent | null;
 }
 
 export interface UnparkingOptions {
   readonly group: string;
-  /** Projections of this call's own. */
+  /** Projections that nothing but this call uses. */
   readonly projections: readonly Projection[];
   readonly decode: DecodeBatch;
   readonly store: EventStore;
@@ -42,12 +42,12 @@ export interface UnparkingOptions {
 }
 
 /**
- * Handles a parked stream's events from the parked one on, in order and up to where its group is, and lets the stream go on with the group:
- * rows, parking and what came meanwhile in one transaction. Where an event cannot be handled still, or a later one cannot, the stream stays
- * parked there with that error. The group's worker begins anew after it, since it goes on without the stream from memory.
- * @param options.skip passes over the parked event first, for good: its revision counts, its content is in no row, and rebuilds leave it out
+ * Handles a parked stream's events in order, from the parked event up to the group's checkpoint, and lets the stream go on with the group.
+ * One transaction writes the rows and ends the parking. If the parked event or a later one cannot be handled, the stream stays parked there
+ * with the new error. The group's worker must begin anew afterwards, since it remembers the stream as parked.
+ * @param options.skip skips the parked event first, for good: its revision counts, no row has its content, and rebuilds leave it out
  * @returns undefined when the stream is not parked in the live generation
- * @throws GroupStopped when the live rows are another log's, or not there; when nothing can follow what is skipped
+ * @throws GroupStopped when the live rows belong to another log or are missing; when no event can follow the skipped one
  */
 export async function replayParked(
   options: UnparkingOptions,
@@ -56,7 +56,7 @@ export async function replayParked(
 ): Promise<Replayed | undefined> {
   const { group, projections, decode, store, database, log } = options;
   return await database.transaction().execute(async (tx) => {
-    // Its worker waits meanwhile, so the place that it has reached stays the one to replay to.
+    // The group's worker waits meanwhile, so its checkpoint, up to which the stream is replayed, does not move.
     const live = await lockLive(tx, groupOf(group, projections));
     if (live === undefined) throw new GroupStopped(`there are no read models of ${group} yet`);
     assertOwnLog(group, live, store.log);
@@ -80,7 +80,7 @@ export async function replayParked(
 }
 
 /**
- * As replayParked(), of a stream that a reactor goes on without.
+ * As replayParked(), for a stream that a reactor has parked.
  * @returns undefined when the stream is not parked
  * @throws GroupStopped when the reactor followed another log
  */
@@ -122,7 +122,7 @@ export async function replayParkedOfReactor(
   });
 }
 
-/** @param apply handles events of the stream in order, and answers the first that cannot be handled */
+/** @param apply handles events of the stream in order, and answers the first event that it cannot handle */
 async function replayStream(
   tx: Kysely<Database>,
   target: { readonly name: string; readonly generation: number; readonly position: Position | 'start' },
@@ -154,7 +154,7 @@ async function replayStream(
       parked = { revision, position: at, eventId: id, type, error: describeError(poison.error) };
       break;
     }
-    // What is beyond is the worker's.
+    // The worker handles the events beyond its checkpoint.
     if (passed.length < events.length) break;
   }
   if (parked === null)
@@ -167,7 +167,7 @@ async function replayStream(
   else
     await tx
       .updateTable('keep.parked')
-      // `at` stays: a retry is no new accident, and too many of those stop the group.
+      // `at` stays as it is: a retry must not count as another failure, since too many failures stop the group.
       .set({ revision: parked.revision, position: parked.position, event_id: parked.eventId, type: parked.type, error: parked.error })
       .where('group_name', '=', name)
       .where('generation', '=', generation)
@@ -184,7 +184,7 @@ async function skipEvent(
   stream: StreamName,
   event: { readonly revision: number; readonly event_id: string; readonly type: string; readonly error: string },
 ): Promise<void> {
-  // A reactor has no row that this event begins.
+  // A reactor has no row that begins with this event.
   if (event.revision === 0 && generation !== NO_GENERATION)
     throw new GroupStopped(`revision 0 begins ${stream}: there is no row without it, so nothing could follow what is skipped`);
   const { revision, event_id, type, error } = event;

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 
-/** What tells a worker from every other, in leases and for operators: where it runs, its process, and chance for a process that starts anew. */
+/** A worker's unique name in leases and for operators: host, process id, and a random part for a process that starts anew. */
 export const workerName = (): string => `${hostname()}:${process.pid}:${randomUUID().slice(0, 8)}`;

@@ -4,7 +4,7 @@ import { schemaCodec } from '../event-store/schema-codec.js';
 
 /**
  * A claim makes a changeable key (a visitor's userId or e-mail, a canned response's shortcut) unique in its organization: one stream per
- * key, named by a keyed hash of the key, held by one owner at a time. Order: claim, then the owner.
+ * key, named by a keyed hash of the key, held by one owner at a time. The claim is written before the owner's stream.
  */
 export type ClaimEvent =
   | { readonly type: 'Claimed'; readonly data: { readonly owner: string } }
@@ -22,15 +22,15 @@ export const claimAggregate: Aggregate<Claim, ClaimEvent> = {
 };
 
 /**
- * Takes the key when nobody has it, and takes it again when it is this owner's own: the new revision stops whoever was about to release
- * it as left behind. The state tells who has it afterwards.
+ * Takes the key when nobody has it, and takes it again when this owner already has it: the new revision stops commands that are about to
+ * release the claim as left behind. The resulting state shows who has the key.
  */
 export const claim =
   (owner: string) =>
   (c: Claim): readonly ClaimEvent[] =>
     c.owner === null || c.owner === owner ? [{ type: 'Claimed', data: { owner } }] : [];
 
-/** Gives the key back, if it is this owner's. */
+/** Gives the key back if this owner has it. */
 export const release =
   (owner: string) =>
   (c: Claim): readonly ClaimEvent[] =>

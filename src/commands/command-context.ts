@@ -2,63 +2,63 @@ import type { ThreadlogError } from '../errors.js';
 import type { Actor } from '../event-store/aggregate.js';
 import { randomIds } from '../ids.js';
 
-/** Tells a request from another one that has the same commandId. */
+/** Distinguishes requests that have the same commandId. */
 export interface RequestIdentity {
-  /** Keyed hash of the request; only where the commandId can come again (`keyed`). */
+  /** Keyed hash of the request. Set only when the commandId can come again (`keyed`). */
   readonly requestHash: string;
   /**
-   * The hash that earlier builds gave this request; absent where it is the same. It is compared with what they stored and never stored, so
-   * that a retry is answered across an upgrade.
+   * The hash that earlier builds gave this request; absent when it is the same. It is compared with the hashes that they stored, so that a
+   * retry is answered after an upgrade. It is never stored.
    */
   readonly earlierRequestHash?: string;
 }
 
-/** Whether a stored hash is that of this request. */
+/** Whether a stored hash belongs to this request. */
 export function isSameRequest(stored: string, { requestHash, earlierRequestHash }: RequestIdentity): boolean {
   return stored === requestHash || stored === earlierRequestHash;
 }
 
-/** Who asks, and under which id the log remembers it. */
+/** Who asks, and under which id the log remembers the command. */
 export interface CommandContext extends RequestIdentity {
   readonly organizationId: string;
   readonly actor: Actor;
-  /** The same command sent again carries the same id: it is then answered, not done, again. */
+  /** The same command sent again carries the same id. It is then answered again, but not done again. */
   readonly commandId: string;
-  /** True when the client sent an Idempotency-Key: what appended nothing is then remembered beside the log. */
+  /** True when the client sent an Idempotency-Key. If the command appends nothing, its answer is then stored beside the log. */
   readonly keyed?: true;
   readonly correlationId: string;
-  /** The command's or event's id that led here; the command's own id by default. */
+  /** Id of the command or event that caused this command; the command's own id by default. */
   readonly causationId?: string;
   readonly causationDepth?: number;
   readonly imported?: true;
-  /** The caller has just seen that the stream does not exist: it is not read again, since the append proves it. */
+  /** The caller has just seen that the stream does not exist. The stream is not read again, since the append proves this. */
   readonly fresh?: true;
-  /** Looks for the commandId in the whole stream, not in the last 24 h of it alone: for what may be tried again much later. */
+  /** Looks for the commandId in the whole stream, not only in its last 24 h, for commands that may be tried again much later. */
   readonly thorough?: true;
   /** Names the data key that sealed the personal values of this command's events. */
   readonly keyId?: string;
-  /** The revision that the stream must have, or those of which it must have one: If-Match may list several. */
+  /** The revision that the stream must have, or a list of allowed revisions: If-Match may name several. */
   readonly ifMatch?: number | readonly number[];
-  /** Why the caller may not ask for this any more: what was done before is still answered, and what was not is refused with it. */
+  /** Why the caller may no longer send this command. A command that was done before is still answered; any other is refused with this. */
   readonly refused?: ThreadlogError;
-  /** For all that one request does, to however many streams (commandDeadline()); each command has its own when absent. */
+  /** The deadline of the whole request, for all streams that it writes (commandDeadline()). When absent, each command has its own. */
   readonly deadline?: AbortSignal;
-  /** Shared by all that one request does; told when the first of it is in the log. */
+  /** Shared by all commands of one request. `any` is set when the first of them is in the log. */
   readonly writes?: { any: boolean };
 }
 
 /**
- * For a command whose new stream's id derives from it: however late it comes again, it meets the stream that it made, and would take it for
- * another's if it were not looked for in all of it.
+ * For a command from whose id its new stream's id derives. However late it is repeated, it finds the stream that it made, and must look for
+ * its commandId in the whole stream; otherwise it would take the stream for another command's.
  */
 export const everAgain = (command: CommandContext): CommandContext => ({ ...command, thorough: true });
 
-/** Whether a revision is what If-Match asks for; without one every revision is. */
+/** Whether a revision matches If-Match. Without If-Match every revision does. */
 export const isExpected = (ifMatch: CommandContext['ifMatch'], revision: number): boolean =>
   ifMatch === undefined || (typeof ifMatch === 'number' ? ifMatch === revision : ifMatch.includes(revision));
 
 /**
- * For what looks or writes elsewhere before its own stream is asked whether the command was done before.
+ * To be called by commands that read or write elsewhere before their own stream shows whether they were done before.
  * @throws ThreadlogError the context's `refused`
  */
 export function assertNotRefused({ refused }: CommandContext): void {
@@ -66,16 +66,16 @@ export function assertNotRefused({ refused }: CommandContext): void {
 }
 
 /**
- * A step of a command in another stream, and not its answer: If-Match and the request's own memory belong to the one that is answered. A
- * refused command takes no steps, and the steps of one that was done before are not refused.
+ * The context for a step of a command in another stream. If-Match and the stored answer belong only to the stream that is answered.
+ * `refused` is dropped as well: a refused command takes no steps, and the steps of a command that was done before are not refused.
  */
 export function aside({ ifMatch: _ifMatch, keyed: _keyed, refused: _refused, ...rest }: CommandContext): CommandContext {
   return rest;
 }
 
 /**
- * As aside(), with an id of its own: for what one command may do several times, such as claim, lose and claim the same key again, and must
- * not be answered with the first time.
+ * As aside(), with its own id, for a step that one command may take several times, such as claiming, losing and claiming a key again. A
+ * later step must not get the answer of the first.
  */
 export function step(command: CommandContext): CommandContext {
   const { keyId: _keyId, fresh: _fresh, thorough: _thorough, ...rest } = aside(command);

@@ -4,23 +4,23 @@ import type { NewEvent, StreamName } from '../event-store/event-store.js';
 import { chain } from '../event-store/hash-chain.js';
 import type { CommandContext } from './command-context.js';
 
-/** What a decision answers: events, which may say when they happened (ms) where that is not now, as imported history does. */
+/** An event from a decision. `at` is when it happened (ms), if not now, as for imported history. */
 export type Decided<E extends DomainEvent> = E & { readonly at?: number };
 
-/** A recorded event whose position the log has not told yet. */
+/** A recorded event whose position is not known yet. */
 type Unplaced<E extends DomainEvent> = Omit<Recorded<E>, 'position'>;
 
-/** A decision's events as they are sent, and as they will be read. */
+/** A decision's events, as they are sent and as they will be read. */
 export interface Encoded<E extends DomainEvent> {
   readonly stored: readonly NewEvent[];
   readonly recorded: readonly Unplaced<E>[];
-  /** Of the last event. */
+  /** Hash of the last event. */
   readonly hash: string;
 }
 
 /**
- * @param before the stream's last event, or what stands for it in a stream that does not exist
- * @param now when events happened that do not say so themselves (ms)
+ * @param before the stream's last event, or its substitute for a stream that does not exist
+ * @param now the time of events without `at` (ms)
  */
 export function encode<S, E extends DomainEvent>(
   aggregate: Aggregate<S, E>,
@@ -48,7 +48,7 @@ export function encode<S, E extends DomainEvent>(
     }
     const type: E['type'] = event.type;
     const schemaVersion: number = aggregate.codec.versions[type];
-    // The events of a command differ in little but this, and its text costs as much as its hash.
+    // The metadata is made again only when it differs between a command's events, since its text costs as much as its hash.
     if (metadata?.occurredAt !== occurredAt || metadata.schemaVersion !== schemaVersion) {
       metadata = {
         organizationId: command.organizationId,
@@ -69,7 +69,7 @@ export function encode<S, E extends DomainEvent>(
     const next = chain(hash, stream, revision, { id, type, data: JSON.stringify(event.data) }, body);
     hash = next.hash;
     stored.push(next.stored);
-    // New names stand before a spread: V8 puts those that follow one in by a slow path, at a microsecond each.
+    // New names stand before the spread: V8 adds names that follow a spread by a slow path, at a microsecond each.
     recorded.push({ id, stream, revision, metadata: { hash, ...metadata }, ...event } as Unplaced<E>);
   }
   return { stored, recorded, hash };

@@ -4,7 +4,7 @@ import { type Command, CommandHandler, type CommandResult } from '@nestjs/cqrs';
 type CommandType<C> = new (...fields: never[]) => C;
 
 /**
- * Makes the handlers of commands that a writer does by one call: `by(ArchiveInbox, (writer, { context, id }) => writer.archive(context, id))`.
+ * Makes handlers for commands that take one call of a writer: `by(ArchiveInbox, (writer, { context, id }) => writer.archive(context, id))`.
  * @param Writer a class that the module provides
  */
 export const handledBy =
@@ -21,7 +21,7 @@ export const handledBy =
         return run(this.writer, asked);
       }
     }
-    // By which Nest names it in its errors.
+    // Nest uses this name in its errors.
     Object.defineProperty(Handler, 'name', { value: `${command.name}Handler` });
     return Handler;
   };

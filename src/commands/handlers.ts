@@ -1,13 +1,13 @@
 import type { Type } from '@nestjs/common';
 import { Command, Query } from '@nestjs/cqrs';
 
-// Where @nestjs/cqrs keeps, on a handler, what it handles.
+// The keys under which @nestjs/cqrs stores on a handler what it handles.
 const HANDLES = ['__commandHandler__', '__queryHandler__'] as const;
 
 /**
- * The handlers of commands and queries that files declare.
- * @param files the exports of each, classes and lists of them: `import * as commands from './inbox.commands.js'`
- * @throws Error when a command or query of these files has no handler in them: its first request would fail
+ * Collects the handlers of commands and queries from files.
+ * @param files the exports of each file, classes and lists of classes: `import * as commands from './inbox.commands.js'`
+ * @throws Error when a command or query of these files has no handler in them, since its first request would fail
  */
 export function handlersIn(...files: readonly object[]): Type[] {
   const classes = files.flatMap((file) => Object.values(file).flat() as unknown[]).filter(isClass);

@@ -17,22 +17,22 @@ const KEY = /^[\x21-\x7e]{1,255}$/;
 const KEY_IN_LOG = 'threadlog:key-in-log';
 
 /**
- * A POST whose stream follows from its address or its Idempotency-Key, and not from its body: there the log itself knows a key that comes
- * again with another body. For every other POST a row does, which costs a round trip.
+ * Marks a POST whose stream follows from its address or its Idempotency-Key, not from its body. For such a POST the log itself detects a
+ * key that comes again with another body. Every other POST needs a row, which costs a round trip.
  */
 export const KeyInLog = () => SetMetadata(KEY_IN_LOG, true);
 
-/** Whether the request carries a key that holds for its method. */
+/** Whether the request carries a key that applies to its method. */
 export const isKeyed = ({ method, headers }: FastifyRequest): boolean => method === 'POST' && headers['idempotency-key'] !== undefined;
 
 /**
  * Turns the Idempotency-Key of a POST into the commandId that the log remembers. While a keyed request is in flight in this process, the
- * same key is 409; in another process the log itself decides: one of the two is answered with the other's events.
+ * same key gets 409. Between processes the log decides: one of the two requests is answered with the other's events.
  */
 export class IdempotencyKeys {
   private readonly inFlight = new Set<string>();
   private readonly over = new WeakSet<FastifyRequest>();
-  /** Rows that a request wrote, which go again when it is refused. */
+  /** The row that each request wrote. It is removed when the request is refused. */
   private readonly claimed = new WeakMap<FastifyRequest, string>();
 
   constructor(
@@ -64,8 +64,8 @@ export class IdempotencyKeys {
   }
 
   /**
-   * Method, path, query and body, whatever the order of names and the white space. Earlier builds took the address and the body with their
-   * names in the order in which they were sent.
+   * Hashes method, path, query and body, regardless of white space and of the order of names. Earlier builds hashed address and body with
+   * their names in the order in which they were sent.
    */
   async identify(request: FastifyRequest, organizationId: string): Promise<RequestIdentity> {
     const { method, url, query } = request;
@@ -78,7 +78,7 @@ export class IdempotencyKeys {
     return earlierRequestHash === requestHash ? { requestHash } : { requestHash, earlierRequestHash };
   }
 
-  /** Ends with the answer, and also when the client went away before it: the response is closed in both cases, and finished in one. */
+  /** Ends a key's time in flight on the response's close event, which comes after an answer and also when the client went away. */
   install(server: FastifyInstance): void {
     server.addHook('onRequest', async (request, reply) => {
       reply.raw.once('close', () => {
@@ -86,7 +86,7 @@ export class IdempotencyKeys {
         if (request.keyedCommandId !== undefined) this.inFlight.delete(request.keyedCommandId);
       });
     });
-    // The key of a request that was refused is free again by the time the client knows.
+    // The key of a refused request must be free again before the client gets the answer.
     server.addHook('onSend', (request, reply, payload, done) => {
       const claimId = this.claimed.get(request);
       if (claimId === undefined || reply.statusCode < 400 || reply.statusCode >= 500) return done(null, payload);
@@ -94,7 +94,7 @@ export class IdempotencyKeys {
         .deleteFrom('keep.idempotency')
         .where('command_id', '=', claimId)
         .execute()
-        .catch((error: unknown) => request.log.warn({ error: String(error) }, 'the key of a refused request stays with its body'))
+        .catch((error: unknown) => request.log.warn({ error: String(error) }, 'could not free the key of a refused request'))
         .finally(() => done(null, payload));
     });
   }
@@ -102,8 +102,8 @@ export class IdempotencyKeys {
 
 /**
  * Writes the row of a keyed request, unless there is one from the last 24 h.
- * @returns the answer that is kept, and whether it is the given one
- * @throws ThreadlogError idempotency_key_reused when the row is another request's
+ * @returns the stored answer, and whether it is the given one
+ * @throws ThreadlogError idempotency_key_reused when the row belongs to another request
  */
 export async function keepAnswer(
   database: Kysely<Database>,
@@ -132,7 +132,7 @@ export async function keepAnswer(
     .select(['request_hash', 'answer'])
     .where('command_id', '=', commandId)
     .executeTakeFirst();
-  // Swept, or given back, between the two looks: as good as new.
+  // The row was removed between the two statements, so the key is new again.
   if (row === undefined) return keepAnswer(database, commandId, request, answer);
   if (!isSameRequest(row.request_hash, request)) throw new ThreadlogError('idempotency_key_reused');
   return { answer: row.answer, mine: false };
@@ -142,9 +142,9 @@ export async function keepAnswer(
 const KEEP = '24 hours';
 
 /**
- * Id and secret of what a request makes. Those of a keyed request are kept, wrapped, for as long as its key is remembered: the log holds no
- * secrets, so it cannot answer the request again by itself. The id is kept with them, since a key used again after that makes another.
- * @param kind of what is made, such as `apikey`
+ * Id and secret of the resource that a request makes. For a keyed request both are stored, wrapped, as long as its key is remembered: the
+ * log holds no secrets, so it cannot repeat the answer. The id is stored since a key that is used again after that time makes another one.
+ * @param kind the kind of resource, such as `apikey`
  */
 export async function secretOf(
   database: Kysely<Database>,
@@ -159,7 +159,7 @@ export async function secretOf(
   const nameOf = (id: string) => `secret ${kind} ${organizationId} ${id}`;
   const id = derivedId(kind, commandId, secret);
   const wrapped = master.wrap(nameOf(id), Buffer.from(secret)).toString('base64');
-  // A row for each body: what was refused leaves none that a mended request would meet.
+  // Each body has its own row, so that a corrected request does not find the row of a refused one.
   const rowId = (hash: string) => derivedId('secret', commandId, hash);
   const earlier = earlierRequestHash === undefined ? undefined : await keptRow(database, rowId(earlierRequestHash));
   const { answer } = earlier ?? (await keepAnswer(database, rowId(requestHash), command, { id, wrapped }));
@@ -167,7 +167,7 @@ export async function secretOf(
   return { id: kept.id, secret: master.unwrap(nameOf(kept.id), Buffer.from(kept.wrapped, 'base64')).toString() };
 }
 
-/** Keyed commands that appended nothing: the log cannot remember them, so a row does. */
+/** Remembers keyed commands that appended nothing in rows, since the log cannot remember them. */
 export class UnchangedAnswerRows implements UnchangedAnswers {
   constructor(private readonly database: Kysely<Database>) {}
 
@@ -180,27 +180,27 @@ export class UnchangedAnswerRows implements UnchangedAnswers {
     await keepAnswer(this.database, commandId, request, answer);
   }
 
-  /** Removes what is no longer promised; called now and then by the process that runs the projections. */
+  /** Removes expired rows. The process that runs the projections calls this now and then. */
   async sweep(): Promise<void> {
     await this.database.deleteFrom('keep.idempotency').where('created_at', '<=', sinceKept).execute();
   }
 }
 
-/** Answers of keyed requests that the log cannot give again, kept for as long as an Idempotency-Key is remembered. */
+/** Answers of keyed requests that the log cannot repeat, kept for as long as an Idempotency-Key is remembered. */
 export class KeptAnswers {
   constructor(private readonly database: Kysely<Database>) {}
 
-  /** What was kept under this id; undefined when the request is here for the first time. */
+  /** The answer stored under this id; undefined when the request comes for the first time. */
   async find<T extends object>(id: string): Promise<T | undefined> {
     return (await keptRow(this.database, id))?.answer as T | undefined;
   }
 
-  /** Keeps an answer, unless one is kept already: that one is answered then. @throws ThreadlogError idempotency_key_reused */
+  /** Stores an answer, or returns the answer that is already stored. @throws ThreadlogError idempotency_key_reused */
   async first<T extends object>(id: string, request: RequestIdentity, answer: T): Promise<T> {
     return (await keepAnswer(this.database, id, request, answer)).answer as T;
   }
 
-  /** Puts the whole answer in the place of what was kept while it was made. */
+  /** Replaces the preliminary answer by the complete one. */
   async complete(id: string, answer: object): Promise<void> {
     await this.database
       .updateTable('keep.idempotency')

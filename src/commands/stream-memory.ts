@@ -5,7 +5,7 @@ import { CHAIN_START } from '../event-store/hash-chain.js';
 import type { CommandContext } from './command-context.js';
 import type { Encoded } from './encoding.js';
 
-/** A stream as it was last seen. Changed in place by the append that proved it; `state` itself never is. */
+/** A stream as it was last seen. An append that proved it changes it in place; the `state` object is never changed, only replaced. */
 export interface Seen {
   state: unknown;
   /** -1 while the stream does not exist. */
@@ -17,21 +17,21 @@ export interface Seen {
   commands: Map<string, { requestHash: string; from: number; to: number; occurredAt: string }>;
   /** performance.now() of the last read or append that proved it current. */
   provedAt: number;
-  /** What it weighs in memory, at least. */
+  /** Lower bound of its size in memory. */
   bytes: number;
-  /** Of `bytes`, what was added by appends and not weighed since. */
+  /** The part of `bytes` that appends added since the last weighing. */
   unweighed: number;
 }
 
-/** How long a commandId is remembered, in stream time (ms): as long as the API promises for an Idempotency-Key. */
+/** How long a commandId is remembered, in stream time (ms): the time that the API promises for an Idempotency-Key. */
 export const REMEMBER_MS = 24 * 60 * 60 * 1000;
 const CACHE_BYTES = 64 * 1024 * 1024;
-/** Weighing a state costs as much as writing it, so appends are counted by what they hold until it is this much. */
+/** Weighing a state costs as much as serializing it, so the sizes of appended events are added up until they reach this much. */
 const WEIGH_AFTER_BYTES = 4_096;
-/** Of a command that is remembered. */
+/** Size of a remembered command. */
 const COMMAND_BYTES = 200;
 
-/** Streams as they were last seen, as many as fit, and how they are read. */
+/** Reads streams, and remembers as many as fit in the memory as they were last seen. */
 export class StreamMemory {
   private readonly cache = new LRUCache<StreamName, Seen>({ maxSize: CACHE_BYTES, sizeCalculation: (seen) => seen.bytes });
   private hits = 0;
@@ -39,12 +39,12 @@ export class StreamMemory {
 
   constructor(private readonly store: EventStore) {}
 
-  /** What is kept, and how often it was there. */
+  /** Size and hit counts of the memory. */
   get cached(): { readonly hits: number; readonly misses: number; readonly bytes: number; readonly streams: number } {
     return { hits: this.hits, misses: this.misses, bytes: this.cache.calculatedSize, streams: this.cache.size };
   }
 
-  /** A stream as it was last seen, counted. */
+  /** A stream as it was last seen. Counts a hit or a miss. */
   recall(stream: StreamName): Seen | undefined {
     const seen = this.cache.get(stream);
     if (seen === undefined) this.misses++;
@@ -61,7 +61,7 @@ export class StreamMemory {
     return this.refresh(aggregate, stream, nothing(aggregate));
   }
 
-  /** Reads what came after `seen`. @throws StoreUnavailable, UnknownEvent */
+  /** Reads the events after `seen`. @throws StoreUnavailable, UnknownEvent */
   async refresh<S, E extends DomainEvent>(aggregate: Aggregate<S, E>, stream: StreamName, seen: Seen): Promise<Seen> {
     const next: Seen = { ...seen, commands: new Map(seen.commands), provedAt: performance.now() };
     let state = seen.state as S;
@@ -71,7 +71,7 @@ export class StreamMemory {
         state = aggregate.evolve(state, event);
         const { commandId, requestHash, occurredAt, hash } = event.metadata;
         const before = next.commands.get(commandId);
-        // The events of one command are neighbours. Others of its id are those of an earlier one, which was forgotten when it came again.
+        // The events of one command are neighbours. Other events with its id come from an earlier run, forgotten when the id came again.
         const from = before?.to === event.revision - 1 ? before.from : event.revision;
         if (from === event.revision) next.commands.delete(commandId);
         next.commands.set(commandId, { requestHash, from, to: event.revision, occurredAt });
@@ -87,7 +87,7 @@ export class StreamMemory {
     return next;
   }
 
-  /** What a command appended to `seen`. @param state after the appended events */
+  /** Adds to `seen` the events that a command appended. @param state the state after the appended events */
   extend<S, E extends DomainEvent>(
     stream: StreamName,
     seen: Seen,
@@ -113,7 +113,7 @@ export class StreamMemory {
     seen.unweighed += added;
     if (seen.unweighed > WEIGH_AFTER_BYTES) {
       weigh(seen);
-      // The cache asks for the size of what it does not have only.
+      // The cache computes a size only for entries that it does not have yet.
       this.cache.delete(stream);
     }
     if (this.cache.peek(stream) !== seen) this.cache.set(stream, seen);
@@ -135,7 +135,7 @@ export function nothing<S, E extends DomainEvent>(aggregate: Aggregate<S, E>): S
   };
 }
 
-/** Two bytes a character is the most that a text takes. */
+/** Weighs the state by its text: a character takes at most two bytes. */
 function weigh(seen: Seen): void {
   seen.bytes = 512 + 2 * JSON.stringify(seen.state).length + COMMAND_BYTES * seen.commands.size;
   seen.unweighed = 0;

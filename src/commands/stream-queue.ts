@@ -1,18 +1,18 @@
 import { StoreUnavailable, type StreamName } from '../event-store/event-store.js';
 
-/** One command at a time on each stream: this process never races itself. */
+/** Runs one command at a time on each stream, so that this process never races itself. */
 export class StreamQueue {
   /** The last command of each stream that is being handled. */
   private readonly last = new Map<StreamName, Promise<unknown>>();
 
   /**
    * Runs a task once every earlier task of the stream has ended.
-   * @throws StoreUnavailable when the deadline passed before its turn: nothing was done then
+   * @throws StoreUnavailable when the deadline passed before the task's turn; the task did not run then
    */
   run<T>(stream: StreamName, deadline: AbortSignal, task: () => Promise<T>): Promise<T> {
     const before = this.last.get(stream);
     const run = before === undefined ? task() : turn(before, deadline).then(task);
-    // Who gave up waiting leaves the stream to whom it waited for.
+    // A task that gave up waiting must still hold back later tasks until the earlier one has ended.
     const settled = (before === undefined ? run : Promise.all([before, run])).then(
       () => undefined,
       () => before,
@@ -25,7 +25,7 @@ export class StreamQueue {
   }
 }
 
-/** Waits for the command before on the same stream, and no longer than the deadline: nothing was done then. */
+/** Waits for the previous command on the stream, at most until the deadline. */
 async function turn(before: Promise<unknown>, deadline: AbortSignal): Promise<void> {
   if (deadline.aborted) throw new StoreUnavailable('the deadline passed');
   let passed = () => undefined as void;

@@ -28,18 +28,18 @@ export interface Transacted<S, E extends DomainEvent> {
   readonly events: readonly Recorded<E>[];
 }
 
-/** Answers of keyed commands that the log does not remember, since they appended nothing. */
+/** Stores the answers of keyed commands that appended nothing, since the log does not remember them. */
 export interface UnchangedAnswers {
   find(commandId: string): Promise<{ readonly requestHash: string; readonly stream: string; readonly revision: number } | undefined>;
   save(commandId: string, request: RequestIdentity, answer: { readonly stream: string; readonly revision: number }): Promise<void>;
 }
 
-/** Lost races in a row before the client is told; a queue per stream keeps this process from racing itself. */
+/** Number of lost races in a row before the command is refused. A queue per stream keeps this process from racing itself. */
 const ATTEMPTS = 12;
 
 /**
- * The command protocol: load (from memory when it can), decide, append, and on a lost race again. Exactly once by commandId, since event
- * ids do not give it: append X (reply lost), another writer appends Y, X is retried at the fresh revision, and the store keeps it twice.
+ * The command protocol: load (from memory if possible), decide, append, and begin again after a lost race. The commandId makes a command
+ * happen exactly once. Event ids could not: X is appended (reply lost), another writer appends Y, a retry of X at the new revision is kept.
  */
 export class Transactor {
   private readonly memory: StreamMemory;
@@ -55,21 +55,21 @@ export class Transactor {
     this.memory = new StreamMemory(store);
   }
 
-  /** Commands being handled now; projections slow their cadence by it. */
+  /** Number of commands being handled now, by which projections slow their cadence. */
   get inFlight(): number {
     return this.running;
   }
 
-  /** What is kept in memory, and how often it was there. */
+  /** Size and hit counts of the memory of streams. */
   get cached(): StreamMemory['cached'] {
     return this.memory.cached;
   }
 
   /**
    * Runs one command on one stream.
-   * @param prepare fetches what the decision needs besides the state; called again whenever the state turned out to be older than thought,
-   *   and not at all for a command that was answered before: what it refuses now says nothing against the first answer
-   * @throws ThreadlogError what the decision throws; revision_mismatch, idempotency_key_reused, concurrent_changes, outcome_unknown, store_unavailable
+   * @param prepare fetches what the decision needs besides the state. It is called again whenever the state turned out to be outdated, and
+   *   not at all for a command that was answered before, since a refusal now must not replace the first answer
+   * @throws ThreadlogError from decide; revision_mismatch, idempotency_key_reused, concurrent_changes, outcome_unknown, store_unavailable
    */
   async transact<S, E extends DomainEvent, C = undefined>(
     aggregate: Aggregate<S, E>,
@@ -91,7 +91,7 @@ export class Transactor {
   }
 
   /**
-   * The state of a stream, at most `maxAgeMs` old; a stream that does not exist is always looked for again. Undefined: it does not exist.
+   * The state of a stream, at most `maxAgeMs` old; undefined when the stream does not exist. A missing stream is always looked for again.
    * @throws ThreadlogError store_unavailable
    */
   async load<S, E extends DomainEvent>(
@@ -135,8 +135,8 @@ export class Transactor {
     prepare: ((state: S) => Promise<C>) | undefined,
   ): Promise<Transacted<S, E>> {
     let seen = this.memory.recall(stream);
-    // What comes from memory may be older than the log when other processes write: a refusal or a "nothing to do" is only believed
-    // after the stream was looked at; an append proves the memory by itself.
+    // When other processes write, the memory may be older than the log. A refusal or a "nothing to do" counts only after the stream was
+    // read; an append proves the memory by itself.
     let proved = false;
     let searched = command.thorough !== true;
     if (seen === undefined) {
@@ -151,7 +151,7 @@ export class Transactor {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const known = seen.commands.get(command.commandId);
       if (known !== undefined) {
-        // After a day another process may have forgotten the command, and done it anew.
+        // After a day another process may have forgotten the command and done it again.
         if (!proved && this.clock.now() - Date.parse(known.occurredAt) > REMEMBER_MS) {
           seen = await this.memory.refresh(aggregate, stream, seen);
           proved = true;
@@ -173,7 +173,7 @@ export class Transactor {
         assertNotRefused(command);
         const context = prepare === undefined ? (undefined as C) : await prepare(seen.state as S);
         events = decide(seen.state as S, context, now);
-        // Of what is not there, the decision has said so, unless it would make it.
+        // The stream does not exist. A decision that needs it has already refused, so this one would make it.
         if (!expected) throw new ThreadlogError('revision_mismatch', 'there is no revision yet');
       } catch (error) {
         if (proved) throw error;
@@ -188,7 +188,7 @@ export class Transactor {
           proved = true;
           if (seen.revision !== revision) continue;
         }
-        if (seen.position === undefined) throw new Error(`${aggregate.kind}: a decision on nothing answered nothing`);
+        if (seen.position === undefined) throw new Error(`${aggregate.kind}: a decision on a missing stream answered no events`);
         if (command.keyed === true) await this.unchanged.save(command.commandId, command, { stream, revision: seen.revision });
         return { outcome: 'unchanged', state: seen.state as S, revision: seen.revision, position: seen.position, events: [] };
       }
@@ -198,12 +198,12 @@ export class Transactor {
       try {
         answer = await this.store.append(stream, seen.revision < 0 ? 'none' : seen.revision, encoded.stored, deadline);
       } catch (error) {
-        // Whatever the memory says of this stream now, it may be wrong.
+        // The memory of this stream may be wrong now.
         this.memory.forget(stream);
         throw error;
       }
       if (answer.outcome === 'appended') return this.appended(aggregate, stream, seen, encoded, answer.position, command);
-      // Processes that race each other in step would go on losing in step.
+      // A random pause, since processes that race each other in step would go on losing in step.
       if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, Math.random() * Math.min(2 ** attempt, 100)));
       seen = await this.memory.refresh(aggregate, stream, seen);
       proved = true;
@@ -236,7 +236,7 @@ export class Transactor {
     return { outcome: 'appended', state, revision: seen.revision, position, events };
   }
 
-  /** The answer of a command that is in the log already: its own events, and the state right after them. */
+  /** The answer of a command that is already in the log: its own events, and the state right after them. */
   private async repeat<S, E extends DomainEvent>(
     aggregate: Aggregate<S, E>,
     stream: StreamName,
@@ -254,7 +254,7 @@ export class Transactor {
         position = event.position;
         if (event.revision >= known.from) events.push(event);
       }
-    if (position === undefined) throw new StoreUnavailable('a stream that was there is gone');
+    if (position === undefined) throw new StoreUnavailable('a stream that existed before is gone');
     return { outcome: 'repeated', state, revision: known.to, position, events };
   }
 

@@ -3,8 +3,8 @@ import pg from 'pg';
 import type { Role } from '../security/roles.js';
 
 /**
- * Tables that cannot be derived from the log (schema `keep`, migrations/) and the checkpoints of those that can. The rows of read models are
- * declared by their features and read through ReadModels.
+ * The tables that cannot be derived from the log (schema `keep`, migrations/), and the checkpoints of the read models. Features declare the
+ * rows of read models; queries read them through ReadModels.
  */
 export interface Database {
   'keep.visitor_keys': { organization_id: string; key_id: string; visitor_id: string; wrapped: Buffer | null; created_at: Generated<Date> };
@@ -17,20 +17,20 @@ export interface Database {
     role: Role;
     name: string;
     agent_id: string | null;
-    /** null: RATE_LIMIT_PER_MINUTE holds. */
+    /** null: RATE_LIMIT_PER_MINUTE applies. */
     rate_limit_per_minute: number | null;
     expires_at: Date | null;
     revoked_at: Date | null;
     created_at: Generated<Date>;
   };
-  /** Answers of keyed requests that the log does not remember: those that appended nothing, and those that hold a secret. */
+  /** Answers of keyed requests that the log does not remember, since the request appended nothing or the answer holds a secret. */
   'keep.idempotency': {
     command_id: string;
     request_hash: string;
     answer: ColumnType<unknown, string, string>;
     created_at: Generated<Date>;
   };
-  /** Streams that a projection group could not go on with; their later events wait in the log. */
+  /** Streams with an event that a projection group or reactor could not handle. Their later events wait in the log. */
   'keep.parked': {
     group_name: string;
     generation: number;
@@ -42,7 +42,7 @@ export interface Database {
     error: string;
     at: Generated<Date>;
   };
-  /** Events that an operator has passed over: no generation of the group has them. */
+  /** Events that an operator has skipped. No generation of the group handles them. */
   'keep.skipped': {
     group_name: string;
     stream: string;
@@ -52,7 +52,7 @@ export interface Database {
     error: string;
     at: Generated<Date>;
   };
-  /** How far each reactor is, and who may go on with it. */
+  /** The checkpoint and the lease of each reactor. */
   'keep.reactors': {
     name: string;
     log_id: string;
@@ -68,7 +68,7 @@ export interface Database {
     state: ColumnType<unknown, string | null, string | null>;
     installed_at: Generated<Date>;
   };
-  /** What is to be done outside; written by the functions of migrations/0007_reactors.ts, which keep `head` true. */
+  /** Work to be done outside. Written by the functions of migrations/0007_reactors.ts, which keep `head` correct. */
   'keep.jobs': {
     id: Generated<number>;
     kind: string;
@@ -84,11 +84,11 @@ export interface Database {
     error: string | null;
     created_at: Generated<Date>;
   };
-  /** One row per generation of a projection group: how far it is, and who may write it. Reasons in migrations/0003_projections.ts. */
+  /** The checkpoint and the lease of each generation of a projection group. migrations/0003_projections.ts gives the reasons. */
   'read.checkpoints': {
     generation: number;
     group_name: string;
-    /** 0; another number in rows of builds that counted their read models. */
+    /** 0; another number in rows of builds that numbered their read models. */
     version: Generated<number>;
     live: boolean;
     /** ReadGroup.shape */
@@ -102,9 +102,9 @@ export interface Database {
     lease_until: Generated<Date>;
     progress_at: Generated<Date>;
     stopped: string | null;
-    /** An operator wants nothing handled. */
+    /** An operator has paused the group. */
     paused: Generated<boolean>;
-    /** Of a generation that is being made, or that is live and has not yet caught up with the log for the first time; null otherwise. */
+    /** Set while a generation is being made, or is live and has not yet caught up with the log for the first time; otherwise null. */
     phase: 'filling' | 'indexing' | 'catching up' | null;
   };
 }
@@ -112,7 +112,7 @@ export interface Database {
 /** Nest's injection token for the Kysely<Database> of this process. */
 export const DATABASE = Symbol('Database');
 
-/** bigint columns hold milliseconds, counts and revisions, all far below 2^53. */
+/** bigint columns are parsed as numbers: they hold milliseconds, counts and revisions, all far below 2^53. */
 const INT8 = 20;
 const types: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: 'text' | 'binary') =>
@@ -126,12 +126,12 @@ export interface OpenDatabase {
 }
 
 /**
- * One pool and the typed query builder over it.
- * @param onError told of connections that broke while idle; the pool replaces them by itself
- * @param settings of every session of the pool, such as lock_timeout
+ * Opens a pool, and the typed query builder over it.
+ * @param onError called when an idle connection broke; the pool replaces it by itself
+ * @param settings settings of every session of the pool, such as lock_timeout
  * @param connectTimeoutMs how long a caller waits for a connection
- * @param queryTimeoutMs how long a caller waits for an answer: a server that is frozen, or a network that swallows, says nothing. For ever
- *   when absent, which is for work of any length
+ * @param queryTimeoutMs how long a caller waits for an answer, since a frozen server or a broken network never answers. Without limit when
+ *   absent, for work of any length
  */
 export function openDatabase(options: {
   url: string;
@@ -151,25 +151,25 @@ export function openDatabase(options: {
     connectionTimeoutMillis: options.connectTimeoutMs ?? 2_000,
     keepAlive: true,
     types,
-    // The server gives a statement up as well, or those that nobody waits for would pile up in it.
+    // The server must give the statement up as well; otherwise statements that nobody waits for would pile up there.
     ...(queryTimeoutMs !== undefined && { query_timeout: queryTimeoutMs, statement_timeout: queryTimeoutMs }),
-    // With the start of the session: a statement of its own could be missed, and costs a round trip.
+    // Sent when the session starts, since a separate statement could be missed and costs a round trip.
     ...(settings.length > 0 && { options: settings.join(' ') }),
   });
   pool.on('error', options.onError);
-  // A session that the server ends between two statements of a transaction tells it to nobody but its own listeners, and without one the
-  // process would end. Its next statement fails and says why.
+  // When the server ends a session between two statements of a transaction, only the client's own listeners get the error; without one the
+  // process would end. The session's next statement fails and says why.
   pool.on('connect', (client) => client.on('error', () => undefined));
   const kysely = new Kysely<Database>({ dialect: new PostgresDialect({ pool: withoutHung(pool) }) });
   return { pool, kysely, close: () => kysely.destroy() };
 }
 
-/** What node-postgres says when `query_timeout` has passed. */
+/** The message of node-postgres when `query_timeout` has passed. */
 const GAVE_UP = 'Query read timeout';
 
 /**
- * A connection whose answer was given up goes on waiting for it, and whatever is asked next waits behind: it must serve nobody else, its
- * own transaction's `rollback` included. Kysely gives every connection back as a good one.
+ * After a query timeout a connection still waits for the old answer, and every later query waits behind it. It must not be used again, not
+ * even for its own transaction's `rollback`. Kysely would give it back to the pool as a good one.
  */
 function withoutHung(pool: pg.Pool): PostgresPool {
   const known = new WeakMap<pg.PoolClient, PostgresPoolClient>();
@@ -186,12 +186,12 @@ function withoutHung(pool: pg.Pool): PostgresPool {
           return await client.query(sql, [...parameters]);
         } catch (error) {
           if (!(error instanceof Error) || error.message !== GAVE_UP) throw error;
-          // Whoever judges errors of the database goes by their codes.
+          // Code that judges errors of the database uses their codes.
           hung = Object.assign(new Error('the database did not answer in time', { cause: error }), { code: 'ETIMEDOUT' });
           throw hung;
         }
       };
-      // Nothing here reads by a cursor, which is the other way to ask.
+      // No code here uses the other form of query, a cursor.
       const guarded: PostgresPoolClient = { query: query as unknown as PostgresPoolClient['query'], release: () => client.release(hung) };
       known.set(client, guarded);
       return guarded;

@@ -3,7 +3,7 @@ import { streamName, type StreamName } from '../event-store/event-store.js';
 import type { Database } from './database.js';
 import { ignoreFailure } from '../ignore-failure.js';
 
-/** A row as PostgreSQL's to_jsonb tells it: bytes in hex, times to the microsecond. */
+/** A row in the form of PostgreSQL's to_jsonb: bytes in hex, times to the microsecond. */
 export type KeptRow = Readonly<Record<string, unknown>>;
 
 /** A row of a table in the schema keep, on its way to another installation. */
@@ -12,28 +12,28 @@ export interface Kept {
   readonly row: KeptRow;
 }
 
-/** How a table of the schema keep goes along with the log. */
+/** How a table of the schema keep moves along with the log. */
 interface Carried {
-  /** Columns of its primary key. */
+  /** Columns of the primary key. */
   readonly key: readonly string[];
-  /** The rows of one organization. */
+  /** Selects the rows of one organization. */
   readonly of: (organizationId: string) => RawBuilder<SqlBool>;
-  /** The rows that are worth it; all when absent. */
+  /** Selects the rows to move; all when absent. */
   readonly where?: RawBuilder<SqlBool>;
-  /** The stream that a row goes with: it is left out when that begins behind the last event that goes along. */
+  /** The stream that a row belongs to. The row is left out when the stream begins after the last event that moves. */
   readonly stream?: (row: KeptRow) => StreamName;
-  /** Its rows go by themselves after a time, so that one may be missing on a second look. */
+  /** The table's rows expire, so that a row may be missing at a second look. */
   readonly passing?: true;
 }
 
 const ofOrganization = (organizationId: string) => sql<SqlBool>`organization_id = ${organizationId}`;
 
 /**
- * Every table of the schema keep: how it goes along when the log moves to another installation, or why it does not. Whoever adds a table
- * says it here; a test finds one that is missing. The order is that in which they are written.
+ * Every table of the schema keep: how it moves along with the log to another installation, or why it stays. Add every new table here; a
+ * test finds missing ones. The tables are written in this order.
  */
 export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBecause: string }>> = {
-  // With the key of the claims' names: without it a known e-mail address would make a second visitor.
+  // Holds the key of the claims' names; without it a known e-mail address would make a second visitor.
   organization_secrets: { key: ['organization_id', 'name'], of: ofOrganization },
   visitor_keys: { key: ['organization_id', 'key_id'], of: ofOrganization },
   api_keys: {
@@ -43,7 +43,7 @@ export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBeca
   },
   idempotency: {
     key: ['command_id'],
-    // Those that name the stream that they speak of, or the API key that they hold; the others tell nothing of whose they are.
+    // Rows that name their stream, or that hold an API key. The other rows do not show their organization.
     of: (organizationId) => sql<SqlBool>`
       coalesce(
         split_part(substr(answer ->> 'stream', strpos(answer ->> 'stream', '-') + 1), '.', 1) = ${organizationId},
@@ -58,10 +58,10 @@ export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBeca
     stream: ({ stream }) => String(stream) as StreamName,
   },
   reactors: {
-    staysBecause: 'their places are of the log that they follow; after an import they begin behind it, or read it from its start',
+    staysBecause: 'their positions belong to the log that they follow; after an import reactors begin at its end or at its start',
   },
-  jobs: { staysBecause: 'what they lead to, the installation that has them does; the timers among them are made again from the events' },
-  parked: { staysBecause: 'its rows speak of generations of read models, which every installation makes for itself' },
+  jobs: { staysBecause: 'the installation that has the jobs does them; jobs of timers are made again from the events' },
+  parked: { staysBecause: 'its rows belong to generations of read models, which every installation makes for itself' },
 };
 
 const carried = Object.entries(KEEP_TABLES).flatMap(([table, how]) => ('key' in how ? [{ table, ...how }] : []));
@@ -69,8 +69,8 @@ const carried = Object.entries(KEEP_TABLES).flatMap(([table, how]) => ('key' in 
 const PAGE = 1_000;
 
 /**
- * The rows that go along with the log, of one moment.
- * @param options.includes whether a stream begins at or before the last event that goes along
+ * Reads the rows that move along with the log, in one snapshot.
+ * @param options.includes whether a stream begins at or before the last event that moves
  */
 export async function* readKept(
   database: Kysely<Database>,
@@ -101,7 +101,7 @@ type Transaction = Awaited<ReturnType<ReturnType<Kysely<Database>['startTransact
 
 async function end(tx: Transaction): Promise<void> {
   if (tx.isCommitted || tx.isRolledBack) return;
-  await ignoreFailure(tx.rollback().execute(), 'it fails when the session is gone, and then nothing is left to roll back');
+  await ignoreFailure(tx.rollback().execute(), 'the rollback fails when the session is gone, and then nothing is left to roll back');
 }
 
 async function only<T>(all: readonly T[], keep: (one: T) => Promise<boolean>): Promise<T[]> {
@@ -109,12 +109,12 @@ async function only<T>(all: readonly T[], keep: (one: T) => Promise<boolean>): P
   return all.filter((_, i) => kept[i] === true);
 }
 
-/** The rows that came cannot be written, or are not those that are there; the message says what about them. */
+/** The given rows cannot be written, or differ from the existing rows; the message says how. */
 export class KeptRowsDiffer extends Error {
   override readonly name = 'KeptRowsDiffer';
 }
 
-/** Rows that come along with a log, written in one transaction or not at all. */
+/** Writes the rows that move along with a log, in one transaction or not at all. */
 export class KeptRows {
   readonly counts: Record<string, number> = {};
   private readonly columns = new Map<string, ReadonlySet<string>>();
@@ -124,13 +124,13 @@ export class KeptRows {
     private readonly mayWrite: boolean,
   ) {}
 
-  /** @param mayWrite false: all of them must be there already */
+  /** @param mayWrite false: all rows must already exist */
   static async begin(database: Kysely<Database>, mayWrite: boolean): Promise<KeptRows> {
     return new KeptRows(await database.startTransaction().execute(), mayWrite);
   }
 
   /**
-   * @param rows of one table
+   * @param rows rows of one table
    * @throws KeptRowsDiffer
    */
   async take(table: string, rows: readonly KeptRow[]): Promise<void> {
@@ -158,7 +158,7 @@ export class KeptRows {
   }
 
   /**
-   * Nothing else may be in the tables; then it commits.
+   * Commits, if the tables hold no other rows.
    * @throws KeptRowsDiffer
    */
   async commit(): Promise<void> {
@@ -170,7 +170,7 @@ export class KeptRows {
     await this.tx.commit().execute();
   }
 
-  /** Undoes what was not committed. */
+  /** Undoes all uncommitted writes. */
   async rollback(): Promise<void> {
     await end(this.tx);
   }

@@ -6,7 +6,7 @@ const TABLE = 'threadlog_migrations';
 const LOCK_TABLE = 'threadlog_migrations_lock';
 const LOCK = '7305806211930122';
 
-/** The database was migrated by a newer build. Running an older one on it could misread what it finds. */
+/** A newer build has migrated the database. An older build could misread the data. */
 export class UnknownMigrations extends Error {
   override readonly name = 'UnknownMigrations';
   constructor(readonly migrations: readonly string[]) {
@@ -17,12 +17,12 @@ export class UnknownMigrations extends Error {
 }
 
 /**
- * Brings the database to this build's schema. Forward only, and safe to call from several processes at once: one migrates, the others
- * wait and find nothing left to do. Each call applies all missing migrations in one transaction or none of them.
+ * Brings the database to this build's schema. It only goes forward, and several processes may call it at once: one migrates, the others
+ * wait and find nothing left to do. Each call applies all missing migrations in one transaction, or none.
  * @throws UnknownMigrations
  */
 export async function migrateToLatest(url: string): Promise<void> {
-  // One connection: the session's lock and the migrations must not be parted.
+  // A single connection, since the migrations must run in the session that holds the lock.
   const pool = new pg.Pool({ connectionString: url, max: 1, connectionTimeoutMillis: 10_000, application_name: 'threadlog-migrate' });
   // A lost connection fails the query that used it; without a listener the idle client's error would end the process as well.
   pool.on('error', () => undefined);
@@ -47,7 +47,7 @@ export async function migrateToLatest(url: string): Promise<void> {
       }
     });
   } finally {
-    // Ends the session, and with it the lock.
+    // Ends the session, which releases the lock.
     await db.destroy();
   }
 }

@@ -12,51 +12,51 @@ import { BARE_ENVIRONMENT } from './programs.js';
 import { SUPERVISOR, type Session, crashed, endServer, findServer, waitForSession } from './server-process.js';
 
 export interface EmbeddedPostgresOptions {
-  /** Made if absent. Two processes that name the same folder share one server. */
+  /** Is made if absent. Two processes that name the same folder share one server. */
   readonly dataDir: string;
-  /** Told what happens, in whole lines without secrets. */
+  /** Gets whole lines that say what happens, without secrets. */
   readonly log?: (line: string) => void;
-  /** Server settings beside and before the usual ones, such as `{ fsync: 'off' }` in tests. `port` fixes the port. */
+  /** Server settings that add to or override the usual ones, such as `{ fsync: 'off' }` in tests. `port` fixes the port. */
   readonly settings?: Readonly<Record<string, string>>;
-  /** How long (ms) to wait for the process that stopped the server in order to start it again, before we do. 30 s. */
+  /** How long (ms) to wait until the process that stopped the server starts it again, before we start it. 30 s by default. */
   readonly absenceMs?: number;
 }
 
 export interface EmbeddedPostgres {
   /** `postgres://threadlog:…@127.0.0.1:PORT/threadlog`. It stays the same while the server is restarted. */
   readonly url: string;
-  /** True where the server was already running. */
+  /** True when the server was already running. */
   readonly adopted: boolean;
   /**
-   * Ends the server if we started it, or if no other process keeps it running. Otherwise the server goes on. Never rejects because the
+   * Ends the server if we started it, or if no other process keeps it running; otherwise the server goes on. Does not reject when the
    * server is already gone.
    */
   stop(): Promise<void>;
 }
 
-/** How long (ms) a running server may say nothing before it counts as hung. */
+/** How long (ms) a running server may be silent before it counts as hung. */
 const SILENCE_MS = 10_000;
-/** How long (ms) a server that we start may say nothing. */
+/** How long (ms) a server that we start may be silent. */
 const FIRST_SILENCE_MS = 60_000;
 /** How long (ms) crash recovery may take. It is bounded by max_wal_size and takes seconds. */
 const RECOVERY_MS = 600_000;
-/** How long (ms) a server that lets us in may go on cutting us off. */
+/** How long (ms) a server may go on accepting our connections and then cutting them. */
 const REENTRY_MS = 30_000;
 const LOG_BYTES = 8 * 1024 * 1024;
 
 const SETTINGS: Readonly<Record<string, string>> = {
   listen_addresses: '127.0.0.1',
-  // Loopback TCP is within a tenth of a socket's speed and has no limit on the length of its path.
+  // Loopback TCP reaches nine tenths of a socket's speed, and a socket's path is limited in length.
   unix_socket_directories: '',
   cluster_name: 'threadlog',
   shared_buffers: '128MB',
   max_connections: '100',
-  // Nobody replicates from an embedded server, and rebuilds load their tables without writing them to the WAL first. Crash safety is the same.
+  // Nobody replicates from an embedded server, and with this setting rebuilds load tables without the WAL. Crash safety is the same.
   wal_level: 'minimal',
   max_wal_senders: '0',
   timezone: 'UTC',
   log_timezone: 'UTC',
-  // Failed statements are the client's to report. Kept here, they would put the texts of messages into a file.
+  // The client reports failed statements. In the server's log they would put the texts of messages into a file.
   log_min_messages: 'log',
   log_min_error_statement: 'panic',
   log_error_verbosity: 'terse',
@@ -64,11 +64,11 @@ const SETTINGS: Readonly<Record<string, string>> = {
 };
 
 /**
- * Starts the PostgreSQL that npm installed, or joins the server that already runs on this data folder, and keeps it running: a server that
- * is killed is started again on the same port.
+ * Starts the PostgreSQL that npm installed, or joins the server that already runs on this data folder, and keeps it running: if the server
+ * is killed, it is started again on the same port.
  *
- * That only one server runs on the folder is PostgreSQL's own rule (postmaster.pid, shared memory). Who uses the server is seen in the
- * server itself, by the connections of its supervisors: a connection goes with its process, however the process ends.
+ * PostgreSQL itself ensures that only one server runs on the folder (postmaster.pid, shared memory). The connections of its supervisors
+ * show which processes use the server: a connection ends with its process, however the process ends.
  *
  * @throws EmbeddedPostgresError with a message for people
  */
@@ -84,7 +84,7 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   return { url: supervisor.url(), adopted: supervisor.adopted, stop: () => supervisor.stop() };
 }
 
-/** The server that runs on this data folder and answers with its password, or undefined. Starts, makes and changes nothing. */
+/** Finds the server that runs on this data folder and accepts its password, or undefined. Starts, makes and changes nothing. */
 export async function findEmbeddedPostgres(dataDir: string): Promise<{ url: string } | undefined> {
   const home = await findHome(dataDir);
   const pid = home && (await findServer(home));
@@ -150,7 +150,7 @@ class Supervisor {
     if (client !== undefined) await within(1_000, client.end(), undefined);
   }
 
-  /** Joins the running server. False where none runs; a server that hangs is ended first. */
+  /** Joins the running server. False when no server runs; a hung server is ended first. */
   async #join(): Promise<boolean> {
     for (const until = Date.now() + REENTRY_MS; ;) {
       const pid = await findServer(this.home);
@@ -165,7 +165,7 @@ class Supervisor {
       try {
         await this.#use(session);
       } catch (error) {
-        // It is on its way down, or a session of it was killed and it starts over in the same process: another look tells which.
+        // The server is shutting down, or one of its sessions was killed and it recovers in the same process. Another try shows which.
         if (!isDisconnect(error) || Date.now() > until) throw error;
         continue;
       }
@@ -174,12 +174,12 @@ class Supervisor {
     }
   }
 
-  /** True where we started a server, false where another process was faster and we joined its server. */
+  /** True when we started a server, false when another process was faster and we joined its server. */
   async #startServer(): Promise<boolean> {
-    // Once the port was told to somebody, no other will do.
+    // Once the port was handed out, it must stay the same.
     const fixed = this.#port || Number(this.settings['port'] ?? 0);
     let port = fixed || ((await lastPort(this.home)) ?? somePort());
-    // Backends of a killed server hold its shared memory for as long as they run on; a port may be taken between looking and binding.
+    // Backends of a killed server hold its shared memory as long as they run, and a port may be taken between the choice and the binding.
     for (let attempt = 1, until = Date.now() + 20_000; ; attempt += 1) {
       const launched = await this.#launch(port);
       if (typeof launched === 'object') {
@@ -188,7 +188,7 @@ class Supervisor {
       }
       const taken = launched.includes('could not bind') || launched.includes('could not create any TCP/IP sockets');
       const busy = launched.includes('pre-existing shared memory block') || launched.includes('lock file "postmaster.pid" already exists');
-      // A process that joined it before we did, and was the last to leave.
+      // Another process joined the server before we did, was the last to leave, and stopped it.
       const ended = launched.includes('received fast shutdown request');
       if (taken && fixed !== 0) {
         throw new EmbeddedPostgresError(
@@ -206,18 +206,18 @@ class Supervisor {
     }
   }
 
-  /** One try: a session of the server that came up, or what the server said before it went. */
+  /** Makes one attempt. Answers a session of the new server, or the server's output if it ended. */
   async #launch(port: number): Promise<Session | string> {
     await this.#boundLog();
-    // PostgreSQL refuses to start while the file names a living process, even one that only got the number of the last server. Backends that
-    // outlived their server are still found by their shared memory, so removing the file opens no way to a second server.
+    // PostgreSQL refuses to start while the file names a living process, even an unrelated one that got the number of the last server.
+    // PostgreSQL still finds backends that outlived their server by their shared memory, so removing the file cannot allow a second server.
     if (await crashed(this.home)) await rm(join(this.home.data, 'postmaster.pid'), { force: true });
     const { port: _, ...settings } = this.settings;
     const given = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
     const said = await sizeOf(this.logFile);
     const out = openSync(this.logFile, 'a', 0o600);
     let failed = '';
-    // In a session of its own: Ctrl-C in the terminal goes to us alone, and the server lives until we have drained.
+    // The server gets its own process session, so that Ctrl-C in the terminal reaches only us and the server lives until we have drained.
     const child = spawn(this.cluster.binaries.postgres, ['-D', this.home.data, '-p', String(port), ...given], {
       cwd: '/',
       env: BARE_ENVIRONMENT,
@@ -252,10 +252,10 @@ class Supervisor {
     return waitForSession(this.home, pid, this.password, limits);
   }
 
-  /** Our own connection tells us at once when the server goes. */
+  /** Keeps a connection that shows at once when the server ends. */
   async #use({ client, pid, port, lost }: Session): Promise<void> {
     try {
-      // Whoever started the server may have died before it made the database.
+      // The process that started the server may have died before it made the database.
       await makeDatabase(client);
     } catch (error) {
       await within(1_000, client.end(), undefined);
@@ -272,8 +272,8 @@ class Supervisor {
       this.#client = undefined;
       if (!this.#stopping.signal.aborted) this.#recovering = this.#recover();
     });
-    // An idle connection must not keep alive a process that has nothing else to do. Not earlier: a query would not be waited for either.
-    // The method exists, but the types do not know it.
+    // An idle connection must not keep a process alive that has nothing else to do. Called earlier, the process could end during a query.
+    // The method exists, but the types lack it.
     (client as pg.Client & { unref(): void }).unref();
   }
 
@@ -284,7 +284,7 @@ class Supervisor {
     for (let pause = 20, told = ''; !this.#stopping.signal.aborted; pause = Math.min(pause * 2, 1_000)) {
       try {
         if (await this.#join()) break;
-        // A server that was stopped in order took its pid file along. Whoever started it and stopped it may be about to start it again.
+        // A server that was stopped properly has removed its pid file. The process that stopped it may be about to start it again.
         const missed = ours || (await crashed(this.home)) || Date.now() - began > this.absenceMs;
         if (missed && !this.#stopping.signal.aborted) {
           if (await this.#startServer()) this.log(`started PostgreSQL again (port ${this.#port})`);
@@ -298,7 +298,7 @@ class Supervisor {
     }
   }
 
-  /** Keeps at most two files of LOG_BYTES. The server writes at the end of the file whatever its length, so it may be cut under it. */
+  /** Keeps at most two files of LOG_BYTES. The file can be cut while the server uses it, since the server always writes at its end. */
   async #boundLog(): Promise<void> {
     try {
       if ((await sizeOf(this.logFile)) < LOG_BYTES) return;
@@ -316,12 +316,12 @@ async function makeDatabase(client: pg.Client): Promise<void> {
   try {
     await client.query(`create database ${OWNER}`);
   } catch (error) {
-    // Another process made it in between: the name is taken, or its row is being written.
+    // Another process made the database in between: the name is taken, or its row is being written.
     if (!isCode(error, '42P04', '23505')) throw error;
   }
 }
 
-/** We say that we leave before we look round: of two processes that leave at once, at least one sees nobody who stays. */
+/** Announces the leave before it looks for others, so that when two processes leave at once, at least one sees no other supervisor. */
 async function isLastToLeave(client: pg.Client): Promise<boolean> {
   const leave = async (): Promise<boolean> => {
     await client.query(`set application_name = '${SUPERVISOR}, leaving'`);
@@ -330,12 +330,12 @@ async function isLastToLeave(client: pg.Client): Promise<boolean> {
   try {
     return await within(4_000, leave(), false);
   } catch {
-    // The server went while we asked. Then there is nothing to end.
+    // The server ended during the query, so there is nothing to end.
     return false;
   }
 }
 
-/** A hung server must not hang the farewell of its clients. */
+/** Waits at most `ms`, since a hung server must not keep its clients from leaving. */
 async function within<T, F>(ms: number, work: Promise<T>, otherwise: F): Promise<T | F> {
   const late = new AbortController();
   try {
@@ -345,7 +345,7 @@ async function within<T, F>(ms: number, work: Promise<T>, otherwise: F): Promise
   }
 }
 
-/** Neither keeps the process alive nor outlasts the signal. */
+/** A pause that does not keep the process alive and ends with the signal. */
 async function pausing(ms: number, signal: AbortSignal): Promise<void> {
   try {
     await sleep(ms, undefined, { ref: false, signal });
@@ -362,7 +362,7 @@ async function sizeOf(file: string): Promise<number> {
   return (await unlessAbsent(stat(file)))?.size ?? 0;
 }
 
-/** Below the ports that systems give to outgoing connections. Where it is taken, PostgreSQL says so and is given another. */
+/** A port below the range of outgoing connections. If it is taken, PostgreSQL reports this and gets another. */
 function somePort(): number {
   return randomInt(20_000, 32_000);
 }

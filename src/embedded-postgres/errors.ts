@@ -1,4 +1,4 @@
-/** Why the embedded PostgreSQL cannot run, in words for the person who started Threadlog: what is wrong and what to do. */
+/** The embedded PostgreSQL cannot run. The message tells the person who started Threadlog what is wrong and what to do. */
 export class EmbeddedPostgresError extends Error {
   override readonly name = 'EmbeddedPostgresError';
 }
@@ -8,7 +8,7 @@ export function isCode(error: unknown, ...codes: readonly string[]): boolean {
   return typeof error === 'object' && error !== null && 'code' in error && codes.includes(String(error.code));
 }
 
-/** What `work` gives, or undefined where the file or folder that it reads is not there. */
+/** The result of `work`, or undefined when the file or folder that it reads does not exist. */
 export async function unlessAbsent<T>(work: Promise<T>): Promise<T | undefined> {
   try {
     return await work;
@@ -22,7 +22,7 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The last lines of a program's output, set off from our own words. */
+/** The last lines of a program's output, set off from our own text. */
 export function lastWords(output: string): string {
   return (output.trim() || '(nothing)')
     .split('\n')

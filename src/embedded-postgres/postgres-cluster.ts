@@ -7,9 +7,9 @@ import { diskFull, makeOpenFolder, makeWhole, saysDiskFull, writing } from './fo
 import { type Binaries, findBinaries } from './postgres-binaries.js';
 import { type RunAs, run } from './programs.js';
 
-/** Where the embedded PostgreSQL of a data folder keeps its things. */
+/** The folders and files of a data folder's embedded PostgreSQL. */
 export interface ClusterHome {
-  /** The folder that holds the rest. It appears whole or not at all. */
+  /** The folder that holds all others. It appears complete or not at all. */
   readonly dir: string;
   /** PostgreSQL's own data folder. */
   readonly data: string;
@@ -23,14 +23,14 @@ export interface Cluster {
   readonly binaries: Binaries;
 }
 
-/** The role that owns everything, and the database, of an embedded PostgreSQL. */
+/** The name of an embedded PostgreSQL's database, and of the role that owns everything in it. */
 export const OWNER = 'threadlog';
 
-/** Where root keeps the clusters of data folders that no other user can reach. */
+/** The folder where root keeps the clusters of data folders that no other user can reach. */
 const SYSTEM_FOLDER = '/var/lib/threadlog';
 const NOTE = 'postgres-is-elsewhere.txt';
 
-/** The home that exists, or undefined where the data folder has none yet. Writes nothing. */
+/** Finds the existing home, or undefined when the data folder has none yet. Writes nothing. */
 export async function findHome(dataDir: string): Promise<ClusterHome | undefined> {
   try {
     const dir = await placeOf(dataDir);
@@ -45,12 +45,12 @@ export async function findHome(dataDir: string): Promise<ClusterHome | undefined
 }
 
 /**
- * The cluster of a data folder, made if there is none.
+ * Opens the cluster of a data folder, or makes it if there is none.
  *
- * The name DATA_DIR/postgres decides where the cluster is: it is the cluster's home, or a link to it. Home and link both appear at once and
- * only where nothing has that name. So processes that start together all use what the first of them made, perhaps elsewhere than they
- * would have, and for another user.
- * @param durable whether what is made is flushed to the disk
+ * The name DATA_DIR/postgres decides where the cluster is: it is the cluster's home, or a link to it. Home and link both appear atomically,
+ * and only when nothing has that name. So processes that start together all use the cluster that the first of them made, even if they would
+ * have chosen another folder or user.
+ * @param durable whether new files are flushed to the disk
  * @throws EmbeddedPostgresError
  */
 export async function openCluster(dataDir: string, durable: boolean, log: (line: string) => void): Promise<Cluster> {
@@ -85,8 +85,8 @@ export async function readPassword({ passwordFile }: ClusterHome): Promise<strin
 }
 
 /**
- * The port of the last server, which PostgreSQL notes with its other options. It is used again, so that a connection string that somebody
- * noted stays right.
+ * The port of the last server, which PostgreSQL stores with its other options. It is used again, so that connection strings that people
+ * have saved stay valid.
  */
 export async function lastPort(home: ClusterHome): Promise<number | undefined> {
   const options = await unlessAbsent(readFile(join(home.data, 'postmaster.opts'), 'utf8'));
@@ -95,8 +95,8 @@ export async function lastPort(home: ClusterHome): Promise<number | undefined> {
 }
 
 /**
- * The home to use, which need not exist yet. PostgreSQL refuses to run as root, so root runs it as the user who owns what is there, else as
- * `postgres`, a system user `threadlog` (made if possible) or `nobody`.
+ * The home to use, which need not exist yet. PostgreSQL refuses to run as root, so root runs it as the owner of the existing files, or else
+ * as `postgres`, a system user `threadlog` (made if possible) or `nobody`.
  */
 async function chooseHome(dataDir: string, log: (line: string) => void): Promise<ClusterHome> {
   const existing = await findHome(dataDir);
@@ -107,9 +107,9 @@ async function chooseHome(dataDir: string, log: (line: string) => void): Promise
   return homeAt(await placeOf(dataDir), runAs);
 }
 
-/** Links DATA_DIR/postgres to a folder that PostgreSQL's user can reach, unless that name is taken by now. */
+/** Links DATA_DIR/postgres to a folder that PostgreSQL's user can reach, unless the name has been taken meanwhile. */
 async function keepElsewhere(dataDir: string, runAs: RunAs, log: (line: string) => void): Promise<void> {
-  // The random part keeps a new data folder from meeting the database of a deleted one that had the same path.
+  // The random part keeps a new data folder from getting the database of a deleted folder with the same path.
   const hash = createHash('sha256').update(dataDir).digest('hex').slice(0, 16);
   const elsewhere = join(SYSTEM_FOLDER, `${hash}-${randomBytes(4).toString('hex')}`);
   await writing(SYSTEM_FOLDER, async () => makeOpenFolder(SYSTEM_FOLDER));
@@ -128,13 +128,13 @@ async function keepElsewhere(dataDir: string, runAs: RunAs, log: (line: string) 
   });
 }
 
-/** Where the home is, or will be. */
+/** The path where the home is or will be. */
 async function placeOf(dataDir: string): Promise<string> {
   const name = join(resolve(dataDir), 'postgres');
   try {
     return await readlink(name);
   } catch (error) {
-    // A folder, or nothing yet. Earlier builds made no link and wrote the note alone.
+    // A folder, or nothing yet. Earlier builds made no link and only wrote the note.
     if (isCode(error, 'EINVAL')) return name;
     if (isCode(error, 'ENOENT')) return (await noted(dataDir)) ?? name;
     throw error;
@@ -157,7 +157,7 @@ async function makeCluster(home: ClusterHome, binaries: Binaries, durable: boole
 
 async function initdb(home: ClusterHome, binaries: Binaries, durable: boolean): Promise<void> {
   const args = ['-D', home.data, '-U', OWNER, `--pwfile=${home.passwordFile}`, '--auth=scram-sha-256', '--encoding=UTF8'];
-  // The collation is PostgreSQL's own, so an upgrade of the system's C library can never unsort an index.
+  // The collation is PostgreSQL's own, so that an upgrade of the system's C library can never break the order of an index.
   args.push('--locale-provider=builtin', '--builtin-locale=C.UTF-8', ...(durable ? [] : ['--no-sync']));
   let output = '';
   // The system's locale only classifies letters for search; not every system has C.UTF-8.
@@ -171,7 +171,7 @@ async function initdb(home: ClusterHome, binaries: Binaries, durable: boolean): 
   throw new EmbeddedPostgresError(`PostgreSQL could not make its data folder ${home.data}:\n${lastWords(output)}`);
 }
 
-/** The major version of the cluster, or undefined where there is none. An empty folder is none: the new cluster replaces it. */
+/** The major version of the cluster, or undefined when there is none. An empty folder counts as none, and the new cluster replaces it. */
 async function majorOf(home: ClusterHome): Promise<string | undefined> {
   const major = await unlessAbsent(readFile(join(home.data, 'PG_VERSION'), 'utf8'));
   if (major !== undefined) return major.trim();
@@ -182,7 +182,7 @@ async function majorOf(home: ClusterHome): Promise<string | undefined> {
   );
 }
 
-/** For root. A home that root copied or unpacked belongs to root, and PostgreSQL runs as nobody but the owner of its files. */
+/** For root. A home that root copied or unpacked belongs to root, but PostgreSQL runs only as the owner of its files. */
 async function reachableHome(home: ClusterHome): Promise<ClusterHome> {
   const runAs = home.runAs === undefined || home.runAs.uid === 0 ? await otherUser() : home.runAs;
   if (home.runAs?.uid !== runAs.uid) await giveTo(runAs, home.dir);
@@ -214,7 +214,7 @@ async function otherUser(): Promise<RunAs> {
   const existing = (await idsOf('postgres')) ?? (await idsOf(OWNER));
   if (existing !== undefined) return existing;
   await run('useradd', ['--system', '--no-create-home', '--user-group', '--shell', '/usr/sbin/nologin', OWNER]);
-  // Another process may have been faster to make it.
+  // Another process may have made the user first.
   const user = (await idsOf(OWNER)) ?? (await idsOf('nobody'));
   if (user !== undefined) return user;
   throw new EmbeddedPostgresError(

@@ -2,18 +2,18 @@ import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { isCode } from './errors.js';
 
-/** The user that PostgreSQL's programs run as. Absent where the current user is not root, since then it is the current user. */
+/** The user that PostgreSQL's programs run as. Absent unless the current user is root; the programs then run as the current user. */
 export interface RunAs {
   readonly uid: number;
   readonly gid: number;
 }
 
-/** PostgreSQL gets nothing of our environment: it may hold keys, and a stray PGDATA or LC_ALL would change what is made. */
+/** PostgreSQL does not get our environment: it may hold keys, and a stray PGDATA or LC_ALL would change the new cluster. */
 export const BARE_ENVIRONMENT = { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };
 
 /**
- * Runs a program to its end. A failure is an answer, not an exception.
- * @returns its stdout and stderr, or the system's error where the program could not be started
+ * Runs a program to its end. Does not throw when the program fails.
+ * @returns its stdout and stderr, or the system's error when the program could not be started
  */
 export function run(file: string, args: readonly string[], runAs?: RunAs): Promise<{ readonly ok: boolean; readonly output: string }> {
   return new Promise((resolve) => {
@@ -25,7 +25,7 @@ export function run(file: string, args: readonly string[], runAs?: RunAs): Promi
   });
 }
 
-/** False also for a process that ended and was never collected, as happens below an init that collects nobody. */
+/** Whether the process runs. False also for a zombie, which stays when the init process does not collect its children. */
 export async function isAlive(pid: number): Promise<boolean> {
   try {
     process.kill(pid, 0);

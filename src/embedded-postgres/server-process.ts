@@ -7,7 +7,7 @@ import { type ClusterHome, OWNER } from './postgres-cluster.js';
 import { isAlive, run } from './programs.js';
 import { ignoreFailure } from '../ignore-failure.js';
 
-/** How the connections of those who keep the server running call themselves. */
+/** The application name of connections from processes that keep the server running. */
 export const SUPERVISOR = 'threadlog supervisor';
 
 /** A connection to the database `postgres` of a running server. */
@@ -19,22 +19,22 @@ export interface Session {
   readonly lost: Promise<unknown>;
 }
 
-/** The process of the server that runs on this cluster. A pid file alone proves nothing: its number may be another process's by now. */
+/** Finds the process of this cluster's server. A pid file alone proves nothing, since another process may have its number by now. */
 export async function findServer(home: ClusterHome): Promise<number | undefined> {
   const pid = Number((await pidFile(home))?.[0]);
   return pid > 0 && (await servesFrom(pid, home)) ? pid : undefined;
 }
 
-/** Whether the last server ended without stopping: then its pid file is still there. */
+/** Whether the last server ended without a proper stop, so that its pid file is still there. */
 export async function crashed(home: ClusterHome): Promise<boolean> {
   return (await pidFile(home)) !== undefined && (await findServer(home)) === undefined;
 }
 
 /**
  * Waits until the server with this pid lets us in.
- * @param limits.silence ms that a living server may say nothing @param limits.patience ms that its recovery may take
- * @returns 'gone' where the process ended, 'silent' where it hangs
- * @throws EmbeddedPostgresError where waiting is of no use
+ * @param limits.silence ms that a living server may be silent @param limits.patience ms that its recovery may take
+ * @returns 'gone' when the process ended, 'silent' when it hangs
+ * @throws EmbeddedPostgresError when waiting is useless
  */
 export async function waitForSession(
   home: ClusterHome,
@@ -83,7 +83,7 @@ export async function waitForSession(
 }
 
 /**
- * Ends the server by a fast shutdown. One that does not obey within `patience` (ms) is ended the hard way, and its next start recovers.
+ * Ends the server by a fast shutdown. If it does not end within `patience` (ms), it is killed, and its next start recovers.
  * @throws EmbeddedPostgresError
  */
 export async function endServer(home: ClusterHome, pid: number, patience: number): Promise<void> {
@@ -117,10 +117,10 @@ async function connect(port: number, password: string, name: string): Promise<Pi
     database: 'postgres',
     application_name: name,
     connectionTimeoutMillis: 3_000,
-    // A supervisor's connection is idle by design. A limit that is meant for workers must not end it.
+    // A supervisor's connection is idle by design. A timeout that is meant for workers must not end it.
     options: '-c idle_session_timeout=0',
   });
-  // An 'error' without a listener would end the process. What counts is the 'end' that follows.
+  // An 'error' without a listener would end the process. The 'end' that follows is handled.
   client.on('error', () => undefined);
   const lost = new Promise((settle) => client.once('end', settle));
   try {
@@ -132,7 +132,7 @@ async function connect(port: number, password: string, name: string): Promise<Pi
   }
 }
 
-/** The port, once the server has bound it: before that another program may be listening there. */
+/** The port, once the server has bound it. Before that, another program may be listening there. */
 async function boundPort(home: ClusterHome, pid: number): Promise<number | undefined> {
   const lines = await pidFile(home);
   const port = Number(lines?.[3]);
@@ -146,10 +146,10 @@ async function pidFile(home: ClusterHome): Promise<string[] | undefined> {
 async function servesFrom(pid: number, home: ClusterHome): Promise<boolean> {
   if (!(await isAlive(pid))) return false;
   try {
-    // The server works in its data folder, wherever the folder was moved since.
+    // The server's working directory is its data folder, even if the folder was moved.
     return (await readlink(`/proc/${pid}/cwd`)) === (await realpath(home.data));
   } catch {
-    // No /proc (macOS), or not allowed to look.
+    // There is no /proc (macOS), or no permission to read it.
     return (await run('ps', ['-o', 'args=', '-p', String(pid)])).output.includes(home.data);
   }
 }

@@ -6,35 +6,35 @@ export interface Actor {
   readonly id: string;
 }
 
-/** What stands beside every event's data. Times are ISO 8601 in UTC with milliseconds. */
+/** The metadata of every event. Times are ISO 8601 in UTC with milliseconds. */
 export interface Metadata {
   readonly organizationId: string;
   readonly actor: Actor;
-  /** Never before the previous event of the stream. */
+  /** Never earlier than that of the stream's previous event. */
   readonly occurredAt: string;
   readonly commandId: string;
-  /** Keyed hash of the request, so that a commandId that comes again with another request is noticed. */
+  /** Keyed hash of the request. It shows when a commandId comes again with another request. */
   readonly requestHash: string;
   readonly correlationId: string;
   readonly causationId: string;
-  /** How many reactions lie between the first cause and this event. */
+  /** Number of reactions between the first cause and this event. */
   readonly causationDepth: number;
   readonly schemaVersion: number;
   /** Names the visitor's data key that sealed this event's personal fields. */
   readonly keyId?: string;
-  /** True for history that came from a file: reactors do not act on it. */
+  /** True for history imported from a file. Reactors do not act on it. */
   readonly imported?: true;
   /** SHA-256 over the previous event's hash and this event's stored form, in hex. */
   readonly hash: string;
 }
 
-/** What an event of a domain looks like: a past-tense literal and its facts. */
+/** An event of a domain: a past-tense name and its facts. */
 export interface DomainEvent {
   readonly type: string;
   readonly data: object;
 }
 
-/** A domain event as it came from the log. */
+/** A domain event as read from the log. */
 export type Recorded<E extends DomainEvent> = E & {
   readonly id: string;
   readonly stream: StreamName;
@@ -43,16 +43,16 @@ export type Recorded<E extends DomainEvent> = E & {
   readonly metadata: Metadata;
 };
 
-/** An event whose type or version this build does not know: commands refuse the stream, projections park it. */
+/** This build does not know the event's type or version. Commands refuse its stream, and projections park it. */
 export class UnknownEvent extends Error {
   override readonly name = 'UnknownEvent';
 }
 
-/** Stored JSON to event and back, for every event type of one aggregate. */
+/** Converts stored JSON to events and back, for every event type of one aggregate. */
 export interface Codec<E extends DomainEvent> {
-  /** The version that encode() writes, by type: the key set is the list of event types. */
+  /** The version that encode() writes, by type. The keys are the list of event types. */
   readonly versions: { readonly [T in E['type']]: number };
-  /** Which fields of a type hold sealed (personal) values. */
+  /** The fields that hold sealed (personal) values, by type. */
   readonly sealed: { readonly [T in E['type']]?: readonly string[] };
   /** @throws UnknownEvent */
   decode(type: string, schemaVersion: number, data: unknown): E;
@@ -63,7 +63,7 @@ export interface Aggregate<S, E extends DomainEvent> {
   readonly kind: StreamKind;
   readonly codec: Codec<E>;
   readonly initial: S;
-  /** Pure: no I/O, no clock, no chance. */
+  /** Must be pure: no I/O, no clock, no randomness. */
   readonly evolve: (state: S, event: Recorded<E>) => S;
 }
 
@@ -72,7 +72,7 @@ export function metadataOf(event: StoredEvent): Metadata {
   return JSON.parse(event.metadata) as Metadata;
 }
 
-/** @throws UnknownEvent that names where it stands */
+/** @throws UnknownEvent that names the event's stream and revision */
 export function decode<E extends DomainEvent>(codec: Codec<E>, stored: StoredEvent): Recorded<E> {
   const { id, stream, revision, position } = stored;
   const metadata = metadataOf(stored);
@@ -80,10 +80,10 @@ export function decode<E extends DomainEvent>(codec: Codec<E>, stored: StoredEve
   try {
     event = codec.decode(stored.type, metadata.schemaVersion, JSON.parse(stored.data));
   } catch (error) {
-    // What JSON.parse says quotes the text, which belongs in no log.
+    // The message of JSON.parse quotes the text, which must not get into any log.
     const said = error instanceof UnknownEvent ? error.message : 'not the JSON of an event';
     throw new UnknownEvent(`${stream} revision ${revision}: ${said}`);
   }
-  // New names stand before a spread: V8 puts those that follow one in by a slow path, at a microsecond each.
+  // New names stand before the spread: V8 adds names that follow a spread by a slow path, at a microsecond each.
   return { id, stream, revision, position, metadata, ...event };
 }

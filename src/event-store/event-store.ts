@@ -1,15 +1,15 @@
 /**
- * The port between Threadlog and the log that holds its events. Three adapters stand behind it (eventstoredb, postgres, memory) and one
+ * The port between Threadlog and the log that holds its events. Three adapters implement it (eventstoredb, postgres, memory), and one
  * contract suite proves that they agree: test/contract/event-store.contract.ts.
  *
- * What is missing is missing on purpose, because these are the places where two stores drift apart: no "any" revision, no filter beyond
- * Threadlog's own streams, no deletes, no meaning in event ids, pull instead of push, limits owned by the port.
+ * The port leaves out, on purpose, everything in which stores differ: there is no "any" revision, no filter beyond Threadlog's own streams,
+ * no deletes, and no meaning in event ids. Reads are pulled and not pushed, and the port owns the limits.
  */
 
-/** `<kind>-<organizationId>.<id>`. Only streamName() makes one. */
+/** `<kind>-<organizationId>.<id>`. Only streamName() makes such names. */
 export type StreamName = string & { readonly __s: unique symbol };
 
-/** A place in the log: fixed width for one adapter, compares with `<`, opaque otherwise. */
+/** A place in the log. Positions of one adapter have a fixed width, compare with `<`, and are opaque otherwise. */
 export type Position = string & { readonly __p: unique symbol };
 
 /** The last revision of the stream, or 'none' for a stream that must not exist yet. Revisions start at 0. */
@@ -37,80 +37,80 @@ export type Appended =
   | { readonly outcome: 'appended'; readonly revision: number; readonly position: Position }
   | { readonly outcome: 'conflict'; readonly actual: Expected };
 
-/** One append of several. */
+/** One of several appends. */
 export interface Append {
   readonly stream: StreamName;
   readonly expected: Expected;
   readonly events: readonly NewEvent[];
 }
 
-/** The store could not be reached: certainly nothing was written. */
+/** The store could not be reached. Certainly nothing was written. */
 export class StoreUnavailable extends Error {
   override readonly name = 'StoreUnavailable';
 }
 
-/** Not settled before the deadline: the append may or may not be in the log, and nothing may be concluded. */
+/** The append was not settled before the deadline: it may or may not be in the log, and the caller must assume neither. */
 export class OutcomeUnknown extends Error {
   override readonly name = 'OutcomeUnknown';
 }
 
-/** Refused before any I/O, alike in every adapter: no events, too many or too large, a bad id, type or JSON text. */
+/** Refused before any I/O, in the same way by every adapter: no events, too many or too large events, a bad id, type or JSON text. */
 export class InvalidAppend extends Error {
   override readonly name = 'InvalidAppend';
 }
 
-/** Per append: number of events, bytes of all ids, types, data and metadata together (UTF-8); bytes of a stream's name. */
+/** Limits of an append: number of events; total bytes of all ids, types, data and metadata (UTF-8); bytes of the stream's name. */
 export const LIMITS = { events: 500, bytes: 900_000, stream: 400 } as const;
 
 export interface FeedBatch {
   /** In log order; empty when only `through` or `caughtUp` has news. */
   readonly events: readonly StoredEvent[];
-  /** Everything of Threadlog's at or before this position has been delivered. */
+  /** All events of Threadlog at or before this position have been delivered. */
   readonly through: Position;
-  /** True when nothing more was in the log when this batch was read. */
+  /** True when the log had no more events when this batch was read. */
   readonly caughtUp: boolean;
 }
 
 export interface EventStore {
-  /** `id` is the log's identity: a checkpoint that was written for another log is refused. */
+  /** `id` is the log's identity. A checkpoint of another log is refused. */
   readonly log: { readonly adapter: 'eventstoredb' | 'postgres' | 'memory'; readonly id: string };
 
   /**
-   * All or nothing. After a lost reply the adapter reads again from expected+1: the same ids mean appended, others conflict, nothing means
-   * that the same bytes are sent again, until the deadline.
+   * Appends all events or none. After a lost reply the adapter reads again from expected+1: the same ids mean appended, other ids mean a
+   * conflict, and if there is nothing, it sends the same bytes again, until the deadline.
    * @throws StoreUnavailable | OutcomeUnknown | InvalidAppend
    */
   append(stream: StreamName, expected: Expected, events: readonly NewEvent[], deadline: AbortSignal): Promise<Appended>;
 
   /**
-   * As append() one after the other, each answered by itself: what is appended stands in the log in the order of `appends`, also after a
-   * lost reply. A stream may come again. After an error the first of them may be in the log; the same again completes them.
+   * As one append() after the other, each with its own answer. The events stand in the log in the order of `appends`, even after a lost
+   * reply. A stream may occur several times. After an error the first appends may be in the log; the same call again completes them.
    * @throws StoreUnavailable | OutcomeUnknown | InvalidAppend
    */
   appendInOrder(appends: readonly Append[], deadline: AbortSignal): Promise<readonly Appended[]>;
 
   /**
-   * In batches, from `from` to `to` (both inclusive), or backwards from `to` (default: the end) down to `from`. A missing stream is an
-   * empty iteration; a failure throws StoreUnavailable.
+   * Reads in batches, from `from` to `to` (both inclusive), or backwards from `to` (default: the end) down to `from`. A missing stream
+   * gives an empty iteration; a failure throws StoreUnavailable.
    */
   read(
     stream: StreamName,
     options?: { from?: number; to?: number; backwards?: boolean; limit?: number },
   ): AsyncIterable<readonly StoredEvent[]>;
 
-  /** Every append acknowledged before this call is at or before it. */
+  /** The end of the log: every append that was acknowledged before this call is at or before this position. */
   head(): Promise<Position | 'start'>;
 
   /**
-   * Every event after `after` (exclusive), pulled: the next batch is fetched when the consumer came back. Drops and reconnects are hidden,
-   * no event comes twice within one iteration, and it ends only by the signal.
+   * Every event after `after` (exclusive). The feed is pulled: it fetches the next batch when the consumer asks for it. It hides drops and
+   * reconnects, delivers no event twice within one iteration, and ends only by the signal.
    */
   feed(after: Position | 'start', options: { maxEvents: number; signal: AbortSignal }): AsyncIterable<FeedBatch>;
 
   close(): Promise<void>;
 }
 
-/** appendInOrder() of a store that is not quicker with many: one that waits for each answer. */
+/** appendInOrder() for a store that gains nothing from batches: it waits for each answer. */
 export async function appendEach(
   store: Pick<EventStore, 'append'>,
   appends: readonly Append[],
@@ -129,12 +129,12 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const TYPE = /^[A-Za-z0-9]{1,100}$/;
 
 /**
- * The checks that every adapter makes before any I/O, so that all of them refuse the same appends with the same words.
+ * The checks that every adapter makes before any I/O, so that all adapters refuse the same appends with the same words.
  * @throws InvalidAppend
  */
 export function assertAppendable(stream: StreamName, expected: Expected, events: readonly NewEvent[]): void {
   if (Buffer.byteLength(stream) > LIMITS.stream) throw new InvalidAppend(`a stream's name has at most ${LIMITS.stream} bytes`);
-  // PostgreSQL cannot hold U+0000, EventStoreDB no lone surrogate; no name that streamName() makes has either.
+  // PostgreSQL cannot hold U+0000, EventStoreDB cannot hold lone surrogates, and names from streamName() have neither.
   if (CONTROL_IN_NAME.test(stream) || !stream.isWellFormed()) throw new InvalidAppend("a stream's name is text without control characters");
   if (expected !== 'none' && !(Number.isSafeInteger(expected) && expected >= 0))
     throw new InvalidAppend('the expected revision is "none" or an integer from 0');
@@ -160,23 +160,23 @@ const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f]/;
 // oxlint-disable-next-line no-control-regex
 const CONTROL_IN_NAME = /[\u0000-\u001f]/;
 
-/** Cheap on purpose: texts come from JSON.stringify; a full parse of each would double the cost of an append. */
+/** A cheap check, since the texts come from JSON.stringify; fully parsing each would double the cost of an append. */
 function isJsonText(text: string): boolean {
   return text.length > 0 && !CONTROL.test(text) && text.isWellFormed();
 }
 
-/** What the streams of an aggregate are called by, in small letters: features.ts has all of them. A kind is part of stored names for ever. */
+/** The kind of an aggregate's streams, in lower case; features.ts lists all kinds. A kind is part of stored names for ever. */
 export type StreamKind = string;
 
 /**
- * The only maker of stream names. The organization always comes from the caller's key, so that another tenant's id names nothing.
- * Ids are kept exactly as given; EventStoreDB's category ends at the first dash, so a kind has none.
+ * The only function that makes stream names. The organization always comes from the caller's key, so that an id of another tenant names no
+ * stream. Ids are kept exactly as given. A kind has no dash, since EventStoreDB's category ends at the first dash.
  */
 export function streamName(kind: StreamKind, organizationId: string, id: string): StreamName {
   return `${kind}-${organizationId}.${id}` as StreamName;
 }
 
-/** The parts of a name that streamName() made; undefined for a text of another form. Whether there are streams of the kind, features.ts knows. */
+/** The parts of a name from streamName(); undefined for a text of another form. It does not check the kind, which features.ts knows. */
 export function parseStreamName(stream: string): { kind: StreamKind; organizationId: string; id: string } | undefined {
   const dash = stream.indexOf('-');
   const dot = stream.indexOf('.', dash);

@@ -1,12 +1,12 @@
 import type { EventStore, Position, StoredEvent } from './event-store.js';
 
-/** Events of one batch. */
+/** Number of events in one batch. */
 const BATCH = 5_000;
 
 /**
- * Everything that is in the log up to a position, in feed order: for work that has an end while others go on writing.
+ * All events of the log up to a position, in feed order, for work that must end while others go on writing.
  * @param end a head() of the same log
- * @param after where to begin, exclusive
+ * @param after the position to begin after
  * @throws the signal's reason when it aborts
  */
 export async function* eventsUntil(

@@ -7,8 +7,8 @@ export const CHAIN_START = '0'.repeat(64);
 const SUFFIX = /^(.*),"hash":"([0-9a-f]{64})"\}$/s;
 
 /**
- * SHA-256 over the previous hash and the event's stored form. Lengths stand before the two free texts, so that bytes cannot move from one
- * to the other unnoticed. The position is left out: it differs between logs, the history does not.
+ * SHA-256 over the previous hash and the event's stored form. The two free texts are preceded by their lengths, so that bytes cannot move
+ * from one text to the other unnoticed. The position is left out: it differs between logs, but the history does not.
  */
 function link(
   previous: string,
@@ -25,8 +25,8 @@ function link(
 }
 
 /**
- * Puts an event into its stored form. Serialized and hashed once per decision: a retry must send these very bytes.
- * @param metadata JSON text of all of it but the hash
+ * Puts an event into its stored form. This happens once per decision, since a retry must send the same bytes.
+ * @param metadata JSON text of all metadata except the hash
  */
 export function chain(
   previous: string,
@@ -40,7 +40,7 @@ export function chain(
   return { stored: { id, type, data, metadata: `${metadata.slice(0, -1)},"hash":"${hash}"}` }, hash };
 }
 
-/** The hash that an event carries when it follows from `previous` and its own bytes; undefined when it does not. */
+/** The hash in an event's metadata if it follows from `previous` and the event's bytes; otherwise undefined. */
 export function verifyLink(
   previous: string,
   event: NewEvent & { readonly stream: StreamName; readonly revision: number },

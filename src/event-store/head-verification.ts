@@ -1,14 +1,14 @@
 import type { StoredEvent } from './event-store.js';
 import { type HeadKey, logHead, type LogFold, type LogHead, LOG_START, nextFold } from './log-head.js';
 
-/** A head that the log itself holds, at a revision of its stream of heads. */
+/** A head that the log itself holds, at a revision of the stream of heads. */
 export interface SignedInLog {
   readonly revision: number;
-  /** Undefined when what stands there is no head. */
+  /** Undefined when the event is no head. */
   readonly head: LogHead | undefined;
 }
 
-/** Reads an event of the stream of heads, whatever it holds. */
+/** Reads an event of the stream of heads, even one with wrong content. */
 export function headIn(event: StoredEvent): SignedInLog {
   let data: unknown;
   try {
@@ -21,14 +21,14 @@ export function headIn(event: StoredEvent): SignedInLog {
 }
 
 /**
- * Holds heads against the log that they speak of, given every event of it in feed order. The heads are told beforehand, since a head stands
- * behind the events that it covers, and remembering the fold at each event would take more memory than the log's streams.
+ * Compares heads with their log, given all of the log's events in feed order. The heads must be given beforehand, since a head comes after
+ * the events that it covers, and remembering the fold at each event would take more memory than the log's streams.
  */
 export class HeadVerification {
-  /** All that was taken. */
+  /** The fold over all events so far. */
   fold: LogFold = LOG_START;
   readonly #outcomes = new Map<LogHead, string | undefined>();
-  /** Not reached yet, the least count last. */
+  /** Heads that are not reached yet, the least count last. */
   readonly #ahead: LogHead[];
 
   constructor(
@@ -45,7 +45,7 @@ export class HeadVerification {
     this.#hold();
   }
 
-  /** What is wrong with a head, after all events were taken; undefined when the log's beginning is what it was signed over. */
+  /** What is wrong with a head, once all events were taken; undefined when the head was signed over the log's first events. */
   whyNot(head: LogHead): string | undefined {
     if (this.#outcomes.has(head)) return this.#outcomes.get(head);
     return (
@@ -70,7 +70,7 @@ export class HeadVerification {
     return this.key.signed(head) ? undefined : 'it was not signed with this MASTER_KEY';
   }
 
-  /** A copy of a log has the same events under another identity, so this is a hint and no fault. */
+  /** A hint and not a fault, since a copy of a log has the same events under another identity. */
   #elsewhere(head: LogHead): string {
     return head.log === this.logId ? '' : `. It was signed over the log ${head.log}, and this one is ${this.logId}`;
   }

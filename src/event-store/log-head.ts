@@ -6,11 +6,11 @@ import type { Position, StoredEvent } from './event-store.js';
 import { schemaCodec } from './schema-codec.js';
 
 /**
- * The whole log in one number: the hashes of all its events, in feed order, each folded onto what came before. Two logs with the same count
- * and fold hold the same events in the same order; where they stand in it (`position`) may differ.
+ * The whole log in one hash: the hashes of all events, in feed order, each folded onto the fold before it. Two logs with the same count and
+ * fold hold the same events in the same order; the positions of the events may differ.
  */
 export interface LogFold {
-  /** Events that were folded: those at or before `position`. */
+  /** Number of folded events: those at or before `position`. */
   readonly count: number;
   /** SHA-256, in hex. */
   readonly fold: string;
@@ -19,12 +19,12 @@ export interface LogFold {
 
 export const LOG_START: LogFold = { count: 0, fold: '0'.repeat(64), position: 'start' };
 
-/** Where an event's hash stands: its metadata ends with `"hash":"<64 hex>"}`. */
+/** The place of the hash in an event's metadata, which ends with `"hash":"<64 hex>"}`. */
 const HASH = { from: -66, to: -2 } as const;
 
 /**
- * Folds the next event of the feed, in about a microsecond. Whatever stands at the hash's place is folded: an event that no build can read
- * is a part of the log like any other, and leaving it out would let it be taken away.
+ * Folds the next event of the feed, in about a microsecond. It folds any text in the hash's place, so that an event that no build can read
+ * counts like all others; left out, it could be removed unnoticed.
  */
 export function nextFold(before: LogFold, event: Pick<StoredEvent, 'metadata' | 'position'>): LogFold {
   return {
@@ -36,11 +36,11 @@ export function nextFold(before: LogFold, event: Pick<StoredEvent, 'metadata' | 
 
 const hex = z.string().regex(/^[0-9a-f]{64}$/);
 
-/** A head as it stands in the log, in a file or in an answer. */
+/** A head, as the log, a file or an answer holds it. */
 export const logHead = z.object({
   count: z.number().int().min(0),
   fold: hex,
-  /** EventStore.log.id of the log that `position` speaks of; a copy of it has another. */
+  /** EventStore.log.id of the log that `position` belongs to; a copy of the log has another id. */
   log: z.string().min(1),
   position: z.string().min(1),
   signature: hex,
@@ -48,12 +48,11 @@ export const logHead = z.object({
 export type LogHead = z.infer<typeof logHead>;
 
 /**
- * Signs heads with a key of MASTER_KEY's own (HMAC-SHA-256).
+ * Signs heads with a key derived from MASTER_KEY (HMAC-SHA-256).
  *
- * What a signature proves, and to whom: whoever holds MASTER_KEY can tell that the head was made by a holder of it, so nobody who can write
- * to the log's database alone can make a head for a log that he changed. It proves nothing to anybody without the key, and nothing against
- * its holder. A head inside the log goes with the log when that is cut or restored; the proof that this did not happen is a head that was
- * kept elsewhere.
+ * A signature proves to a holder of MASTER_KEY that a holder of MASTER_KEY made the head. Somebody who can only write to the log's database
+ * cannot make a head for a changed log. The signature proves nothing to anybody without the key, and nothing against its holder. When the
+ * log is cut or restored, the heads inside it go with it; only a head that was kept elsewhere can prove that this did not happen.
  */
 export class HeadKey {
   private readonly key: Buffer;
@@ -68,7 +67,7 @@ export class HeadKey {
     return { ...head, signature: this.mac(head).toString('hex') };
   }
 
-  /** True when a holder of the same MASTER_KEY signed all of it. */
+  /** True when a holder of the same MASTER_KEY signed the whole head. */
   signed(head: LogHead): boolean {
     return timingSafeEqual(this.mac(head), Buffer.from(head.signature, 'hex'));
   }
@@ -81,11 +80,11 @@ export class HeadKey {
 }
 
 /*
- * The stream of heads. It belongs to no tenant, and its own events are a part of the log like all others.
+ * The stream of heads. It belongs to no tenant, and its events are part of the log like all others.
  */
 export const HEAD_STREAM = { organizationId: 'log', id: 'log' } as const;
 
-/** `position` is that of the last event which the head covers; the head itself stands behind it, and not always right behind. */
+/** `position` is that of the last event that the head covers. The head itself comes later, possibly with other events in between. */
 export type HeadEvent = { readonly type: 'HeadSigned'; readonly data: LogHead };
 
 export interface Heads {
@@ -99,14 +98,14 @@ export const headAggregate: Aggregate<Heads, HeadEvent> = {
   evolve: (_, event) => ({ last: event.data }),
 };
 
-/** The log's beginning is not what it was when a head was signed over it. */
+/** The events that a signed head covers have changed. */
 export class HistoryChanged extends Error {
   override readonly name = 'HistoryChanged';
 }
 
 /**
- * Heads only ever cover more than the one before. A head that is late, because another process was quicker, adds nothing.
- * @throws HistoryChanged when the other process signed something else over as many events
+ * Each head covers more events than the head before. A head that comes late, because another process was quicker, adds nothing.
+ * @throws HistoryChanged when the other process signed another fold over as many events
  */
 export function addHead(head: LogHead): (heads: Heads) => readonly HeadEvent[] {
   return ({ last }) => {

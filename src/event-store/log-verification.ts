@@ -4,7 +4,7 @@ import { metadataOf } from './aggregate.js';
 import { type EventStore, parseStreamName, type StoredEvent, type StreamName } from './event-store.js';
 import { CHAIN_START, verifyLink } from './hash-chain.js';
 
-/** The first event of a stream that is not what was written there. */
+/** The first event of a stream that is not the event that was written there. */
 export interface BadEvent {
   readonly stream: StreamName;
   readonly revision: number;
@@ -12,13 +12,13 @@ export interface BadEvent {
   readonly why: string;
 }
 
-/** An event, wherever in a log it may stand. */
+/** An event without its position in the log. */
 type ChainedEvent = Omit<StoredEvent, 'position'>;
 
-/** What is remembered of a stream: its last event, in few bytes, since a log has many streams. */
+/** A stream's last event, in few bytes, since a log has many streams. */
 interface LastEvent {
   readonly revision: number;
-  /** 32 characters of one byte each, half of the text that it stands for. */
+  /** The hash as 32 characters of one byte each, half as long as its hex text. */
   readonly hash: string;
   /** ms */
   readonly occurredAt: number;
@@ -41,17 +41,17 @@ const metadataShape = z.object({
 });
 
 /**
- * Proves streams unaltered, given their events in order (a stream's own, or the feed's, in which streams are mixed). After a stream's
- * first bad event nothing that follows in it can be judged, so it is left alone.
+ * Proves that streams are unaltered, given their events in order (of one stream, or of the feed, which mixes streams). After a stream's
+ * first bad event its later events cannot be judged, so they are not checked.
  */
 export class LogVerification {
-  /** Events that were taken. */
+  /** Number of events taken. */
   events = 0;
-  /** In the order in which they were met. */
+  /** Bad events in the order in which they were found. */
   readonly bad: BadEvent[] = [];
   private readonly last = new Map<StreamName, LastEvent | 'bad'>();
 
-  /** Streams that were met. */
+  /** Number of streams seen. */
   get streams(): number {
     return this.last.size;
   }
@@ -70,7 +70,7 @@ export class LogVerification {
   }
 }
 
-/** What to remember of the event, or what is wrong with it. */
+/** The event in the form to remember, or a text that says what is wrong with it. */
 function follows(event: ChainedEvent, before: LastEvent | undefined): LastEvent | string {
   const next = before === undefined ? 0 : before.revision + 1;
   if (event.revision > next)
@@ -78,7 +78,7 @@ function follows(event: ChainedEvent, before: LastEvent | undefined): LastEvent 
   if (event.revision < next) return `revision ${event.revision} comes after revision ${next - 1}`;
   const named = parseStreamName(event.stream);
   if (named === undefined) return 'the stream has a name that Threadlog does not give';
-  // Before the shape: what was changed is an altered event, whatever it looks like now.
+  // Checked before the shape, so that a changed event is always reported as altered.
   const hash = verifyLink(before === undefined ? CHAIN_START : Buffer.from(before.hash, 'latin1').toString('hex'), event);
   if (hash === undefined) return 'the hash does not follow from the event and the one before it: one of the two was altered';
   let metadata: unknown;
@@ -97,20 +97,20 @@ function follows(event: ChainedEvent, before: LastEvent | undefined): LastEvent 
   return { revision: event.revision, hash: Buffer.from(hash, 'hex').toString('latin1'), occurredAt };
 }
 
-/** Streams whose last event ChainCheck remembers: 300 bytes each. */
+/** Number of streams whose last event ChainCheck remembers, at 300 bytes each. */
 const REMEMBERED = 50_000;
 
 /**
- * Proves events one by one, in the order of the feed and in bounded memory: of a stream that was forgotten, the event before is read again.
- * That one was proved when it came.
+ * Proves events one by one, in the order of the feed and in bounded memory. For a stream that was forgotten it reads the previous event
+ * again, which was proved when it came.
  */
 export class ChainCheck {
   readonly #last = new LRUCache<StreamName, LastEvent>({ max: REMEMBERED });
 
-  /** @param store where the events that came before are to be found */
+  /** @param store holds the earlier events */
   constructor(private readonly store: Pick<EventStore, 'read'>) {}
 
-  /** What is wrong with the event; undefined when it is what was written after the one before it. */
+  /** What is wrong with the event; undefined when it follows from the event before it. */
   async whyNot(event: ChainedEvent): Promise<string | undefined> {
     const { stream, revision } = event;
     const before = this.#last.get(stream) ?? (revision > 0 ? await this.#read(stream, revision - 1) : undefined);

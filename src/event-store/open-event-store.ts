@@ -1,6 +1,6 @@
 import type { EventStore } from './event-store.js';
 
-/** The one place that chooses the log's adapter. Each is loaded only when it is chosen. */
+/** The only place that chooses the log's adapter. An adapter is loaded only when it is chosen. */
 export async function openEventStore(options: {
   readonly databaseUrl: string;
   readonly eventstoreUrl: string | undefined;

@@ -2,8 +2,8 @@ import type { z } from 'zod';
 import { type Codec, type DomainEvent, UnknownEvent } from './aggregate.js';
 
 /**
- * A codec from one schema per type and stored version, oldest first; the last version is the one that is written. A new version is added
- * beside the old ones together with an upcast from its predecessor; an old schema is never edited, since its events are kept for ever.
+ * Makes a codec from one schema per type and stored version, oldest first; the last version is written. A new version is added beside the
+ * old versions, with an upcast from its predecessor. An old schema is never edited, since its events are kept for ever.
  */
 export function schemaCodec<E extends DomainEvent>(
   schemas: { readonly [T in E['type']]: readonly z.ZodType[] },
@@ -13,7 +13,7 @@ export function schemaCodec<E extends DomainEvent>(
   const known = new Map<string, { versions: readonly z.ZodType[]; upcasts: readonly ((data: unknown) => unknown)[] }>();
   for (const type of Object.keys(schemas) as E['type'][]) {
     const steps = upcasts[type] ?? [];
-    if (steps.length !== schemas[type].length - 1) throw new Error(`${type}: one upcast from each version to the next`);
+    if (steps.length !== schemas[type].length - 1) throw new Error(`${type}: one upcast from each version to the next is needed`);
     known.set(type, { versions: schemas[type], upcasts: steps });
   }
   return {

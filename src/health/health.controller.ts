@@ -9,9 +9,9 @@ import { DATABASE, type Database } from '../database/database.js';
 import { Shutdown } from '../http/shutdown.js';
 import { Checkpoints, type GroupHealth } from '../read-models/checkpoints.js';
 
-/** A store that does not answer within this time is counted as unreachable (ms). */
+/** A store that does not answer within this time counts as unreachable (ms). */
 const PATIENCE_MS = 2_000;
-/** A projection that is behind and has not moved for so long is stalled (ms). */
+/** A projection that is behind and has not moved for this long is stalled (ms). */
 const STALLED_MS = 30_000;
 
 const STATUSES = ['ok', 'paused', 'stalled', 'stopped'] as const;
@@ -24,7 +24,7 @@ const readySchema = z.strictObject({
   reactors: z.array(z.strictObject({ reactor: z.string(), status: z.enum(STATUSES), parked: z.number().int() })),
 });
 
-/** For load balancers and orchestrators; not below the API's path. */
+/** For load balancers and orchestrators. Its path is not below the API's. */
 @Controller('health')
 @About('Whether the process answers and its stores do, for those who run it.')
 export class HealthController {
@@ -40,7 +40,7 @@ export class HealthController {
   @Public()
   @Answers(
     'Tells whether the process answers.',
-    'For whoever restarts a process that hangs. Looks at no store, so that a store that is away restarts nothing.',
+    'For tools that restart a hung process. Checks no store, so that a store that is away causes no restart.',
     { 200: liveSchema },
   )
   live(): { status: 'ok' } {
@@ -48,8 +48,8 @@ export class HealthController {
   }
 
   /**
-   * Both stores answer, the read models are filled, no projection or reactor stands still, and the process is not about to end. A paused one is
-   * named, and counts as standing still like any other.
+   * Both stores answer, the read models are filled, no projection or reactor stands still, and the process is not about to end. A paused
+   * projection or reactor is named as paused, and counts as standing still by the same rule as all others.
    */
   @Get('ready')
   @Public()
@@ -72,7 +72,7 @@ export class HealthController {
     const groups = projections.ok ? projections.value : [];
     const reacting = reactors.ok ? reactors.value : [];
     const still = [...groups, ...reacting].some((one) => standsStill(one, head));
-    // A new build's read models are made from the log's beginning before it may be asked for them; an older one answers meanwhile.
+    // A new build fills its read models from the log's beginning before it may serve requests. An older build serves them meanwhile.
     const missing = projections.ok ? this.checkpoints.groups.filter((name) => !groups.some(({ group }) => group === name)) : [];
     const filled = missing.length === 0 && groups.every(({ filling }) => !filling);
     const ok = !this.shutdown.begun && log.ok && database.ok && projections.ok && reactors.ok && filled && !still;

@@ -5,10 +5,10 @@ import { Public } from '../security/auth.guard.js';
 import { ThreadlogError } from '../errors.js';
 import { Metrics, METRICS_TYPE } from './metrics.js';
 
-/** Whether the metrics have a port of their own. */
+/** Whether the metrics are served on a separate port. */
 export const METRICS_ELSEWHERE = Symbol('MetricsElsewhere');
 
-/** For Prometheus, which asks the process itself. Whoever comes through a proxy is of the outside, and finds nothing here. */
+/** For Prometheus, which asks the process directly. Requests through a proxy come from outside and get 404. */
 @Controller('metrics')
 @About('Measurements for Prometheus, for those who run the server.')
 export class MetricsController {
@@ -21,7 +21,7 @@ export class MetricsController {
   @Public()
   @Answers(
     'Answers the metrics of this process, unless METRICS_PORT is set or the request came through a proxy.',
-    'For Prometheus, in its text format. Whoever comes through a proxy gets 404, since the metrics are for those who run the server.',
+    'For Prometheus, in its text format. Requests through a proxy get 404, since the metrics are for those who run the server.',
     {
       200: { contentType: 'text/plain' },
     },

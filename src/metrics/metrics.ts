@@ -11,7 +11,7 @@ import { ERRORS, ThreadlogError } from '../errors.js';
 import type { Checkpoints, KindOfJobs } from '../read-models/checkpoints.js';
 import { projectionLag } from './projection-lag.js';
 
-/** Text of version 0.0.4, which every Prometheus reads. */
+/** The text format 0.0.4, which every Prometheus reads. */
 export const METRICS_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10];
@@ -19,10 +19,10 @@ const EVENTS = [1, 5, 20, 100, 500, 2_000, 5_000];
 
 const OUTCOMES: readonly string[] = ['appended', 'repeated', 'unchanged'] satisfies Transacted<unknown, never>['outcome'][];
 
-/** Gauges that are named as only counters may be, and that tell no more than the sum of the gauges beside them over their `type`. */
+/** Gauges that are left out: their names are reserved for counters, and they are only the sums of the gauges beside them over `type`. */
 const SUMS = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
 
-/** Of the process, whatever runs in it: heap, garbage collection, event loop. */
+/** Measurements of the whole process: heap, garbage collection, event loop. */
 let ofProcess: Registry | undefined;
 function processMetrics(): Registry {
   if (ofProcess === undefined) {
@@ -32,7 +32,7 @@ function processMetrics(): Registry {
   return ofProcess;
 }
 
-/** What a process of Threadlog measures. No label comes from a request's content, so that nobody can make more of them, and none is an id. */
+/** The measurements of a process. No label is an id or comes from a request's content, so that clients cannot multiply the labels. */
 export class Metrics {
   private readonly registry = new Registry();
   private readonly commands: Histogram<'command' | 'outcome'>;
@@ -54,14 +54,14 @@ export class Metrics {
     const registers = [this.registry];
     this.commands = new Histogram({
       name: 'threadlog_command_duration_seconds',
-      help: 'Commands from the bus to their answer. Outcome: appended, repeated or unchanged; done, where a command does not tell; refused for the client; failed.',
+      help: 'Commands from the bus to their answer. Outcome: appended, repeated, unchanged; done, when none is reported; refused; failed.',
       labelNames: ['command', 'outcome'],
       buckets: SECONDS,
       registers,
     });
     this.requests = new Histogram({
       name: 'threadlog_http_request_duration_seconds',
-      help: 'Requests by the route that answered them; none where no route did.',
+      help: 'Requests by the route that answered them; none when no route did.',
       labelNames: ['method', 'route', 'status'],
       buckets: SECONDS,
       registers,
@@ -82,7 +82,7 @@ export class Metrics {
     });
     this.jobs = new Histogram({
       name: 'threadlog_job_duration_seconds',
-      help: 'Attempts at jobs in this process. Outcome: done; again, when it is tried once more; gave up.',
+      help: 'Attempts at jobs in this process. Outcome: done; again, when the job is tried once more; gave up.',
       labelNames: ['kind', 'outcome'],
       buckets: SECONDS,
       registers,
@@ -93,8 +93,8 @@ export class Metrics {
       return {
         events: gauge('lag_events', `Events between the ${label}’s checkpoint and the log’s head; counted up to 10000.`),
         seconds: gauge('lag_seconds', `Age of the oldest event that the ${label} has not handled.`),
-        idle: gauge('idle_seconds', `Since the ${label} moved or had nothing to do.`),
-        parked: gauge('parked_streams', `Streams that stand still in the ${label}.`),
+        idle: gauge('idle_seconds', `Time since the ${label} last moved or had nothing to do.`),
+        parked: gauge('parked_streams', `Streams that are parked in the ${label}.`),
         stopped: gauge('stopped', `1 when the ${label} waits for a person.`),
       };
     };
@@ -102,13 +102,13 @@ export class Metrics {
     const ofKind = (name: string, help: string) =>
       new Gauge({ name: `threadlog_jobs_${name}`, help, labelNames: ['kind'] as const, registers });
     this.waiting = {
-      jobs: ofKind('waiting', 'Jobs that are not done, those that are not due yet included.'),
-      oldest: ofKind('overdue_seconds', 'How long the job that has waited longest could have been done.'),
+      jobs: ofKind('waiting', 'Open jobs, including jobs that are not due yet.'),
+      oldest: ofKind('overdue_seconds', 'Time for which the oldest due job has been due.'),
       attempts: ofKind('most_attempts', 'Attempts at the job that was tried most often.'),
     };
     this.lagKnown = new Gauge({
       name: 'threadlog_projection_lag_known',
-      help: '0 when a store did not answer, so that nothing is known of the projections.',
+      help: '0 when a store did not answer, so that the lag of the projections is unknown.',
       registers,
     });
     const { pool, transactor } = measured;
@@ -121,10 +121,10 @@ export class Metrics {
           this.set(read());
         },
       });
-    live('threadlog_pool_connections_in_use', 'Database connections that somebody works with.', () => pool.totalCount - pool.idleCount);
+    live('threadlog_pool_connections_in_use', 'Database connections in use.', () => pool.totalCount - pool.idleCount);
     live('threadlog_pool_connections_open', 'Database connections that are open.', () => pool.totalCount);
     live('threadlog_pool_waiting', 'Callers that wait for a database connection.', () => pool.waitingCount);
-    live('threadlog_state_cache_bytes', 'Weight of the streams in memory.', () => transactor.cached.bytes);
+    live('threadlog_state_cache_bytes', 'Bytes of the streams in memory.', () => transactor.cached.bytes);
     live('threadlog_state_cache_streams', 'Streams in memory.', () => transactor.cached.streams);
     live('threadlog_commands_in_flight', 'Commands that are being handled.', () => transactor.inFlight);
     const counted = (name: string, help: string, read: () => number) =>
@@ -141,7 +141,7 @@ export class Metrics {
     counted('threadlog_state_cache_misses_total', 'Streams that had to be read.', () => transactor.cached.misses);
   }
 
-  /** Measures every command that goes over the bus, whoever sends it. */
+  /** Measures every command on the bus, from all senders. */
   measureCommands(bus: CommandBus): void {
     const execute = bus.execute.bind(bus) as (command: object, ...rest: unknown[]) => Promise<unknown>;
     bus.execute = (async (command: object, ...rest: unknown[]) => {
@@ -172,18 +172,18 @@ export class Metrics {
     });
   }
 
-  /** A batch of a projection group was written by this process. */
+  /** Records that this process wrote a batch of a projection group. */
   batch(group: string, events: number, ms: number): void {
     this.batches.observe({ group }, ms / 1_000);
     this.batchEvents.observe({ group }, events);
   }
 
-  /** An attempt at a job ended in this process. */
+  /** Records that an attempt at a job ended in this process. */
   job(kind: string, outcome: 'done' | 'again' | 'gave up', ms: number): void {
     this.jobs.observe({ kind, outcome }, ms / 1_000);
   }
 
-  /** What Prometheus reads. Those who ask at once share one look at the stores. */
+  /** The answer to Prometheus. Concurrent requests share one look at the stores. */
   async text(): Promise<string> {
     await (this.refreshing ??= this.refresh().finally(() => (this.refreshing = undefined)));
     return Registry.merge([this.registry, processMetrics()]).metrics();
@@ -196,7 +196,7 @@ export class Metrics {
     try {
       [known, jobs] = await Promise.all([projectionLag(this.store, this.checkpoints, this.clock.now()), this.checkpoints.jobs()]);
     } catch {
-      // Also while a store is away the rest is told, and that this is not known.
+      // While a store is away, the other measurements are still answered, and the lag is marked as unknown.
       isKnown = 0;
     }
     this.lagKnown.set(isKnown);
@@ -221,7 +221,7 @@ export class Metrics {
   }
 }
 
-/** `/metrics` on a port of its own: of a worker, which has no other, or of an API whose port others reach too. */
+/** Serves `/metrics` on a separate port, for a worker, which has no other port, or for an API whose port is open to others. */
 export async function startMetricsServer(metrics: Metrics, port: number, host: string): Promise<Server> {
   const server = createServer((request, response) => {
     if (request.method !== 'GET' || request.url?.split('?', 1)[0] !== '/metrics') {

@@ -2,31 +2,31 @@ import { metadataOf } from '../event-store/aggregate.js';
 import type { EventStore, Position } from '../event-store/event-store.js';
 import type { Checkpoints, GroupHealth, ReactorHealth } from '../read-models/checkpoints.js';
 
-/** Events that are counted at most: further behind is said as this many. */
+/** Most events that are counted. A larger lag is reported as this many. */
 export const MOST_COUNTED = 10_000;
-/** What takes longer is told as far as it was counted (ms). */
+/** How long the counting may take (ms). After that the count so far is reported. */
 const PATIENCE_MS = 2_000;
 
-/** How far something that follows the feed is behind the log. */
+/** How far a follower of the feed is behind the log. */
 export type Lag<H> = H & {
-  /** Events between the checkpoint and the log's head. */
+  /** Number of events between the checkpoint and the log's head. */
   readonly events: number;
-  /** Age of the oldest of them; of imported history, which is old by itself, how long ago the checkpoint moved. */
+  /** Age of the oldest of these events. For imported history, which is always old, the time since the checkpoint moved. */
   readonly seconds: number;
 };
 
 /**
- * How far each group and reactor is behind the log. One that is not costs nothing beyond its row; of one that is, the missing events are read
- * and counted, since a log need not number its events without gaps.
+ * How far each group and reactor is behind the log. A follower that is not behind costs only the read of its row. For the others the
+ * missing events are read and counted, since a log may number its events with gaps.
  * @param now ms
- * @throws what the stores throw
+ * @throws errors of the stores
  */
 export async function projectionLag(
   store: EventStore,
   checkpoints: Checkpoints,
   now: number,
 ): Promise<{ readonly groups: Lag<GroupHealth>[]; readonly reactors: Lag<ReactorHealth>[] }> {
-  // The head first: what is appended between the two looks is not behind yet.
+  // The head is read first, so that events appended between the two reads do not count as missing.
   const head = await store.head();
   const [groups, reactors] = await Promise.all([checkpoints.health(), checkpoints.reactors()]);
   const behind = <H extends Pick<GroupHealth, 'position' | 'idleMs'>>(one: H) => lagOf(store, head, one, now);

@@ -2,10 +2,10 @@ import { sql, type Kysely } from 'kysely';
 import type { Position, StreamName } from '../event-store/event-store.js';
 import type { Database } from '../database/database.js';
 
-/** How often the checkpoints are read while somebody waits (ms). */
+/** How often the checkpoints are read while a caller waits (ms). */
 const POLL_MS = 5;
 
-/** Parked streams of an organization that are looked at for one read. */
+/** Number of an organization's parked streams that one read looks at. */
 const MOST_PARKED = 100;
 
 /** A group of projections as an operator sees it. */
@@ -15,42 +15,42 @@ export interface GroupHealth {
   readonly position: Position | 'start';
   /** Events handled since the generation was made. */
   readonly events: number;
-  /** Who works on it; null when nobody does. */
+  /** The worker that has the group; null when none has it. */
   readonly owner: string | null;
-  /** How long ago it moved, or was found to have nothing to do (ms, by the database's clock). */
+  /** Time since the checkpoint last moved, or was found to have nothing to do (ms, on the database's clock). */
   readonly idleMs: number;
   readonly parked: number;
-  /** Why its last worker gave up for good; null otherwise. */
+  /** Why the last worker gave up for good; null otherwise. */
   readonly stopped: string | null;
-  /** An operator wants nothing handled. */
+  /** An operator has paused the group. */
   readonly paused: boolean;
-  /** It is new and has not yet caught up with the log for the first time. */
+  /** The generation is new and has not yet caught up with the log for the first time. */
   readonly filling: boolean;
 }
 
 /** A reactor as an operator sees it. */
 export type ReactorHealth = Omit<GroupHealth, 'group' | 'generation' | 'filling'> & { readonly reactor: string; readonly logId: string };
 
-/** The jobs of a kind that are not done. */
+/** The open jobs of a kind. */
 export interface KindOfJobs {
   readonly kind: string;
   readonly waiting: number;
-  /** How long the one that has waited longest could have been done (ms, by the database's clock). */
+  /** Time for which the oldest due job has been due (ms, on the database's clock). */
   readonly overdueMs: number;
   readonly mostAttempts: number;
 }
 
-/** A generation of a group, of this build or another, live or not. */
+/** A generation of a group, live or not, of this or another build. */
 export interface GenerationHealth extends Omit<GroupHealth, 'filling'> {
-  /** ReadGroup.shape of the build that made it. */
+  /** ReadGroup.shape of the build that made the generation. */
   readonly shape: string;
-  /** 0; another number of builds that counted their read models. */
+  /** 0; another number for builds that numbered their read models. */
   readonly version: number;
-  /** This build reads and writes it, or would once it is live. */
+  /** This build reads and writes the generation, or will once it is live. */
   readonly ofThisBuild: boolean;
   readonly live: boolean;
   readonly logId: string;
-  /** How far it is made: by a rebuild, or live for the first time ('filling'). Null when it is whole. */
+  /** The stage of a rebuild, or 'filling' for a live generation that has not caught up yet. Null when the generation is complete. */
   readonly phase: 'filling' | 'indexing' | 'catching up' | null;
 }
 
@@ -61,42 +61,42 @@ interface Waiter {
 }
 
 interface Group {
-  /** The greatest position that was seen; a checkpoint of a live generation never goes back. */
+  /** The greatest position seen so far; a live generation's checkpoint never goes back. */
   position: Position | 'start';
   /** Whether a stream was parked when the checkpoint stood at `position`. */
   parked: boolean;
-  /** A worker of this process has the group and tells of every step, so that no poll is needed. */
+  /** A worker of this process has the group and reports every step, so that no poll is needed. */
   here: boolean;
   readonly waiters: Set<Waiter>;
 }
 
 /**
- * How far the read models are, for reads that must see an earlier write. All waiters of a process share one poll, and need none while the
- * group is worked on in the same process.
+ * The progress of the read models, for reads that must see an earlier write. All waiters of a process share one poll, and need none while a
+ * worker of the same process has the group.
  */
 export class Checkpoints {
   readonly #groups = new Map<string, Group>();
   #polling = false;
 
-  /** @param shapes of this build's groups by their names: ReadModels.shapes */
+  /** @param shapes the shapes of this build's groups by name: ReadModels.shapes */
   constructor(
     private readonly database: Kysely<Database>,
     private readonly shapes: ReadonlyMap<string, string>,
   ) {}
 
-  /** The names of this build's groups, also of those that no worker has made yet. */
+  /** The names of this build's groups, including groups that no worker has made yet. */
   get groups(): readonly string[] {
     return [...this.shapes.keys()];
   }
 
-  /** The checkpoint of the group's live generation, read now. */
+  /** Reads the checkpoint of the group's live generation. */
   async position(group: string): Promise<Position | 'start'> {
     await this.#read([group]);
     return this.#group(group).position;
   }
 
   /**
-   * Waits until the group's rows hold everything up to a position, but for streams that are parked.
+   * Waits until the group's rows include all events up to a position, except those of parked streams.
    * @throws the database's error when the checkpoints cannot be read
    */
   async waitFor(group: string, position: Position, timeoutMs: number): Promise<'reached' | 'behind'> {
@@ -105,11 +105,11 @@ export class Checkpoints {
   }
 
   /**
-   * The organization's streams whose rows stand still since an event at or before a position that the group has reached. Asks the database
-   * nothing while no stream is parked.
+   * The organization's streams that were parked at or before a position that the group has reached. Sends no query while no stream is
+   * parked.
    */
   async parked(group: string, organizationId: string, position: Position): Promise<readonly StreamName[]> {
-    // The row that parks a stream is committed with the checkpoint that passes its event, and both are read together.
+    // The row that parks a stream is committed with the checkpoint that passes the event, and both are read together.
     if (!this.#group(group).parked) return [];
     const rows = await this.database
       .selectFrom('keep.parked as p')
@@ -129,21 +129,21 @@ export class Checkpoints {
     return rows.map(({ stream }) => stream as StreamName);
   }
 
-  /** A group of this process has committed everything up to a position, but for what is parked. */
+  /** Records that a worker of this process has committed all events up to a position, except those of parked streams. */
   advanced(group: string, position: Position | 'start', parked: boolean): void {
     const state = this.#group(group);
     state.here = true;
     this.#reached(state, position, parked);
   }
 
-  /** No worker of this process has the group any more; another process may go on with it. */
+  /** Records that no worker of this process has the group any more; another process may go on with it. */
   left(group: string): void {
     const state = this.#group(group);
     state.here = false;
     if (state.waiters.size > 0) this.#startPolling();
   }
 
-  /** All groups of this build's read models. */
+  /** All groups of this build. */
   async health(): Promise<GroupHealth[]> {
     const live = (await this.generations()).filter((one) => one.live && one.ofThisBuild);
     return live.map(({ group, generation, position, events, owner, idleMs, parked, stopped, paused, phase }) => ({
@@ -160,7 +160,7 @@ export class Checkpoints {
     }));
   }
 
-  /** All reactors that were installed, by name. */
+  /** All installed reactors, by name. */
   async reactors(): Promise<ReactorHealth[]> {
     const rows = await this.database
       .selectFrom('keep.reactors as r')
@@ -179,7 +179,7 @@ export class Checkpoints {
     }));
   }
 
-  /** The jobs that are not done, by kind. */
+  /** The open jobs, by kind. */
   async jobs(): Promise<KindOfJobs[]> {
     const { rows } = await sql<{ kind: string; waiting: number; overdue: number; attempts: number }>`
       select kind, count(*) as waiting, max(attempt) as attempts,
@@ -188,7 +188,7 @@ export class Checkpoints {
     return rows.map(({ kind, waiting, overdue, attempts }) => ({ kind, waiting, overdueMs: overdue, mostAttempts: attempts }));
   }
 
-  /** Every generation that there is, by group: this build's first, and the live one before the others. */
+  /** All generations by group: this build's first, and live ones before others. */
   async generations(): Promise<GenerationHealth[]> {
     const rows = await this.database
       .selectFrom('read.checkpoints as c')
@@ -275,7 +275,7 @@ export class Checkpoints {
     for (;;) {
       const waited = [...this.#groups].filter(([, group]) => group.waiters.size > 0 && !group.here);
       if (waited.length === 0) {
-        // In the same turn as the look, or a waiter that came in between would find a poll that is over.
+        // In the same turn as the check. Otherwise a waiter that came in between would rely on a poll that has ended.
         this.#polling = false;
         return;
       }
@@ -302,12 +302,12 @@ export class Checkpoints {
       .execute();
     for (const row of rows) {
       const group = this.#group(row.group_name);
-      // A worker of this process may have gone on while the answer was under way.
+      // A worker of this process may have moved on while the answer was under way.
       if (!group.here || !includes(group.position, row.position)) this.#reached(group, positionFrom(row.position), row.parked);
     }
   }
 
-  /** A shape says all of its tables, so that no two groups share one. */
+  /** The groups' shapes. A shape covers all tables of a group, so no two groups have the same shape. */
   #shapesOf(groups: readonly string[]): string[] {
     return groups.map((group) => this.shapes.get(group) ?? '');
   }

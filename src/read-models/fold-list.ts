@@ -11,7 +11,7 @@ export interface FoldPage<A> {
   readonly meta: PageMeta;
 }
 
-/** A list's query as it came in the address: texts, or lists of them where a parameter was repeated. */
+/** A list's query as it came in the address: texts, or lists of texts for repeated parameters. */
 export type ListQuery = Readonly<Record<string, unknown>>;
 
 const SORTS = { createdAt: 'created_at', name: 'sort_name', title: 'sort_name' } as const;
@@ -24,21 +24,21 @@ const PARAMETERS = {
   archived: { type: 'string', enum: ARCHIVED, default: 'false', description: 'true lists the archived ones and nothing else.' },
 } as const;
 
-/** A list of a resource whose table is a foldTable: declared beside it, as `x.list.ts`. */
+/** A list of a resource whose table is a foldTable. It is declared beside the table, as `x.list.ts`. */
 export interface FoldList<R, A> {
   readonly name: string;
-  /** Named `t` in SQL. */
+  /** The table, named `t` in SQL. */
   readonly table: ReadTable;
-  /** SQL of what is joined to it. */
+  /** SQL of the joins to the table. */
   readonly join?: (readModels: ReadModels) => RawBuilder<unknown>;
   readonly select: RawBuilder<unknown>;
   readonly answer: (row: R) => A;
-  /** Holds for every row of the list. */
+  /** A condition that every row of the list meets. */
   readonly always?: RawBuilder<SqlBool>;
   readonly filters?: Readonly<Record<string, (value: string) => RawBuilder<SqlBool>>>;
-  /** What is wrong with a filter's value that nothing can have. */
+  /** By filter: what is wrong with a value that no row can have. */
   readonly faults?: Readonly<Record<string, (value: string) => string | undefined>>;
-  /** What its resources are called by; `name` when absent. */
+  /** The field that names a resource; `name` when absent. */
   readonly named?: 'title';
 }
 
@@ -49,13 +49,13 @@ interface Row {
   readonly sort_name: string;
 }
 
-/** The columns that an answer is made of. */
+/** The columns that answers are made from. */
 export const wholeFold = sql`t.id, t.revision, t.created_at, t.sort_name, t.state`;
 
 /**
- * Pages of the lists of people and settings. All take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false; an API key that
- * was revoked is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default: newest
- * first, names from A). Names are compared in lower case, in the Unicode order of letters. A parameter that a list does not know is an error.
+ * Pages of the lists of people and settings. All lists take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false;
+ * a revoked API key is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default:
+ * newest first, names from A). Names are compared in lower case, in the Unicode order of letters. An unknown parameter is an error.
  */
 export class FoldLists {
   constructor(
@@ -71,7 +71,7 @@ export class FoldLists {
     const paging = readPaging(query, this.cursors, scope);
     const conditions = [
       sql<SqlBool>`t.organization_id = ${organizationId}`,
-      // Written out and not a parameter: the planner must see that the rare and the common side are not alike.
+      // A literal and not a parameter, so that the planner sees that archived rows are rare and the others common.
       sql<SqlBool>`t.archived = ${sql.lit(archived)}`,
       ...(list.always === undefined ? [] : [list.always]),
       ...filters.flatMap(([name, value]) => list.filters?.[name]?.(value) ?? []),
@@ -85,7 +85,7 @@ export class FoldLists {
         ? sql``
         : sql` and (${sql.ref(`t.${column}`)}, t.id) ${sql.raw(order === 'asc' ? '>' : '<')} (${sql.join(paging.after)})`;
     const offset = paging.after === undefined ? (paging.page - 1) * paging.limit : 0;
-    // One more row than asked tells whether there are more; the total is a query beside it, not a window over all rows.
+    // One row more than asked for shows whether there are more. The total is a separate query, not a window over all rows.
     const [page, counted] = await Promise.all([
       sql<R>`
         select ${list.select} from ${from} where ${where}${after}
@@ -105,7 +105,7 @@ export class FoldLists {
   }
 }
 
-/** What the address of a list takes, for the API's document. */
+/** The query parameters of a list, for the API's document. */
 export const parametersOf = ({
   filters = {},
   named = 'name',
@@ -122,7 +122,7 @@ interface Asked {
   readonly sort: Sort;
   readonly order: 'asc' | 'desc';
   readonly archived: boolean;
-  /** By name, so that a cursor does not depend on the order of the parameters. */
+  /** Sorted by name, so that a cursor does not depend on the order of the parameters. */
   readonly filters: readonly (readonly [string, string])[];
 }
 
@@ -140,7 +140,7 @@ function readQuery(
   for (const [field, value] of Object.entries(query))
     if (!known.includes(field)) errors.push({ field, message: `is not one of ${known.join(', ')}` });
     else if (typeof value !== 'string') errors.push({ field, message: 'must be given once' });
-    // PostgreSQL can hold it in no text, so nothing has it.
+    // No text in PostgreSQL can hold U+0000, so no row has such a value.
     else if (value.includes('\0')) errors.push({ field, message: 'must be text without U+0000' });
     else {
       const message = faults[field]?.(value);

@@ -2,21 +2,21 @@ import type { DomainEvent, Recorded } from '../event-store/aggregate.js';
 import type { StreamKind } from '../event-store/event-store.js';
 import type { ReadTable } from './table.js';
 
-/** What every fold that has such a table holds. Times are ISO 8601. */
+/** The fields that every fold with such a table has. Times are ISO 8601. */
 interface Dated {
   readonly createdAt: string;
   readonly updatedAt: string;
 }
 
 /**
- * A row that holds the fold of one stream whole, in `state`, with what joins, filters and sorts need as columns of their own. Times are ms
- * since 1970.
+ * A row that holds the whole fold of one stream in `state`. Values that joins, filters and sorts need have their own columns as well. Times
+ * are ms since 1970.
  */
 export interface FoldRow<S> {
   organization_id: string;
   id: string;
   revision: number;
-  /** What lists sort names by: lower case, '' when there is no name. */
+  /** The value by which lists sort names: lower case, '' without a name. */
   sort_name: string;
   archived: boolean;
   created_at: number;
@@ -24,7 +24,7 @@ export interface FoldRow<S> {
   state: S;
 }
 
-/** A table with a row per stream of one kind, and how the row follows from the stream. */
+/** A table with a row per stream of one kind, and how each row is made from its stream. */
 export interface FoldTable<R extends object = object> extends ReadTable<R> {
   readonly fold: {
     readonly kind: StreamKind;
@@ -40,26 +40,26 @@ const COLUMNS = {
   organization_id: 'text collate "C" not null',
   id: 'text collate "C" not null',
   revision: 'integer not null',
-  // The order of names that people expect, whatever the database's locale: Äpfel before Zoë.
+  // Names sort as people expect, whatever the database's locale: Äpfel before Zoë.
   sort_name: 'text collate "und-x-icu" not null',
   archived: 'boolean not null',
   created_at: 'bigint not null',
   updated_at: 'bigint not null',
-  // `json` and not `jsonb`: it is copied and not parsed, and keeps the order of attributes as they were given.
+  // `json` and not `jsonb`: it is copied without parsing, and keeps attributes in their given order.
   state: 'json not null',
 } as const satisfies Record<keyof FoldRow<unknown>, string>;
 
 const ORDERS = ['created_at', 'sort_name'] as const;
 
-/** The columns of a row beside those that every such row has. */
+/** The columns that a row has beside those of every FoldRow. */
 type Own<R> = Omit<R, keyof FoldRow<unknown>>;
 
 /**
- * Declares the table of a resource with lists: a row per stream, the fold kept whole in it, so that a field that nobody filters by needs no
- * column.
+ * Declares the table of a resource with lists: a row per stream that holds the whole fold, so that a field needs a column only when lists
+ * filter by it.
  * @param declaration.values the row's own columns, and whether it is archived
- * @param declaration.filters columns that its lists filter by; each is indexed with every order
- * @param declaration.lookups unique keys of callers: looked up, not sorted
+ * @param declaration.filters columns that the lists filter by; each is indexed with every order
+ * @param declaration.lookups unique keys that callers look rows up by, without sorting
  */
 export function foldTable<S extends Dated, R extends FoldRow<S> & { readonly name: string | null }>(declaration: {
   readonly name: string;
@@ -79,7 +79,7 @@ export function foldTable<S extends Dated, R extends FoldRow<S> & { readonly nam
     columns: { ...COLUMNS, ...declaration.columns },
     key: ['organization_id', 'id'],
     guard: 'revision',
-    // The archived are apart, since no list mixes them with the others.
+    // Archived rows are indexed apart, since no list mixes them with the others.
     indexes: Object.fromEntries([
       ...ORDERS.map((order) => [order, `(organization_id, archived, ${order}, id)`]),
       ...filters.flatMap((filter) =>
@@ -109,7 +109,7 @@ export function foldTable<S extends Dated, R extends FoldRow<S> & { readonly nam
   };
 }
 
-/** Cut by characters, so that no surrogate pair is halved, to what an index entry can hold in any script. */
+/** Cuts a name to a length that fits into an index entry in any script. It cuts whole characters, so that no surrogate pair is halved. */
 function sortName(name: string | null): string {
   return Array.from((name ?? '').normalize('NFC').toLowerCase())
     .slice(0, 200)

@@ -8,10 +8,10 @@ import { Answered } from '../http/answered.js';
 import { IsMatching, Limit, limited } from '../http/validation.js';
 import type { VisitorKeys } from '../security/visitor-keys.js';
 
-/** Events in one page of a resource's history. */
+/** Most events in one page of a resource's history. */
 export const EVENTS_SHOWN = 1_000;
 
-/** An event for auditors. Personal fields are unsealed for those who may read them. */
+/** An event for auditors. Personal fields are unsealed for callers who may read them. */
 export const eventSchema = z
   .strictObject({
     id: z.string(),
@@ -65,12 +65,12 @@ export class EventsQueryDto {
   }
 }
 
-/** What one kind of resource says of its history. */
+/** What the history of one kind of resource needs. */
 export interface HistoryOf<S, E extends DomainEvent> {
   readonly aggregate: Aggregate<S, E>;
-  /** False where the stream's state is not this kind of resource, such as a team under the path of agents. */
+  /** False when the stream holds another kind of resource, such as a team under the path of agents. */
   readonly shows?: (state: S) => boolean;
-  /** Opens the personal fields; absent where nothing is sealed. The key is undefined once it was destroyed. */
+  /** Unseals the personal fields; absent where no field is sealed. The key is undefined once it was destroyed. */
   readonly unseal?: (event: Recorded<E>, key: DataKey | undefined) => Recorded<DomainEvent>;
 }
 
@@ -79,7 +79,7 @@ export interface HistoryPage {
   readonly meta: { readonly limit: number; readonly hasMore: boolean };
 }
 
-/** The events of one resource, oldest first, straight from its stream: never behind, and the same for every kind of resource. */
+/** Reads the events of one resource, oldest first, directly from its stream, so that the history is never behind. */
 export class HistoryReader {
   constructor(
     private readonly transactor: Transactor,
@@ -101,7 +101,7 @@ export class HistoryReader {
     const read: Recorded<E>[] = [];
     for await (const event of this.transactor.history(aggregate, organizationId, id, { from: query.start(), limit: limit + 1 }))
       read.push(event);
-    // After the events, so that a stream that has some is always there.
+    // Loaded after the events, so that a stream that has events always exists here.
     const known = await this.transactor.load(aggregate, organizationId, id);
     if (known === undefined || shows?.(known.state) === false) throw new ThreadlogError('not_found');
     const page = read.slice(0, limit);

@@ -1,36 +1,36 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { type FieldError, ThreadlogError } from '../errors.js';
 
-/** What a list says of itself, beside its data. */
+/** What a list answers beside its data. */
 export interface PageMeta {
   readonly page: number;
   readonly limit: number;
-  /** Exact up to TOTAL_LIMIT, a floor past it; absent with `total=none`. */
+  /** Exact up to TOTAL_LIMIT, a lower bound beyond it; absent with `total=none`. */
   readonly total?: number;
   readonly totalIsExact?: boolean;
   readonly hasMore: boolean;
-  /** Pass as `cursor` for the rows after the last one: stable under inserts. */
+  /** Send as `cursor` to get the rows after the last one. It is stable under inserts. */
   readonly nextCursor: string | null;
 }
 
-/** A count stops here: an exact total of a million rows costs more than anyone reads from it. */
+/** Counting stops here: an exact total of a million rows costs more than it is worth. */
 export const TOTAL_LIMIT = 10_000;
-/** `page` × `limit` may not reach further: a cursor goes on from there at no cost. */
+/** `page` × `limit` may not go further. A cursor goes on from there at no extra cost. */
 const MAX_OFFSET = 10_000;
 
 export interface Paging {
   readonly page: number;
   readonly limit: number;
-  /** Sort values of the last row of the page before. */
+  /** Sort values of the previous page's last row. */
   readonly after: readonly (string | number | null)[] | undefined;
   readonly withTotal: boolean;
 }
 
 /**
- * The rows of a page, and what the page says of itself.
- * @param rows from the page's first one on; one more than the limit tells that there are more
- * @param counted rows of all pages, at most TOTAL_LIMIT + 1 of them; undefined where nobody asked
- * @param cursorAfter signs the place after a row
+ * Makes a page of rows with its meta data.
+ * @param rows the rows from the page's first on; one row more than the limit shows that there are more
+ * @param counted number of rows of all pages, at most TOTAL_LIMIT + 1; undefined when no total was asked for
+ * @param cursorAfter signs the cursor after a row
  */
 export function pageOfRows<R>(
   { page, limit }: Paging,
@@ -53,11 +53,11 @@ export function pageOfRows<R>(
   };
 }
 
-/** Signs cursors, so that nobody pages with values that no row had, or with another list's. */
+/** Signs cursors, so that nobody pages with made-up values or with another list's cursor. */
 export class Cursors {
   constructor(private readonly key: Buffer) {}
 
-  /** @param scope organization, list, filters and sort: a cursor is valid for these alone */
+  /** @param scope organization, list, filters and sort: a cursor is valid only for these */
   sign(scope: string, values: readonly (string | number | null)[]): string {
     const body = Buffer.from(JSON.stringify(values)).toString('base64url');
     return `${body}.${this.mac(scope, body)}`;

@@ -2,12 +2,12 @@ import { type RawBuilder, sql } from 'kysely';
 import { type ReadGroup, readGroups } from './groups.js';
 import type { ReadTable } from './table.js';
 
-/** The read models of this build: what queries read from. */
+/** The read models of this build, which queries read. */
 export class ReadModels {
   readonly groups: readonly ReadGroup[];
   readonly #views = new Map<string, RawBuilder<never>>();
 
-  /** @param tables of all groups */
+  /** @param tables the tables of all groups */
   constructor(tables: readonly ReadTable[]) {
     this.groups = readGroups(tables);
     for (const { schema, tables: own } of this.groups)
@@ -20,8 +20,8 @@ export class ReadModels {
   }
 
   /**
-   * The view over the live rows of a table: `selectFrom(view(conversationsTable).as('c'))` knows every column, and raw SQL takes it as it is.
-   * @throws Error for a table that is in no group
+   * The view over a table's live rows. `selectFrom(view(conversationsTable).as('c'))` knows every column; raw SQL can use it as it is.
+   * @throws Error when no group has the table
    */
   view<R extends object>(table: ReadTable<R>): RawBuilder<R> {
     const view = this.#views.get(table.name);

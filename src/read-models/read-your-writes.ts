@@ -6,13 +6,13 @@ import type { Checkpoints } from './checkpoints.js';
 
 /** How long a read waits for its read model (ms). */
 const WAIT_MS = 5_000;
-/** When to ask again for what waits for an operator (s). */
+/** Retry-After for a stream that waits for an operator (s). */
 const PARKED_RETRY_SECONDS = 60;
 
-/** As one log or the other numbers its events; a position of the wrong one is never reached. */
+/** The form of either log's positions. A position of the other log is never reached. */
 const POSITION = /^\d{19}(-\d{19})?$/;
 
-/** Lets a read see an earlier write. */
+/** Makes a read see an earlier write. */
 export class ReadYourWrites {
   constructor(
     private readonly checkpoints: Checkpoints,
@@ -21,25 +21,25 @@ export class ReadYourWrites {
 
   /**
    * Waits until a group has reached the request's X-Min-Position, if it has one.
-   * @param group that the answer is read from
-   * @param holds.parked the answer holds what parked streams say as well, as the feed of events does
+   * @param group the group that the answer is read from
+   * @param holds.parked true: the answer includes events of parked streams, as the feed of events does
    * @throws ThreadlogError malformed_request, read_model_behind, stream_parked; StoreUnavailable
    */
   async reached(request: FastifyRequest, group: string, holds: { readonly parked?: true } = {}): Promise<void> {
     const header = request.headers['x-min-position'];
     if (header === undefined) return;
     if (typeof header !== 'string' || !POSITION.test(header))
-      throw new ThreadlogError('malformed_request', 'X-Min-Position is the X-Position of an earlier answer');
+      throw new ThreadlogError('malformed_request', 'X-Min-Position must be the X-Position of an earlier answer');
     const position = header as Position;
     const waited = await this.checkpoints.waitFor(group, position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
     if (holds.parked !== true && (await this.isParked(group, principalOf(request).organizationId, position)))
-      throw new ThreadlogError('stream_parked', 'what was written at this position cannot be shown until an operator has looked at it', {
+      throw new ThreadlogError('stream_parked', 'the change at this position cannot be shown until an operator has looked at it', {
         retryAfterSeconds: PARKED_RETRY_SECONDS,
       });
   }
 
-  /** Whether the event at a position is one of a stream that stands still: the checkpoint has passed it, and no row has it. */
+  /** Whether the event at a position belongs to a parked stream: the checkpoint has passed it, and no row includes it. */
   private async isParked(group: string, organizationId: string, position: Position): Promise<boolean> {
     for (const stream of await this.checkpoints.parked(group, organizationId, position))
       read: for await (const events of this.store.read(stream, { backwards: true }))

@@ -1,31 +1,31 @@
 /**
- * Which of two rows with the same key is the newer one. `revision`: a row per stream, the greater revision wins. `position`: a row that events
- * of several revisions write, such as a fact per episode; the greater position wins. `none`: a row per event or message; the first one stays.
+ * Decides which of two rows with the same key is newer. `revision`: a row per stream, the greater revision wins. `position`: a row that
+ * several events write, such as a fact per episode; the greater position wins. `none`: a row per event or message; the first one stays.
  */
 export type Guard = 'revision' | 'position' | 'none';
 
-/** A table of a read model, declared once in its feature. All that makes, writes and reads it derives from this. */
+/** A table of a read model, declared once in its feature. All code that makes, writes and reads the table derives from this. */
 export interface ReadTable<R extends object = object> {
   /** Unique among all tables. */
   readonly name: string;
-  /** The group of projections that fills it: tables of one group have one checkpoint and are rebuilt together. */
+  /** The projection group that fills the table. Tables of one group share a checkpoint and are rebuilt together. */
   readonly group: string;
-  /** Raised when rows change their meaning without a change of the columns: the group is then filled anew. */
+  /** To be raised when rows change their meaning but not their columns. The group is then filled anew. */
   readonly version: number;
-  /** SQL of each column of the row, its type first: `text collate "C" not null`. */
+  /** SQL of each column, type first: `text collate "C" not null`. */
   readonly columns: Readonly<Record<string, string>>;
-  /** The primary key. Its first column is the organization. */
+  /** The columns of the primary key. The first is the organization. */
   readonly key: readonly string[];
   readonly guard: Guard;
-  /** SQL of each index after the table's name, by a name that is unique in the table: `(organization_id, updated_at, id)`. */
+  /** SQL of each index after the table's name, by a name unique in the table: `(organization_id, updated_at, id)`. */
   readonly indexes: Readonly<Record<string, string>>;
   /** Storage parameters of the table: `fillfactor = 80`. */
   readonly storage?: string;
-  /** Never there: it ties the declaration to the type of its rows, by which queries know every column. */
+  /** Never set. It ties the declaration to the type of its rows, from which queries know every column. */
   readonly row?: R;
 }
 
-/** What is known of a table at compile time: each field of the row has a column, and the guard is one of them. */
+/** What the compiler checks of a table: each field of the row has a column, and the guard is a column. */
 export type TableOf<R extends object> = Omit<ReadTable<R>, 'columns' | 'key' | 'guard' | 'row'> & {
   readonly columns: Readonly<Record<keyof R & string, string>>;
   readonly key: readonly (keyof R & string)[];
@@ -37,8 +37,8 @@ export function readTable<R extends object>(declaration: TableOf<R>): ReadTable<
 }
 
 /**
- * The statements that make a table. The first makes it with its primary key, the others its indexes, which a rebuild makes when the rows are there.
- * @param name with its schema
+ * The statements that make a table: the first makes the table with its primary key, the others its indexes, in a rebuild after the rows.
+ * @param name the table's name, schema included
  */
 export function ddlOf({ columns, key, indexes, storage }: ReadTable, name: string): readonly string[] {
   const unqualified = name.slice(name.indexOf('.') + 1);

@@ -7,26 +7,26 @@ import { readPage } from './stream-reads.js';
 import { lastEventsRequest, subscriptionRequest, toPosition, toStoredEvent } from './wire-format.js';
 import type { ReadCall } from './wire-format.js';
 
-/** Told everything in log order, synchronously. */
+/** Is called synchronously, in log order. */
 export interface SubscriptionListener {
   event(event: StoredEvent): void;
-  /** The server read on to here and found nothing more of Threadlog's: where to go on from, and no news for anybody. */
+  /** The server read up to here and found no more events of Threadlog. A place to resume from, but no news for readers. */
   passed(position: Position): void;
-  /** True: nothing more is in the log. False: there may be more, or the subscription was dropped. */
+  /** True: the log has no more events. False: there may be more, or the subscription was dropped. */
   caughtUp(now: boolean): void;
-  /** It was dropped this many times in a row without telling anything in between. */
+  /** The subscription was dropped this many times in a row without any progress in between. */
   stuck(times: number, error: unknown): void;
 }
 
 const CONFIRMATION_MS = 5_000;
-/** After so long without a word the server is asked whether there was nothing to say. */
+/** After this silence (ms), a read checks whether the server has events that it did not send. */
 const SILENCE_MS = 5_000;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1_000;
 
 /**
- * Threadlog's events after a position, for as long as wanted. Being dropped (as too slow, by a restart, by a cut) is normal operation: it
- * subscribes again after the last thing told, so that its listener sees neither a hole nor an event twice.
+ * Delivers Threadlog's events after a position until it is stopped. Drops (for slowness, by a restart, by a broken connection) are normal:
+ * it subscribes again after the last event that it delivered, so that its listener sees neither a gap nor an event twice.
  */
 export class AllSubscription {
   readonly #client: GuardedClient;
@@ -44,7 +44,7 @@ export class AllSubscription {
     void this.#run();
   }
 
-  /** Stops taking from the server, which stops sending after a window's worth; a few events already taken still come. */
+  /** Stops reading from the server, which then stops sending after a window's worth. A few events that were already read still come. */
   pause(): void {
     this.#paused = true;
     this.#call?.pause();
@@ -80,7 +80,7 @@ export class AllSubscription {
     }
   }
 
-  /** @returns why it was dropped. A drop emits one error, and neither end nor close, so that alone is not waited for. */
+  /** @returns why the subscription was dropped. A drop emits one error, but neither end nor close, so waiting for those is not enough. */
   #follow(call: ReadCall): Promise<unknown> {
     this.#call = call;
     let heard = false;
@@ -91,7 +91,7 @@ export class AllSubscription {
         call.cancel();
         resolve(error);
       };
-      // A server that took the request and froze, and a subscription that the server forgot, are noticed by nobody else.
+      // Nothing else detects a server that took the request and froze, or a subscription that the server forgot.
       const confirmation = setTimeout(() => heard || this.#paused || over(doubtful('was not confirmed')), CONFIRMATION_MS);
       const silence = setInterval(() => {
         if (!heard && !this.#paused) this.#missesNothing().then((fine) => fine || heard || over(doubtful('has fallen silent')), over);
@@ -112,7 +112,7 @@ export class AllSubscription {
     });
   }
 
-  /** A read that fails for lack of an answer gives up the connection, and the subscription ends with it. */
+  /** Checks by a read. A read without an answer gives up the connection, which ends the subscription as well. */
   async #missesNothing(): Promise<boolean> {
     const { events } = await readPage(this.#client, lastEventsRequest(1), this.#ended.signal);
     const last = events[0];
@@ -132,7 +132,7 @@ export class AllSubscription {
     const checkpoint = response.getCheckpoint();
     if (checkpoint) {
       const position = toPosition(checkpoint.getCommitPosition(), checkpoint.getPreparePosition());
-      // Known servers report 2^64-1, or go back; believing either would lose or repeat events.
+      // Some servers report 2^64-1 or a lower position than before. Trusting either would lose or repeat events.
       if (position === undefined || position <= this.#after) return;
       this.#after = position;
       this.#dropsInARow = 0;
@@ -146,7 +146,7 @@ export class AllSubscription {
   }
 }
 
-/** With the gRPC code of a missed deadline, which marks the connection as doubtful. */
+/** Makes an error with the gRPC code of a missed deadline, which marks the connection as doubtful. */
 function doubtful(what: string): Error {
   return Object.assign(new Error(`a subscription ${what}`), { code: 4 });
 }

@@ -4,13 +4,13 @@ import type { BatchAppendCall, Connection, GuardedClient } from './guarded-clien
 import { batchAppendRequest, toPosition } from './wire-format.js';
 import type { ProposedEvents } from './wire-format.js';
 
-/** What is known of one request after it was answered, or after it was certain that it would not be. */
+/** The result of a request, once it was answered or certainly will not be. */
 export type AppendAnswer =
   | { readonly kind: 'written'; readonly revision: number; readonly position: Position | undefined }
   | { readonly kind: 'wrong-revision' }
-  /** Certainly not written, and sending it again would end the same. */
+  /** Certainly not written, and another attempt would end the same way. */
   | { readonly kind: 'refused'; readonly reason: string }
-  /** It may be written now, later or never. */
+  /** The append may be written now, later or never. */
   | { readonly kind: 'unclear'; readonly reason: string };
 
 interface Waiting {
@@ -18,14 +18,13 @@ interface Waiting {
   readonly answer: (answer: AppendAnswer) => void;
 }
 
-/** How long the server may owe an answer before the connection is given up; the batch call itself knows no deadline. */
+/** How long the server may owe an answer (ms) before the connection is given up. The batch call itself has no deadline. */
 const ANSWER_MS = 5_000;
 const LOOK_EVERY_MS = 250;
 
 /**
- * Appends of this process over one BatchAppend call, the server's fast path: a call per append reaches half of its rate at 32 writers.
- * Requests wait for their answers in this object alone, so an error elsewhere in the process cannot reject them, and an answer that comes
- * late is nobody's and is dropped.
+ * Sends this process's appends over one BatchAppend call, the server's fast path: at 32 writers a call per append reaches half its rate.
+ * Only this object holds the waiting requests, so an error elsewhere in the process cannot reject them. Late answers are dropped.
  */
 export class BatchAppends {
   readonly #client: GuardedClient;
@@ -51,7 +50,7 @@ class OpenCall {
   over = false;
   readonly #client: GuardedClient;
   readonly #call: BatchAppendCall;
-  /** In the order of sending, so that the first is the oldest. */
+  /** Requests in the order of sending, so that the first is the oldest. */
   readonly #waiting = new Map<string, Waiting>();
   #watchdog: NodeJS.Timeout | undefined;
 
@@ -69,7 +68,7 @@ class OpenCall {
     return new Promise((answer) => {
       this.#waiting.set(correlation, { sentAt: performance.now(), answer });
       this.#watchdog ??= setInterval(() => this.#watch(), LOOK_EVERY_MS);
-      // Back-pressure needs no care: each caller waits for its answer, so no more is buffered than callers hold anyway.
+      // Back-pressure can be ignored: each caller waits for its answer, so the buffer holds no more than the callers do.
       this.#call.write(request);
     });
   }
@@ -79,7 +78,7 @@ class OpenCall {
     this.over = true;
     clearInterval(this.#watchdog);
     this.#call.cancel();
-    // Whatever broke one call (a dead node reported as UNKNOWN, a poisoned stream) may have broken the channel under it.
+    // The cause of a broken call (a dead node reported as UNKNOWN, a poisoned stream) may have broken the channel under it as well.
     this.#client.giveUp(this.connection);
     for (const { answer } of this.#waiting.values()) answer({ kind: 'unclear', reason });
     this.#waiting.clear();

@@ -8,8 +8,8 @@ const AHEAD_BYTES = 8_000_000;
 const AHEAD_EVENTS = 512;
 
 /**
- * One reader's way through the past: a subscription of its own that reads ahead while the reader works, and is paused when enough is there.
- * Not a read of $all: that tells nothing while the server searches through foreign events, so a slow one looks like a dead one.
+ * Reads past events for one reader: a separate subscription that reads ahead while the reader works, and pauses when enough events are
+ * ready. It is not a read of $all, which is silent while the server searches through foreign events, so that a slow server looks dead.
  */
 export class CatchUp {
   readonly #subscription: AllSubscription;
@@ -45,8 +45,8 @@ export class CatchUp {
   }
 
   /**
-   * Waits while there is nothing to tell.
-   * @returns events, or none when the end of the log is near; and the position up to which everything has been taken, at or after the last
+   * Waits for the next events.
+   * @returns events, or none when the end of the log is near, and the position up to which all events have been taken, at or after the last
    * event. Undefined when the signal fired
    */
   async next(signal: AbortSignal): Promise<{ events: readonly StoredEvent[]; position: Position } | undefined> {
@@ -59,7 +59,7 @@ export class CatchUp {
     for (const event of events) this.#bytes -= sizeOf(event);
     const last = events.at(-1);
     if (last) this.#taken = last.position;
-    // Only then: what the server passed may lie beyond events that have not been taken yet.
+    // Only when no events are left to take, since the server may have passed events that have not been taken yet.
     if (this.#ahead.length === 0 && this.#passed > this.#taken) this.#taken = this.#passed;
     if (this.#paused && !this.#enough()) this.#resume();
     return { events, position: this.#taken };

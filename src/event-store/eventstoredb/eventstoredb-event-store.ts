@@ -21,18 +21,18 @@ import {
 
 const READ_BATCH = 500;
 const OPEN_MS = 10_000;
-/** The server looks through all foreign events after the last of Threadlog's, which may be many. */
+/** How long head() may take (ms). The server searches all foreign events after Threadlog's last event, which may be many. */
 const HEAD_MS = 10_000;
 const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 500;
 /** Revisions are int64 on the server, but a JavaScript number here. */
 const LAST_REVISION = Number.MAX_SAFE_INTEGER;
 
-/** Where EventStoreDB is, and whom to tell what an operator should know. */
+/** How to reach EventStoreDB, and how to warn operators. */
 export interface EventStoreDbEventStoreOptions {
-  /** A connection string of EventStoreDB's: `esdb://user:password@host:2113?tls=true`; several nodes of a cluster with commas. */
+  /** An EventStoreDB connection string: `esdb://user:password@host:2113?tls=true`, with commas between several nodes of a cluster. */
   readonly url: string;
-  /** Told in one sentence of a feed that cannot go on for now. */
+  /** Gets a sentence for a feed that cannot go on for now. */
   readonly onWarning?: (warning: string) => void;
 }
 
@@ -49,7 +49,7 @@ export async function openEventStoreDbEventStore(options: EventStoreDbEventStore
     const appends = new BatchAppends(client);
     const id = await identify(client, appends, deadline);
     const store = new EventStoreDbEventStore(client, appends, id, options.onWarning ?? (() => undefined));
-    // Reading $all needs rights of its own: better refused here than by a feed that hides it as one more drop.
+    // Reading $all needs separate rights. A refusal is better seen here than in a feed, which takes it for a dropped subscription.
     await store.head();
     return store;
   } catch (error) {
@@ -58,7 +58,7 @@ export async function openEventStoreDbEventStore(options: EventStoreDbEventStore
   }
 }
 
-/** Any number of processes may open a new log at once: the first event of the stream wins, and all read that one. */
+/** Reads or makes the log's identity. Any number of processes may open a new log at once: the stream's first event wins for all of them. */
 async function identify(client: GuardedClient, appends: BatchAppends, deadline: AbortSignal): Promise<string> {
   for (;;) {
     const { events } = await readPage(client, streamReadRequest(IDENTITY_STREAM, 0, 1, false), deadline);
@@ -77,7 +77,7 @@ class EventStoreDbEventStore implements EventStore {
   readonly #shared: SharedSubscription;
   readonly #stuck: (times: number, error: unknown) => void;
   readonly #closing = new AbortController();
-  /** The end of each stream's queue: appends that are not awaited would overtake each other on the server. */
+  /** The end of each stream's queue. Without the queues, concurrent appends would overtake each other on the server. */
   readonly #queues = new Map<StreamName, Promise<void>>();
 
   constructor(client: GuardedClient, appends: BatchAppends, id: string, onWarning: (warning: string) => void) {
@@ -96,7 +96,7 @@ class EventStoreDbEventStore implements EventStore {
     const mine = before
       ? untilAborted(before, deadline).then(() => this.#appendNow(stream, expected, events, deadline))
       : this.#appendNow(stream, expected, events, deadline);
-    // One that gave up waiting must not let the next one past what it waited for.
+    // An append that gave up waiting must not let the next append overtake the one before it.
     const over = Promise.allSettled([before, mine]).then(() => undefined);
     this.#queues.set(stream, over);
     try {
@@ -108,7 +108,7 @@ class EventStoreDbEventStore implements EventStore {
     }
   }
 
-  /** The server keeps no order between appends that are under way at once, and an append is one stream's: so one waits for the other. */
+  /** Each append waits for the one before, since the server keeps no order between concurrent appends and an append has only one stream. */
   appendInOrder(appends: readonly Append[], deadline: AbortSignal): Promise<readonly Appended[]> {
     return appendEach(this, appends, deadline);
   }
@@ -137,7 +137,7 @@ class EventStoreDbEventStore implements EventStore {
   }
 
   /**
-   * The last of Threadlog's events, not the end of $all: a feed tells no foreign position, so a wait for one would never end.
+   * The position of Threadlog's last event, not the end of $all: feeds report no foreign positions, so a wait for one would never end.
    * @throws StoreUnavailable
    */
   async head(): Promise<Position | 'start'> {
@@ -152,7 +152,7 @@ class EventStoreDbEventStore implements EventStore {
     const signal = AbortSignal.any([options.signal, this.#closing.signal]);
     if (after !== 'start') assertPosition(after);
     let through = after === 'start' ? ORIGIN : after;
-    // Where to go on: beyond `through` when foreign events follow it. Those positions are kept inside, since none is ever a head().
+    // The position to go on from, beyond `through` when foreign events follow. Such positions stay in here, since head() never answers one.
     let position = through;
     let saidCaughtUp = false;
     while (!signal.aborted) {
@@ -164,7 +164,7 @@ class EventStoreDbEventStore implements EventStore {
             if (!found) return;
             position = found.position;
             const last = found.events.at(-1);
-            // Near the end; only the shared subscription, which is never held up by its readers, can say that it is the end.
+            // Near the end. Only the shared subscription can tell that this is the end, since its readers never hold it up.
             if (!last) break;
             through = last.position;
             saidCaughtUp = false;
@@ -200,7 +200,7 @@ class EventStoreDbEventStore implements EventStore {
     await this.#client.close();
   }
 
-  /** Sends, looks when the outcome is unclear, sends the same bytes again when nothing is there, and so on until the deadline. */
+  /** Sends the events, reads after an unclear outcome, sends the same bytes again if nothing was written, and so on until the deadline. */
   async #appendNow(stream: StreamName, expected: Expected, events: readonly NewEvent[], deadline: AbortSignal): Promise<Appended> {
     const proposed = proposeEvents(events);
     let sent = false;
@@ -217,14 +217,14 @@ class EventStoreDbEventStore implements EventStore {
         sent = true;
         const answer = await untilAborted(this.#appends.send(connection, serverStreamName(stream), expected, proposed), deadline);
         if (!answer) break;
-        // The position is the answer's own; whether a resend or the sending before it wrote the events, only the events can tell.
+        // The position belongs to this answer. Only the events themselves show whether a resend or an earlier attempt wrote them.
         if (answer.kind === 'written' && answer.position && !resent)
           return { outcome: 'appended', revision: answer.revision, position: answer.position };
         if (answer.kind === 'refused' && !resent) return refuse(answer.reason);
         if (answer.kind === 'written' || answer.kind === 'wrong-revision') {
           const settled = await this.#look(stream, expected, events, deadline);
           if (settled) return settled;
-          // Nothing of anybody's is where these events would be: the stream ends before the expected revision.
+          // No event is in the place of these events, so the stream ends before the expected revision.
           if (answer.kind === 'wrong-revision') return { outcome: 'conflict', actual: await this.#lastRevision(stream, deadline) };
         } else reason = answer.reason;
       } catch (error) {
@@ -236,8 +236,8 @@ class EventStoreDbEventStore implements EventStore {
   }
 
   /**
-   * What is in the stream where these events would be: they themselves, others (then they can never be written), or nothing yet.
-   * The message of a conflict is not enough: it also answers a resend of what was written before, and says nothing of whose events it met.
+   * Reads the place of these events in the stream: it holds the events themselves, other events (then these can never be written), or
+   * nothing yet. The server's conflict is not enough: it also answers a resend of written events, and does not say whose events it found.
    */
   async #look(stream: StreamName, expected: Expected, events: readonly NewEvent[], deadline: AbortSignal): Promise<Appended | undefined> {
     const from = expected === 'none' ? 0 : expected + 1;
@@ -256,7 +256,7 @@ class EventStoreDbEventStore implements EventStore {
   }
 }
 
-/** Certainly not written, and trying again would not help. */
+/** The append was certainly not written, and another attempt would not help. */
 class Refused extends StoreUnavailable {}
 
 function refuse(reason: string): never {

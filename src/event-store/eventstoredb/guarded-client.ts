@@ -9,31 +9,31 @@ import { ignoreFailure } from '../../ignore-failure.js';
 
 export type BatchAppendCall = ReturnType<StreamsClient['batchAppend']>;
 
-/** gRPC's connectivity states that matter here. */
+/** The gRPC connectivity states that matter here. */
 const READY = 2;
 const FAILING = 3;
 const SHUT_DOWN = 4;
 
 const OLDEST = { major: 23, minor: 10 } as const;
 
-/** Connecting, with the TLS handshake and the server's settings frame; a frozen server accepts the socket and then says nothing. */
+/** Time to connect (ms), with TLS handshake and the server's settings frame. A frozen server accepts the socket and then stays silent. */
 const CONNECT_MS = 3_000;
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1_000;
 
-/** gRPC codes with which the server itself answered: invalid argument, not found, denied, precondition, aborted, unauthenticated. */
+/** gRPC codes that only the server itself sends: invalid argument, not found, denied, precondition, aborted, unauthenticated. */
 const ANSWERED = new Set<unknown>([3, 5, 7, 9, 10, 16]);
 
 /**
- * Whether an error may come from the connection rather than from the server: gRPC reports a dead node as UNAVAILABLE, but also as UNKNOWN,
- * INTERNAL or DATA_LOSS. Errors of our own making have no code and say nothing about the connection.
+ * Whether an error may come from the connection and not from the server: gRPC reports a dead node as UNAVAILABLE, but also as UNKNOWN,
+ * INTERNAL or DATA_LOSS. Our own errors have no code and say nothing about the connection.
  */
 export function connectionIsDoubtful(error: unknown): boolean {
   if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'number') return false;
   return !ANSWERED.has(error.code) || /not.?leader|leader info/i.test(error.message);
 }
 
-/** One connected client. It is used until something about it is doubtful, and then given up whole. */
+/** One connected client. At the first doubt about it, the whole connection is given up. */
 export class Connection {
   readonly #client: EventStoreDBClient;
   readonly #grpc: StreamsClient;
@@ -49,7 +49,7 @@ export class Connection {
     return !this.#ended && this.#grpc.getChannel().getConnectivityState(false) === READY;
   }
 
-  /** @param timeLimitMs gRPC enforces it on this side too, so a server that hangs ends the call with an error. */
+  /** @param timeLimitMs gRPC enforces the limit on this side too, so that the call ends with an error when the server hangs. */
   read(request: ReadReq, timeLimitMs: number): ReadCall {
     return this.#track(this.#grpc.read(request, ...this.#arguments(timeLimitMs)));
   }
@@ -58,12 +58,12 @@ export class Connection {
     return this.#track(this.#grpc.batchAppend(...this.#arguments(Infinity)));
   }
 
-  /** Like `23.10.7.0`. */
+  /** A version such as `23.10.7.0`. */
   async serverVersion(): Promise<string> {
     return (await this.#client['capabilities']).serverVersion;
   }
 
-  /** Ends every call with an error: a closed gRPC channel lets calls that wait for an answer wait for ever. */
+  /** Ends every call with an error, since a closed gRPC channel would let them wait for an answer for ever. */
   end(): void {
     this.#ended = true;
     for (const call of this.#calls) call.cancel();
@@ -72,7 +72,7 @@ export class Connection {
   }
 
   #arguments(timeLimitMs: number) {
-    // Always the leader: a follower may not have what was just acknowledged, and head() and the reading after an unclear append rest on it.
+    // Always the leader: a follower may lack events that were just acknowledged, which head() and the read after an unclear append need.
     const deadline = timeLimitMs === Infinity ? Infinity : Date.now() + timeLimitMs;
     return this.#client['callArguments']({ requiresLeader: true }, { deadline });
   }
@@ -88,9 +88,9 @@ export class Connection {
 }
 
 /**
- * The client with what it lacks. Left alone it keeps a channel to a dead node when gRPC reports UNKNOWN or INTERNAL, waits up to two
- * minutes before it looks again after an outage, and hands out a connection that is not there: this one is thrown away on every doubt, is
- * made anew within a second of the server's return, and is given out only when connected, so that "never sent" can be told from "unclear".
+ * Wraps the client to mend its faults. By itself it keeps a channel to a dead node when gRPC reports UNKNOWN or INTERNAL, waits up to two
+ * minutes before it tries again after an outage, and hands out connections that are down. This wrapper drops a connection on every doubt,
+ * reconnects within a second of the server's return, and hands out only live connections, so that "never sent" differs from "unclear".
  */
 export class GuardedClient {
   readonly #url: string;
@@ -100,7 +100,7 @@ export class GuardedClient {
   #pauseMs = 0;
   #lastFailure: unknown;
 
-  /** @throws TypeError for a connection string that cannot be used; the text never holds its credentials. */
+  /** @throws TypeError for an unusable connection string; the message never contains its credentials */
   constructor(url: string) {
     assertConnectionString(url);
     this.#url = url;
@@ -110,13 +110,13 @@ export class GuardedClient {
     return this.#closed.signal.aborted;
   }
 
-  /** The present connection if it is up, without waiting. */
+  /** The current connection if it is up, without waiting. */
   get current(): Connection | undefined {
     return this.#current?.usable ? this.#current : undefined;
   }
 
   /**
-   * A connection that is up, however long the server is away.
+   * Waits for a connection that is up, however long the server is away.
    * @throws StoreUnavailable when the signal fires first or the store was closed
    */
   async connected(signal: AbortSignal): Promise<Connection> {
@@ -129,19 +129,19 @@ export class GuardedClient {
     }
   }
 
-  /** @throws Error when the server does not say when a subscription caught up, which came with 23.10 */
+  /** @throws Error when the server is older than 23.10, the first to report when a subscription has caught up */
   async assertServer(signal: AbortSignal): Promise<void> {
     const connection = await this.connected(signal);
     const version = await untilAborted(connection.serverVersion(), signal).catch((error: unknown) => {
-      throw new StoreUnavailable('EventStoreDB did not tell its version', { cause: error });
+      throw new StoreUnavailable('EventStoreDB did not report its version', { cause: error });
     });
-    if (version === undefined) throw new StoreUnavailable('EventStoreDB did not tell its version in time');
+    if (version === undefined) throw new StoreUnavailable('EventStoreDB did not report its version in time');
     const [major = 0, minor = 0] = version.split('.').map(Number);
     if (!(major > OLDEST.major || (major === OLDEST.major && minor >= OLDEST.minor)))
       throw new Error(`EventStoreDB ${OLDEST.major}.${OLDEST.minor} or newer is needed; the server is ${version}`);
   }
 
-  /** Gives up `connection` unless that was done before, and at once looks for another, so that the next caller need not wait for it. */
+  /** Gives up `connection`, unless that was done before, and connects anew at once, so that the next caller need not wait. */
   giveUp(connection: Connection): void {
     if (this.#current !== connection) return;
     this.#current = undefined;
@@ -156,9 +156,9 @@ export class GuardedClient {
     await this.#attempt;
   }
 
-  /** One attempt at a time, shared by all who wait. Never rejects. */
+  /** Makes one attempt at a time, shared by all callers that wait. Never rejects. */
   #reconnect(): Promise<unknown> {
-    this.#attempt ??= ignoreFailure(this.#connect(), 'whoever waits for a connection tries again until its own time is over').finally(
+    this.#attempt ??= ignoreFailure(this.#connect(), 'callers that wait for a connection try again until their own deadline').finally(
       () => (this.#attempt = undefined),
     );
     return this.#attempt;
@@ -186,7 +186,7 @@ export class GuardedClient {
   }
 }
 
-/** Not gRPC's waitForReady: that sits out the channel's own growing pauses, while a fresh channel tries at once. */
+/** Replaces gRPC's waitForReady, which waits through the channel's growing pauses, while a fresh channel tries at once. */
 function channelUp(grpc: StreamsClient, deadline: number): Promise<void> {
   const channel = grpc.getChannel();
   return new Promise((resolve, reject) => {

@@ -5,7 +5,7 @@ import { AllSubscription } from './all-subscription.js';
 import type { GuardedClient } from './guarded-client.js';
 import { untilAborted } from './until-aborted.js';
 
-/** How long events wait for one that is known to follow them. */
+/** How long events wait for an event that is known to follow them (ms). */
 const FOLLOWING_MS = 20;
 
 export interface News {
@@ -14,9 +14,9 @@ export interface News {
 }
 
 /**
- * The one live subscription of a process, and a window of its latest events. Every reader that caught up takes from the window at its own
- * pace; one that fell out of it catches up by itself again, so a slow reader costs no more memory than the window and no other reader
- * time. It runs while there are readers.
+ * The only live subscription of a process, and a window of its latest events. Every reader that caught up takes from the window at its own
+ * pace. A reader that fell out of the window catches up by itself again, so a slow reader costs no more memory than the window and delays
+ * no other reader. The subscription runs while there are readers.
  */
 export class SharedSubscription {
   readonly #client: GuardedClient;
@@ -34,12 +34,12 @@ export class SharedSubscription {
     this.#onStuck = onStuck;
   }
 
-  /** Whether a reader that has everything up to `position` would miss nothing here. */
+  /** Whether a reader that has all events up to `position` would miss none here. */
   covers(position: Position): boolean {
     return this.#window?.covers(position) === true;
   }
 
-  /** A place for a reader that has everything up to `position`; undefined when it must catch up first. It must leave again. */
+  /** Adds a reader that has all events up to `position`. Undefined when it must catch up first. The reader must leave later. */
   join(position: Position): { leave: () => void } | undefined {
     if (this.#readers === 0) this.#start(position);
     else if (!this.covers(position)) return undefined;
@@ -55,8 +55,8 @@ export class SharedSubscription {
   }
 
   /**
-   * What came after `position`; waits while there is nothing to tell.
-   * @param tellCaughtUp having caught up is news by itself
+   * Waits for the news after `position`.
+   * @param tellCaughtUp true: having caught up is news by itself
    * @returns 'lagging' when the window no longer reaches back that far, undefined when the signal fired
    */
   async next(position: Position, maxEvents: number, tellCaughtUp: boolean, signal: AbortSignal): Promise<News | 'lagging' | undefined> {
@@ -66,7 +66,7 @@ export class SharedSubscription {
       const all = this.#caughtUp && isAll;
       const caughtUp = all && acknowledged.within(this.#logId, events.at(-1)?.position ?? position);
       if (events.length > 0 ? caughtUp || !all || waited : caughtUp && tellCaughtUp) return { events, caughtUp };
-      // A consumer paces itself by caughtUp, so a moment is waited for what completes the batch rather than giving it in pieces.
+      // A consumer paces itself by caughtUp, so this waits a moment for the rest of the batch instead of handing it out in pieces.
       waited = !(await this.#change(signal, events.length > 0 ? FOLLOWING_MS : undefined));
     }
     return undefined;
@@ -106,7 +106,7 @@ export class SharedSubscription {
     this.#waiting.clear();
   }
 
-  /** @returns false when it did not change within `limitMs` */
+  /** @returns false when the window did not change within `limitMs` */
   async #change(signal: AbortSignal, limitMs?: number): Promise<boolean> {
     let wake: () => void = () => undefined;
     let changed = true;

@@ -10,21 +10,21 @@ import type { ReadCall } from './wire-format.js';
 
 export interface Page {
   readonly events: readonly StoredEvent[];
-  /** True when the page was ended for its size; the rest is read from the next revision. */
+  /** True when the page ended early because of its size; the rest is read from the next revision. */
   readonly cut: boolean;
 }
 
 const PAGE_BYTES = 4_000_000;
 const READ_MS = 5_000;
-/** How long a read waits for a server that is away: a restart is ridden out, an outage is told. */
+/** How long a read waits for a server that is away (ms): long enough for a restart; an outage is reported. */
 const AWAY_MS = 3_000;
 const ATTEMPTS = 4;
 const RETRY_PAUSE_MS = 100;
 
 /**
- * One read with a time limit of its own: the client gives reads none, and a frozen server would hold one for ever. A read that breaks is
- * tried again on a new connection, since reading twice harms nobody.
- * @param signal ends it earlier
+ * One read with a time limit. The client sets none for reads, and a frozen server would hold a read for ever. A broken read is tried again
+ * on a new connection, since reading twice is harmless.
+ * @param signal ends the read earlier
  * @throws StoreUnavailable
  */
 export async function readPage(client: GuardedClient, request: ReadReq, signal?: AbortSignal, limitMs = READ_MS): Promise<Page> {
@@ -43,14 +43,14 @@ export async function readPage(client: GuardedClient, request: ReadReq, signal?:
       } catch (error) {
         const doubtful = connectionIsDoubtful(error);
         if (doubtful) client.giveUp(connection);
-        // Giving up connections for a read that breaks each of them would take every other call with it.
+        // If a read breaks every connection, giving up more connections would only break all other calls.
         if (!doubtful || attempt === ATTEMPTS) throw new StoreUnavailable('EventStoreDB failed a read', { cause: error });
         await pause((attempt - 1) * RETRY_PAUSE_MS, limit.signal);
         continue;
       } finally {
         call.cancel();
       }
-      // When the server is what was slow, other calls on this connection will not be answered either.
+      // If the server was slow, it will not answer other calls on this connection either.
       if (!signal?.aborted) client.giveUp(connection);
       throw new StoreUnavailable('EventStoreDB did not answer a read in time');
     }
@@ -67,7 +67,7 @@ function collectPage(call: ReadCall): Promise<Page> {
     let bytes = 0;
     call.on('data', (response: ReadResp) => {
       const record = response.getEvent()?.getEvent();
-      // Confirmations carry nothing, and a missing stream is an empty page.
+      // Confirmations have no event, and a missing stream is an empty page.
       if (!record || bytes > PAGE_BYTES) return;
       try {
         const event = toStoredEvent(record);

@@ -1,10 +1,10 @@
 /**
- * One listener per signal, however many wait on it: all commands of half a second share a deadline, and Node warns of a leak from the
+ * One listener per signal for all who wait on it: all commands of half a second share a deadline, and Node warns of a leak from the
  * eleventh listener on.
  */
 const waiting = new WeakMap<AbortSignal, Set<() => void>>();
 
-/** Calls back when the signal fires, at once if it has fired. @returns how to take that back */
+/** Calls back when the signal fires, or at once if it has fired. @returns a function that removes the callback */
 export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   if (signal.aborted) {
     callback();

@@ -6,15 +6,15 @@ import streams from '@eventstore/db-client/generated/streams_pb.js';
 import type { Expected, NewEvent, Position, StoredEvent, StreamName } from '../event-store.js';
 
 /*
- * What the port's words are on the wire. The client's own readStream and appendToStream are not used: they parse metadata and print it
- * again (1.0 comes back as 1), cannot filter a read of $all, and share one promise table between all clients of a process. The messages
- * below are the client's own generated ones, sent over its own connection, so bytes go in and come out as they are.
+ * The wire format of the port. The client's readStream and appendToStream are not used: they parse metadata and print it again (1.0 comes
+ * back as 1), cannot filter a read of $all, and share one promise table between all clients of a process. The messages below are the
+ * client's generated ones, sent over its own connection, so that bytes go in and come out unchanged.
  */
 
-/** Before every stream of Threadlog's; everything else in the same EventStoreDB is foreign. */
+/** The prefix of every stream of Threadlog; all other streams in the same EventStoreDB are foreign. */
 const PREFIX = 'threadlog.';
 
-/** Holds the one event whose data names the log. Outside of the prefix, so that no feed delivers it. */
+/** Holds the single event whose data names the log. It lacks the prefix, so that no feed delivers it. */
 export const IDENTITY_STREAM = 'threadlog-log';
 
 export type ReadCall = ReturnType<StreamsClient['read']>;
@@ -26,12 +26,12 @@ const SEARCH_WINDOW = 1_024;
 const DIGITS = 19;
 const LARGEST = '9223372036854775807';
 
-/** Before every event of any log: EventStoreDB's first record is its own. */
+/** A position before every event of any log, since EventStoreDB's first record is its own. */
 export const ORIGIN = toPosition('0', '0') as Position;
 
 /**
- * `<commit>-<prepare>`, both as 19 digits. Undefined for what no log can hold: some servers report 2^64-1 as a checkpoint, and a feed that
- * stored it would never see another event.
+ * `<commit>-<prepare>`, both as 19 digits. Undefined for a position that no log can hold: some servers report 2^64-1 as a checkpoint, and a
+ * feed that stored it would never see another event.
  */
 export function toPosition(commit: string, prepare: string): Position | undefined {
   const text = `${commit.padStart(DIGITS, '0')}-${prepare.padStart(DIGITS, '0')}`;
@@ -41,16 +41,16 @@ export function toPosition(commit: string, prepare: string): Position | undefine
 
 const POSITION = /^\d{19}-\d{19}$/;
 
-/** @throws TypeError for a text that this adapter did not make: following another log's position would skip or repeat events. */
+/** @throws TypeError for a text that this adapter did not make, since following another log's position would skip or repeat events */
 export function assertPosition(position: Position): void {
-  if (!POSITION.test(position)) throw new TypeError('the position is not one of an EventStoreDB log');
+  if (!POSITION.test(position)) throw new TypeError('the position does not belong to an EventStoreDB log');
 }
 
 export function toStoredEvent(record: RecordedEvent): StoredEvent {
   const metadata = record.getMetadataMap();
   const position = toPosition(record.getCommitPosition(), record.getPreparePosition());
-  // Servers before 22.6 leave it out of stream reads; an event without a place in the log would break every wait on it.
-  if (position === undefined) throw new TypeError('the server told no position of an event; EventStoreDB 23.10 or later is needed');
+  // Servers before 22.6 leave the position out of stream reads. An event without a position would break every wait for it.
+  if (position === undefined) throw new TypeError('the server sent an event without a position; EventStoreDB 23.10 or later is needed');
   return {
     id: idOf(record),
     type: metadata.get('type') ?? '',
@@ -73,14 +73,14 @@ function text(bytes: Uint8Array): string {
 
 export type ProposedEvents = readonly InstanceType<typeof streams.BatchAppendReq.ProposedMessage>[];
 
-/** Made once per append and sent again as they are, so that a resend carries the same bytes. */
+/** Makes an append's events for the wire, once per append, so that a resend carries the same bytes. */
 export function proposeEvents(events: readonly NewEvent[]): ProposedEvents {
   return events.map((event) => {
     const message = new streams.BatchAppendReq.ProposedMessage();
     const id = new shared.UUID();
     id.setString(event.id);
     message.setId(id);
-    // Marked as JSON, which it is, so that the server's own tools show it; neither side parses it.
+    // Marked as JSON so that the server's own tools show the data; neither side parses it.
     message.getMetadataMap().set('type', event.type).set('content-type', 'application/json');
     message.setData(Buffer.from(event.data, 'utf8'));
     message.setCustomMetadata(Buffer.from(event.metadata, 'utf8'));
@@ -89,8 +89,8 @@ export function proposeEvents(events: readonly NewEvent[]): ProposedEvents {
 }
 
 /**
- * One append as one message (the port's limit is far below the 4 MiB at which it would have to be split). No deadline goes with it: the
- * client's is a time of day, and two clocks that differ would time out every append.
+ * One append as one message (the port's limit is far below the 4 MiB at which a split would be necessary). The message has no deadline: the
+ * client's deadline is a time of day, and if the two clocks differed, every append would time out.
  */
 export function batchAppendRequest(stream: string, expected: Expected, events: ProposedEvents) {
   const correlation = randomUUID();
@@ -120,7 +120,7 @@ export function streamReadRequest(stream: string, from: number | 'end', count: n
   return request(options);
 }
 
-/** The last `count` of Threadlog's events, newest first: the server skips foreign ones. */
+/** Reads the last `count` events of Threadlog, newest first; the server skips foreign events. */
 export function lastEventsRequest(count: number): ReadReq {
   const all = new streams.ReadReq.Options.AllOptions();
   all.setEnd(new shared.Empty());
@@ -131,7 +131,7 @@ export function lastEventsRequest(count: number): ReadReq {
   return request(options);
 }
 
-/** Threadlog's events after `after` (exclusive) and then each new one as it comes. */
+/** Subscribes to Threadlog's events after `after` (exclusive), and then to each new event. */
 export function subscriptionRequest(after: Position): ReadReq {
   const all = new streams.ReadReq.Options.AllOptions();
   if (after === ORIGIN) all.setStart(new shared.Empty());
@@ -155,9 +155,9 @@ function ownStreams() {
   prefix.setPrefixList([PREFIX]);
   const filter = new streams.ReadReq.Options.FilterOptions();
   filter.setStreamIdentifier(prefix);
-  // How many events the server looks at in one go; its own default of 32 costs a fifth of the speed of catching up.
+  // The number of events that the server searches at once; its default of 32 makes catching up slower by a fifth.
   filter.setMax(SEARCH_WINDOW);
-  // A checkpoint after this many windows without an event of ours: where a subscription through foreign events resumes after a drop.
+  // A checkpoint follows this many windows without an event of ours. From there a subscription through foreign events resumes after a drop.
   filter.setCheckpointintervalmultiplier(1);
   return filter;
 }

@@ -4,7 +4,7 @@ import type { Append, Appended, EventStore, Expected, FeedBatch, NewEvent, Posit
 
 const BATCH = 500;
 
-/** The log in an array, for tests. It passes the same contract as the others; its events end with the process. */
+/** The log in an array, for tests. It passes the same contract as the other adapters. Its events end with the process. */
 export class MemoryEventStore implements EventStore {
   readonly log = { adapter: 'memory', id: randomUUID() } as const;
   readonly #events: StoredEvent[] = [];
@@ -14,7 +14,7 @@ export class MemoryEventStore implements EventStore {
 
   async append(stream: StreamName, expected: Expected, events: readonly NewEvent[], deadline: AbortSignal): Promise<Appended> {
     assertAppendable(stream, expected, events);
-    // One turn of the loop, as any real store takes; between the check and the write there must be none.
+    // Takes one turn of the event loop, as any real store does. There must be none between the check and the write.
     await new Promise((resolve) => setImmediate(resolve));
     if (this.#closed || deadline.aborted) throw new StoreUnavailable(this.#closed ? 'the store is closed' : 'the deadline has passed');
     const stored = this.#streams.get(stream) ?? [];

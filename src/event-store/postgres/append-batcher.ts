@@ -13,23 +13,23 @@ export const APPEND = {
 } as const;
 
 /**
- * Two batches in flight at most. The second waits for the lock that the first one holds, so it pays only when it is full by itself, or
- * when the first is late: at 32 callers one batch of all of them is faster than two halves, since each pays for a commit.
+ * Limit of batches in flight. The second batch waits for the lock that the first holds, so it pays only when it is full, or when the first
+ * is late: at 32 callers one batch of all is faster than two halves, since each batch pays for a commit.
  */
 const LANES = 2;
 const LATE_MS = 50;
-/** Bounds how long one batch holds the log's lock. A larger append goes alone. */
+/** Limits the size of a batch, and so how long it holds the log's lock. A larger append is sent alone. */
 const BATCH_BYTES = 64 * 1024;
-/** What may wait while the server is away; beyond it callers are told at once instead of filling the memory. */
+/** Limit of waiting appends while the server is away. Beyond it callers are refused at once, so that the memory does not fill. */
 const QUEUE_BYTES = 64 * 1024 * 1024;
-/** How often deadlines are looked at. One sweep costs less than a listener on every caller's signal. */
+/** How often deadlines are checked (ms). One sweep costs less than a listener on every caller's signal. */
 const SWEEP_MS = 20;
 export const BACKOFF_MS = { first: 50, most: 1_000 } as const;
 
-/** An append as log.append_many takes it. */
+/** An append in the form that log.append_many takes. */
 export interface Appending {
   readonly stream: StreamName;
-  /** The revision of its first event. */
+  /** The revision of the first event. */
   readonly first: number;
   readonly events: readonly NewEvent[];
 }
@@ -39,30 +39,30 @@ interface PendingAppend extends Appending {
   readonly deadline: AbortSignal;
   readonly resolve: (appended: Appended) => void;
   readonly reject: (error: Error) => void;
-  /** Its caller has the answer. */
+  /** The caller has its answer. */
   settled: boolean;
   inFlight: boolean;
-  /** An earlier attempt lost its reply, so it may be in the log. */
+  /** The reply of an earlier attempt was lost, so the append may be in the log. */
   maybeWritten: boolean;
-  /** A batch that it was in was refused as a whole; alone it cannot harm others. */
+  /** Its batch was refused as a whole, so it is sent alone, where it cannot harm others. */
   alone: boolean;
 }
 
 /**
- * Collects the concurrent appends of this process into few calls of log.append_many, because one commit and one lock for many appends is
- * what makes them cheap. Every append is answered by itself.
+ * Collects the concurrent appends of this process into few calls of log.append_many: appends are cheap when many share one commit and one
+ * lock. Every append gets its own answer.
  *
- * A lost reply is settled by sending the same bytes again: under the lock the function reads from expected+1 and answers "appended" for
- * the same ids, "conflict" for others, and writes them when there is nothing. So a second attempt can neither write twice nor report the
- * first one as somebody else's.
+ * After a lost reply the same bytes are sent again. Under the lock the function reads from expected+1: it answers "appended" when it finds
+ * the same ids, "conflict" when it finds others, and writes the events when it finds none. So a second attempt can neither write twice nor
+ * take the first attempt's events for somebody else's.
  */
 export class AppendBatcher {
   readonly #connect: () => Promise<pg.Client>;
   readonly #appended: () => void;
   readonly #lanes: Lane[] = Array.from({ length: LANES }, () => ({ client: undefined, running: undefined, sentAt: 0, failures: 0 }));
-  /** To be sent, at most one per stream: appends to one stream keep the order of their calls. */
+  /** Appends to be sent, at most one per stream, so that appends to one stream keep the order of their calls. */
   #ready: PendingAppend[] = [];
-  /** Streams with an append that is ready or in flight, and those that wait behind it. */
+  /** Streams with an append that is ready or in flight, and the appends that wait behind it. */
   readonly #streams = new Map<StreamName, PendingAppend[] | undefined>();
   readonly #pending = new Set<PendingAppend>();
   #bytes = 0;
@@ -73,7 +73,7 @@ export class AppendBatcher {
 
   /**
    * @param connect opens a connection that is set up for appends; its queries fail by themselves when they get no answer
-   * @param appended called after each batch that wrote something
+   * @param appended called after each batch that wrote events
    */
   constructor(connect: () => Promise<pg.Client>, appended: () => void) {
     this.#connect = connect;
@@ -104,7 +104,7 @@ export class AppendBatcher {
     });
   }
 
-  /** Refuses what was not sent, waits for what was, and ends the connections. */
+  /** Refuses appends that were not sent, waits for those in flight, and ends the connections. */
   async close(): Promise<void> {
     this.#closing.abort();
     for (const pending of this.#pending) if (!pending.inFlight) this.#giveUp(pending, 'the store is closed');
@@ -113,7 +113,7 @@ export class AppendBatcher {
     for (const lane of this.#lanes) await ignoreFailure(lane.client?.end(), 'the connection is given up either way');
   }
 
-  /** After this turn of the loop, so that everything that arrived in it goes into one batch. */
+  /** Sends after this turn of the event loop, so that all appends of this turn go into one batch. */
   #plan(): void {
     if (this.#planned) return;
     this.#planned = true;
@@ -123,7 +123,7 @@ export class AppendBatcher {
         if (this.#ready.length === 0 || !this.#mayStartAnother()) return;
         lane.running ??= this.#run(lane).finally(() => {
           lane.running = undefined;
-          // Something may have become ready between the last look and here.
+          // An append may have become ready since the last check.
           if (this.#ready.length > 0 && !this.#closing.signal.aborted) this.#plan();
         });
       }
@@ -224,7 +224,7 @@ export class AppendBatcher {
     if (answers.some(({ outcome }) => outcome === 'appended')) this.#appended();
   }
 
-  /** Every append of a batch that failed is judged by itself, and each keeps its place at the front. */
+  /** Handles each append of a failed batch by itself. Appends that are sent again keep their place at the front. */
   async #failed(lane: Lane, client: pg.Client, batch: readonly PendingAppend[], error: unknown): Promise<void> {
     const rolledBack = isRolledBack(error);
     const transient = isTransient(error);
@@ -241,7 +241,7 @@ export class AppendBatcher {
         else pending.alone = true;
       }
     }
-    // In front of what came later; the settled ones among them leave when the next batch is taken.
+    // In front of later appends. Settled appends among them are dropped when the next batch is taken.
     this.#ready.unshift(...batch);
     if (transient || !rolledBack) await this.#backOff(lane);
   }
@@ -277,7 +277,7 @@ export class AppendBatcher {
     return true;
   }
 
-  /** Its stream is free: the next one that waits behind it may go. */
+  /** Frees the append's stream, so that the next append to it becomes ready. */
   #release(pending: PendingAppend): void {
     const behind = this.#streams.get(pending.stream);
     let next = behind?.shift();
@@ -299,7 +299,7 @@ interface Lane {
   failures: number;
 }
 
-/** Of an append that the log will not take, however often it is sent. */
+/** The error for an append that the log refuses however often it is sent. */
 export function refusal(error: unknown, maybeWritten: boolean): Error {
   const why = `the log refused the append: ${messageOf(error)}`;
   if (maybeWritten) return new OutcomeUnknown(why, { cause: error });
@@ -307,14 +307,14 @@ export function refusal(error: unknown, maybeWritten: boolean): Error {
   return new StoreUnavailable(why, { cause: error });
 }
 
-/** What an append weighs in a batch. */
+/** The size of an append in a batch. */
 export function bytesOf(stream: StreamName, events: readonly NewEvent[]): number {
   let bytes = 0;
   for (const event of events) bytes += 100 + stream.length + Buffer.byteLength(event.data) + Buffer.byteLength(event.metadata);
   return bytes;
 }
 
-/** What log.append_many answered to each append of a batch. */
+/** Parses log.append_many's answer to each append of a batch. */
 export function answersOf(batch: readonly Appending[], text: string): Appended[] {
   const answers = text.split(',');
   if (answers.length !== batch.length) throw new Error(`log.append_many gave ${answers.length} answers to ${batch.length} appends`);
@@ -326,7 +326,7 @@ export function answersOf(batch: readonly Appending[], text: string): Appended[]
   });
 }
 
-/** One text per column: pg would escape every element of an array, and no JSON text holds the separator. */
+/** Joins each column into one text, since pg would escape every element of an array. No JSON text holds the separator. */
 export function parametersOf(batch: readonly Appending[]): string[] {
   let streams = '';
   let revisions = '';

@@ -2,16 +2,16 @@ import type pg from 'pg';
 import { ignoreFailure } from '../../ignore-failure.js';
 
 const CHANNEL = 'threadlog_log';
-/** At most one NOTIFY in this time: each takes a lock that all committing notifiers of the cluster share. */
+/** At most one NOTIFY is sent in this time, since each takes a lock that all committing notifiers of the cluster share. */
 const NOTIFY_MS = 10;
-/** The fallback when a notification is lost, and the heartbeat that finds a dead connection. */
+/** Interval of the poll, which replaces a lost notification and detects a dead connection. */
 const POLL_MS = 100;
 const RECONNECT_MS = 500;
 
 /**
- * Tells the feeds of this process that the log grew: at once after appends of this process, by NOTIFY after those of others, and by a
- * poll when a notification is lost. One connection serves all feeds. The NOTIFY is never part of an append's transaction, where it would
- * make commits wait for each other.
+ * Tells the feeds of this process that the log grew: at once after this process's appends, by NOTIFY after appends of other processes, and
+ * by a poll when a notification is lost. One connection serves all feeds. The NOTIFY is never part of an append's transaction, where it
+ * would make commits wait for each other.
  */
 export class LogSignal {
   readonly #connect: () => Promise<pg.Client>;
@@ -31,12 +31,12 @@ export class LogSignal {
     this.#connect = connect;
   }
 
-  /** Changes with every wake. Read it before reading the log, and hand it to `changed`, so that nothing falls in between. */
+  /** Changes with every wake. Read it before reading the log, and pass it to `changed`, so that no growth in between is missed. */
   get version(): number {
     return this.#version;
   }
 
-  /** After an acknowledged append of this process. */
+  /** To be called after an acknowledged append of this process. */
   appended(): void {
     this.#wake();
     if (this.#notify !== undefined) {
@@ -98,7 +98,7 @@ export class LogSignal {
       return;
     }
     if (this.#looking) {
-      // The connection is slow to answer or dead: the feeds look for themselves.
+      // The connection is slow or dead, so the feeds are woken to read for themselves.
       this.#wake();
       return;
     }
@@ -114,7 +114,7 @@ export class LogSignal {
     this.#looking = false;
   }
 
-  /** One query at a time; undefined when there is no connection or it failed, since reconnecting is the whole answer to that. */
+  /** Runs one query at a time. Undefined without a connection or after a failure, since reconnecting is all there is to do then. */
   async #use<T>(query: (client: pg.Client) => Promise<T>): Promise<T | undefined> {
     const result = this.#turn.then(async () => {
       if (this.#closed) return undefined;
@@ -140,7 +140,7 @@ export class LogSignal {
       this.#listen(client);
       await client.query(`listen ${CHANNEL}`);
       this.#client = client;
-      // What was appended before LISTEN took hold was announced to nobody.
+      // Appends before LISTEN took effect were announced to nobody.
       this.#wake();
     } catch {
       this.#retryAt = Date.now() + RECONNECT_MS;
@@ -152,7 +152,7 @@ export class LogSignal {
     client.on('error', () => this.#drop(client));
     client.on('end', () => this.#drop(client));
     client.on('notification', (notification) => {
-      // This process was woken by its own append already.
+      // This process's own append has already woken it.
       if (notification.processId !== ownProcessId(client)) this.#wake();
     });
   }

@@ -6,22 +6,22 @@ import { answersOf, APPEND, type Appending, BACKOFF_MS, bytesOf, parametersOf, r
 import { isConnectionLost, isRolledBack, isTransient, messageOf } from './postgres-errors.js';
 import { ignoreFailure } from '../../ignore-failure.js';
 
-/** Bounds one transaction, and with it how long it holds the log's lock. A larger append goes alone. */
+/** Limits the size of a transaction, and so how long it holds the log's lock. A larger append is sent alone. */
 const BATCH_BYTES = 256 * 1024;
 
 /**
- * Appends that keep their order, on a connection of their own: as many as fit go into one call of log.append_many, which numbers them as
- * they stand in it, and the next call waits for its answer. Beside the batcher, whose two lanes keep no order between streams.
+ * Appends that keep their order, on their own connection. As many as fit go into one call of log.append_many, which numbers them in the
+ * given order; the next call waits for its answer. The batcher cannot do this, since its two lanes keep no order between streams.
  */
 export class OrderedAppends {
   readonly #connect: () => Promise<pg.Client>;
   readonly #appended: () => void;
   #client: pg.Client | undefined;
-  /** The last call; calls at once go one after the other. */
+  /** The last call. Concurrent calls run one after the other. */
   #last: Promise<unknown> = Promise.resolve();
   readonly #closing = new AbortController();
 
-  /** As AppendBatcher's. */
+  /** The parameters are those of AppendBatcher. */
   constructor(connect: () => Promise<pg.Client>, appended: () => void) {
     this.#connect = connect;
     this.#appended = appended;
@@ -29,7 +29,7 @@ export class OrderedAppends {
 
   append(appends: readonly Append[], deadline: AbortSignal): Promise<readonly Appended[]> {
     const mine = this.#last.then(() => this.#all(appends, AbortSignal.any([deadline, this.#closing.signal])));
-    this.#last = ignoreFailure(mine, 'who asked for it hears of it, and the next one only waits for its end');
+    this.#last = ignoreFailure(mine, 'the caller gets the error, and the next call only waits for the end');
     return mine;
   }
 
@@ -46,7 +46,7 @@ export class OrderedAppends {
     return answers;
   }
 
-  /** Sends the same bytes until there is an answer: the function tells those that are written already from those that conflict. */
+  /** Sends the same bytes until there is an answer: the function distinguishes appends that are already written from conflicts. */
   async #send(batch: readonly Appending[], end: AbortSignal): Promise<readonly Appended[]> {
     let maybeWritten = false;
     let why = 'the deadline passed';
@@ -91,7 +91,7 @@ export class OrderedAppends {
   }
 }
 
-/** A call of log.append_many takes each stream once. */
+/** Cuts appends into batches in which each stream occurs once, as a call of log.append_many needs them. */
 function* batchesOf(appends: readonly Append[]): Generator<readonly Appending[]> {
   let batch: Appending[] = [];
   let bytes = 0;
@@ -111,7 +111,7 @@ function* batchesOf(appends: readonly Append[]): Generator<readonly Appending[]>
   if (batch.length > 0) yield batch;
 }
 
-/** Fails as soon as the signal aborts; whether the work was done is then not known. */
+/** Fails as soon as the signal aborts. It is then unknown whether the work was done. */
 async function unlessAborted<T>(work: Promise<T>, end: AbortSignal): Promise<T> {
   let aborted = () => undefined as void;
   const late = new Promise<never>((_, reject) => {
@@ -123,6 +123,6 @@ async function unlessAborted<T>(work: Promise<T>, end: AbortSignal): Promise<T> 
     return await Promise.race([work, late]);
   } finally {
     end.removeEventListener('abort', aborted);
-    void ignoreFailure(work, 'the caller has been told that the deadline passed, or has its failure already');
+    void ignoreFailure(work, 'the caller already knows that the deadline passed, or has the failure');
   }
 }

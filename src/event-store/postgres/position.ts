@@ -1,6 +1,6 @@
 import type { Position } from '../event-store.js';
 
-/** As many digits as the largest bigint has, so that positions compare as text. */
+/** The number of digits of the largest bigint, so that positions compare as text. */
 const DIGITS = 19;
 
 /** @param number a bigint in decimal, as Postgres writes it */
@@ -8,5 +8,5 @@ export function positionOf(number: string): Position {
   return number.padStart(DIGITS, '0') as Position;
 }
 
-/** Before the first event; Postgres casts a padded decimal as it is. */
+/** The position before the first event. Postgres can cast a padded decimal as it is. */
 export const BEFORE_ALL = positionOf('0');

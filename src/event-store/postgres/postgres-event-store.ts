@@ -11,21 +11,21 @@ import { SharedTail, type TailRead, type TailReader } from './shared-tail.js';
 import { ignoreFailure } from '../../ignore-failure.js';
 
 const READ_BATCH = 500;
-/** Events that are read at once for all feeds at the log's end. */
+/** Number of events that one query reads for all feeds at the log's end. */
 const TAIL_BATCH = 1_000;
 const CONNECT_TIMEOUT_MS = 5_000;
 const QUERY_TIMEOUT_MS = 5_000;
-/** A batch of appends without an answer for so long is given up with its connection, and settled on a new one. */
+/** A batch of appends that has no answer after this time (ms) is given up with its connection, and settled on a new one. */
 const APPEND_TIMEOUT_MS = 2_500;
 const SIGNAL_TIMEOUT_MS = 2_000;
 const FEED_RETRY_MS = { first: 50, most: 1_000 } as const;
 const MAX_REVISION = 2 ** 31 - 1;
-// Everything that this adapter asks follows an index. A plan made while the table was empty must not scan and sort it once it is full.
+// Every query of this adapter can follow an index. A plan made while the table was empty must not scan and sort it once it is full.
 const PLANS = '-c enable_seqscan=off -c enable_bitmapscan=off -c enable_sort=off -c jit=off';
 
 /**
- * A batch ends early when its events are large, so that it takes no more memory than this however many events were asked for. The database
- * knows the lengths without reading the texts.
+ * Most bytes of a batch. A batch with large events ends early, so that it needs no more memory than this, however many events were asked
+ * for. The database knows the lengths without reading the texts.
  */
 const BATCH_BYTES = 8_000_000;
 
@@ -35,13 +35,13 @@ const BACKWARDS = batchOf('stream = $1 and revision >= $2 and revision <= $3 ord
 const FEED = batchOf('position > $1 order by position limit $2', 'position');
 const HEAD = 'select max(position) from log.events';
 
-/** How to reach the log, and whom to tell what an operator should know. */
+/** How to reach the log, and how to warn operators. */
 export interface PostgresEventStoreOptions {
   readonly url: string;
-  /** Connections for reads and feeds, at most; appends have two and the signal has one of their own. */
+  /** Most connections for reads and feeds. Appends have two more, and the signal has one. */
   readonly poolSize?: number;
   readonly applicationName?: string;
-  /** Told in one sentence of settings that endanger the log, and of a feed that cannot go on for now. */
+  /** Gets a sentence for each setting that endangers the log, and for a feed that cannot go on for now. */
   readonly onWarning?: (warning: string) => void;
 }
 
@@ -59,7 +59,7 @@ export async function openPostgresEventStore(options: PostgresEventStoreOptions)
         current_setting('fsync') as fsync, current_setting('full_page_writes') as full_page_writes,
         to_regclass('log.identity') is not null as migrated`);
     const server = rows[0];
-    if (server === undefined) throw new Error('the server did not tell its settings');
+    if (server === undefined) throw new Error('the server did not return its settings');
     if (server.version < 150_000) throw new Error('the Postgres log needs PostgreSQL 15 or newer');
     if (server.encoding !== 'UTF8') throw new Error(`the Postgres log needs a database in UTF8, not ${server.encoding}`);
     if (!server.migrated) throw new Error('the database has no log yet: run the migrations first');
@@ -84,7 +84,7 @@ async function connect(url: string, applicationName: string, setUp = '', queryTi
     query_timeout: queryTimeoutMs,
     keepAlive: true,
   });
-  // A lost connection also fails the query under way, which is where it is handled.
+  // A lost connection also fails the query under way, and is handled there.
   client.on('error', () => undefined);
   try {
     await client.connect();
@@ -96,16 +96,16 @@ async function connect(url: string, applicationName: string, setUp = '', queryTi
   }
 }
 
-/** What a session that appends must have, whatever the server's or the role's defaults are. */
+/** Sets what a session for appends needs, whatever the defaults of the server or the role are. */
 function appendSession(version: number): string {
   return [
     // An acknowledged event survives a crash. remote_apply promises more than `on`, so it stays.
     `select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') not in ('on', 'remote_apply')`,
-    // The function must see what was committed while it waited for the lock.
+    // The function must see the appends that were committed while it waited for the lock.
     `set default_transaction_isolation = 'read committed'`,
     `set default_transaction_read_only = off`,
     `set statement_timeout = '4s'`,
-    // A client that vanishes between its Execute and its Sync holds the lock until the transaction is ended for it.
+    // A client that vanishes between its Execute and its Sync holds the lock until the server ends its transaction.
     version >= 170_000
       ? `set transaction_timeout = '5s'`
       : `set tcp_keepalives_idle = 2; set tcp_keepalives_interval = 1; set tcp_keepalives_count = 3`,
@@ -145,7 +145,7 @@ class PostgresEventStore implements EventStore {
       keepAlive: true,
       options: PLANS,
     });
-    // An idle connection that breaks is replaced by the pool; without a listener it would end the process.
+    // The pool replaces an idle connection that breaks. Without a listener its error would end the process.
     this.#pool.on('error', () => undefined);
   }
 
@@ -167,7 +167,7 @@ class PostgresEventStore implements EventStore {
     let from = Math.max(options.from ?? 0, 0);
     let to = Math.min(options.to ?? MAX_REVISION, MAX_REVISION);
     let left = limit;
-    // No append could have made such a stream.
+    // Such a stream cannot exist, since no append can make it.
     if (!isText(stream)) return;
     while (from <= to && left > 0) {
       const size = Math.min(READ_BATCH, left);
@@ -261,7 +261,7 @@ class PostgresEventStore implements EventStore {
   }
 }
 
-/** Postgres holds no U+0000, the parameters of an append are separated by U+001E, and a lone surrogate would become another name. */
+/** Postgres cannot hold U+0000, U+001E separates the parameters of an append, and a lone surrogate would become another name. */
 function isText(stream: string): boolean {
   // oxlint-disable-next-line no-control-regex
   return stream.isWellFormed() && !/[\u0000-\u001f]/.test(stream);
@@ -276,7 +276,7 @@ function batchOf(rows: string, order: string): string {
     ) summed where bytes <= ${BATCH_BYTES} or bytes = size`;
 }
 
-/** False when there may be more: the batch is full, or so large that the next event may not have fitted in. */
+/** False when there may be more events: the batch is full, or so large that the next event may not have fitted in. */
 function isLastBatch(rows: readonly Row[], size: number): boolean {
   return rows.length < size && Number(rows.at(-1)?.[7] ?? 0) <= BATCH_BYTES - LIMITS.bytes;
 }

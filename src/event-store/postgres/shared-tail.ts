@@ -1,7 +1,7 @@
 import type { Position, StoredEvent } from '../event-store.js';
 import { EventWindow } from '../event-window.js';
 
-/** What a query of the tail answers; `all`: nothing more was in the log. */
+/** The answer of a query of the tail; `all`: the log had no more events. */
 export interface TailRead {
   readonly events: readonly StoredEvent[];
   readonly all: boolean;
@@ -9,13 +9,13 @@ export interface TailRead {
 
 /** A feed at the log's end. */
 export interface TailReader {
-  /** Everything at or before it was delivered. */
+  /** All events at or before this position were delivered. */
   through: Position;
 }
 
 /**
- * The end of the log, read once for all feeds of a process: when the log grows, the first feed that asks reads on, and the others are handed
- * the same events, the same objects. It reads only when it is asked.
+ * The end of the log, read once for all feeds of a process. When the log grows, the first feed that asks reads on, and the other feeds get
+ * the same event objects. The tail reads only when a feed asks.
  */
 export class SharedTail {
   readonly #query: (after: Position) => Promise<TailRead>;
@@ -24,7 +24,7 @@ export class SharedTail {
   readonly #readers = new Set<TailReader>();
   #window: EventWindow | undefined;
   #at: Position | undefined;
-  /** The log was read to its end after this version was seen. */
+  /** The version that was current before the log was last read to its end. */
   #read = -1;
   #reading: Promise<void> | undefined;
 
@@ -33,7 +33,7 @@ export class SharedTail {
     this.#version = version;
   }
 
-  /** A place for a feed that has read everything up to `through`; undefined when the tail no longer reaches back that far. It must leave again. */
+  /** Adds a feed that has all events up to `through`. Undefined when the tail no longer reaches back that far. It must leave later. */
   join(through: Position): TailReader | undefined {
     if (this.#readers.size === 0) {
       this.#window = new EventWindow(through);
@@ -51,14 +51,14 @@ export class SharedTail {
   }
 
   /**
-   * What comes after the reader's place, up to everything that was in the log at a version.
+   * The events after the reader's position, up to the end of the log at a version.
    * @returns undefined when the reader fell out of the window
-   * @throws what the query throws
+   * @throws the query's error
    */
   async next(reader: TailReader, version: number, most: number): Promise<TailRead | undefined> {
     while (this.#read < version) {
       if (this.#window === undefined || !this.#window.covers(reader.through)) return undefined;
-      // A full batch waits for nothing.
+      // A full batch need not wait.
       if (this.#window.after(reader.through, most).events.length === most) break;
       await (this.#reading ??= this.#readOn().finally(() => (this.#reading = undefined)));
     }
@@ -77,7 +77,7 @@ export class SharedTail {
     const version = this.#version();
     if (window === undefined || this.#at === undefined) return;
     const { events, all } = await this.#query(this.#at);
-    // All of them left meanwhile, and others came.
+    // All readers left meanwhile, and others came.
     if (window !== this.#window) return;
     for (const event of events) window.push(event);
     this.#at = events.at(-1)?.position ?? this.#at;
