@@ -13,7 +13,7 @@ import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchem
 import { ChangeManyConversations } from './bulk.commands.js';
 import { BulkDto } from './bulk.dto.js';
 
-/** One action on up to 500 conversations. The request is answered with 200 whatever became of each: every item has a status of its own. */
+/** One action on up to 500 conversations. The request always answers 200; every item has a status of its own. */
 @Controller('conversations/bulk')
 export class BulkController {
   constructor(

@@ -107,7 +107,7 @@ const TAGS_AT_ONCE = 50;
   },
 })
 class OpenConversationDto {
-  /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
+  /** Required with an API key; a visitor token implies its own visitor, and the field may be absent. */
   @NullIsAbsent() @IsNested(VisitorInputDto) visitor?: VisitorInputDto;
   @NullIsAbsent() @IsResourceId() inboxId?: string;
   @IsMessage() message!: MessageDto;
@@ -117,7 +117,7 @@ class OpenConversationDto {
   customAttributes?: Record<string, unknown>;
   @NullIsAbsent() @IsOneOf(PRIORITIES) priority?: Priority;
   @NullIsAbsent() @IsResourceId() previousConversationId?: string;
-  /** Who wrote the first message; the visitor when absent. */
+  /** Who wrote the first message; the visitor by default. */
   @NullIsAbsent() @IsOneOf(['visitor', 'agent']) as?: 'visitor' | 'agent';
 }
 
@@ -138,9 +138,9 @@ export class ReplyDto {
   @IfGivenOrWithout('cannedResponseId')
   @IsMessage()
   message?: MessageDto;
-  /** In the place of a message: what the canned response says in this conversation, at this moment. */
+  /** Instead of a message: sends the canned response as rendered for this conversation now. */
   @IfGiven() @IsResourceId() cannedResponseId?: string;
-  /** `reply` when absent. */
+  /** `reply` by default. */
   @IfGiven() @IsOneOf(['reply', 'note']) type?: 'reply' | 'note';
   /** Set in the same append. */
   @IfGiven()
@@ -165,7 +165,7 @@ class ReceiveDto {
   @IsMessage() message!: MessageDto;
 }
 
-/** One of the two must be there; what is absent stays as it is. */
+/** At least one of the two fields is required; an absent field stays as it is. */
 @Examples({
   'an agent or a team': { assigneeId: 'agent-ada' },
   nobody: { assigneeId: null },
@@ -177,10 +177,10 @@ export class AssignDto {
   @ValidateIf((body: AssignDto) => body.assigneeId !== null)
   @IsResourceId()
   assigneeId?: string | null;
-  /** The team whose queue the conversation is put into; null takes it out of its queue. */
+  /** The team whose queue takes the conversation; null removes it from its queue. */
   @IsOptional() @IsResourceId() teamId?: string | null;
 
-  /** Without what else a body that holds these two may hold. */
+  /** Only these two fields of a body that may hold more. */
   assignment(): Assignment {
     const { assigneeId, teamId } = this;
     return { ...(assigneeId === undefined ? {} : { assigneeId }), ...(teamId === undefined ? {} : { teamId }) };
@@ -200,7 +200,7 @@ export class TagsDto {
 @Examples({ 'five stars': { rating: 5, comment: 'Quick and friendly.' } })
 class RateDto {
   @IsWhole(1, 5) rating!: number;
-  /** Absent keeps the comment of the rating that is changed; null removes it. */
+  /** Absent keeps the comment of an earlier rating; null removes it. */
   @IsOptional() @IsVisibleText(5_000) comment?: string | null;
 }
 
@@ -215,12 +215,12 @@ class ChangeDto {
   /** null clears it. */
   @IsOptional() @IsVisibleText(MAX_SUBJECT) subject?: string | null;
   @IfGiven() @IsOneOf(PRIORITIES) priority?: Priority;
-  /** Merged; null removes. */
+  /** Merged; null removes an attribute. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<string, unknown>;
   @IfGiven() @IsResourceId() inboxId?: string;
 }
 
-/** `?revision=` or `?at=`: the conversation as it was. */
+/** `?revision=` or `?at=`: the conversation as it was then. */
 class WhenDto {
   @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') revision?: string;
   @IsOptional() @IsInstant() at?: string;
@@ -235,7 +235,7 @@ class WhenDto {
 }
 
 class MessagesQueryDto {
-  /** A message's id: the answer holds those before it. The newest when absent. */
+  /** A message's id: answers the messages before it. Without it, the newest messages. */
   @IsOptional() @IsVisibleText(128) before?: string;
   @IsOptional() @Limit(MESSAGES_SHOWN) limit?: string;
 
@@ -544,7 +544,7 @@ export class ConversationController {
 
   private async said(
     { organizationId }: CommandContext,
-    /** Undefined when the request does not hold it itself. */
+    /** Undefined when the request did not send a text of its own. */
     message: MessageInput | undefined,
     command: Promise<ConversationChanged>,
   ): Promise<Answered<{ data: MessageAnswer }>> {
@@ -553,5 +553,5 @@ export class ConversationController {
   }
 }
 
-/** With a token the same routes answer less, in shapes of their own. */
+/** With a visitor token the same routes answer less, in separate shapes. */
 const isVisitor = (caller: Principal): caller is VisitorPrincipal => caller.visitorId !== null;
