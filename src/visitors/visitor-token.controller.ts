@@ -20,7 +20,7 @@ const MAX_TTL = 86_400;
 class MintTokenDto {
   /** As in POST /conversations. */
   @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
-  /** Seconds; an hour when absent. */
+  /** Seconds; an hour by default. */
   @NullIsAbsent() @IsWhole(MIN_TTL, MAX_TTL) ttl?: number;
 }
 
@@ -29,7 +29,7 @@ class RevokeTokensDto {
   @IsResourceId() visitorId!: string;
 }
 
-/** Tokens by which a widget speaks for one visitor. They are not listed: none is stored. */
+/** Tokens with which a widget speaks for one visitor. There is no list of them, since none is stored. */
 @Controller('visitor-tokens')
 @About('Tokens with which a widget in a browser speaks for one visitor.')
 export class VisitorTokenController {
@@ -55,7 +55,7 @@ export class VisitorTokenController {
     return new Answered({ data: { token, visitorId, expiresAt }, ...(left.length === 0 ? {} : { warnings: left }) }, { position });
   }
 
-  /** Ends all tokens that the visitor has. A POST and no DELETE, since doing it again is another revocation. */
+  /** Ends all tokens of the visitor. POST instead of DELETE, since every call is another revocation. */
   @Post('revoke')
   @HttpCode(200)
   @Roles('admin', 'agent')
