@@ -57,12 +57,12 @@ const DAY_SECONDS = 86_400;
 
 class AssignmentDto {
   @IsOneOf(ASSIGNMENT_MODES) mode!: Assignment['mode'];
-  /** Nobody when absent. */
+  /** No members by default. */
   @NullIsAbsent()
   @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
   agentIds?: string[];
-  /** Open conversations that a member gets at most; no bound when absent or null. */
+  /** The most open conversations for one member; no limit when absent or null. */
   @IsOptional() @IsWhole(1, MAX_CAP) cap?: number | null;
 }
 
@@ -79,7 +79,7 @@ class WorkingHoursDto {
     { type: 'string', description: 'An IANA zone, such as Europe/Berlin; no abbreviation.' },
   )
   timezone!: string;
-  /** Per weekday its intervals; a day that is not there is a day off. */
+  /** The intervals of each weekday; an absent day is a day off. */
   @rule('isSchedule', scheduleFaults, {
     type: 'object',
     properties: Object.fromEntries(WEEKDAYS.map((day) => [day, WEEKDAY])),
@@ -92,26 +92,26 @@ class WorkingHoursDto {
 class AutoResponderDto {
   @IsTrueOrFalse() enabled!: boolean;
   @IsVisibleText(MAX_REPLY) message!: string;
-  /** At once when absent. */
+  /** No delay by default. */
   @NullIsAbsent()
   @IsWhole(0, DAY_SECONDS)
   delaySeconds?: number;
   @NullIsAbsent() @IsTrueOrFalse() onlyOutsideWorkingHours?: boolean;
 }
 
-/** The fields that null clears. */
+/** The fields that null can clear. */
 class InboxFieldsDto {
   @IsOptional() @IsVisibleText(2_000) description?: string | null;
   @IsOptional() @IsEmailAddress() email?: string | null;
   @IsOptional() @IsVisibleText(50) color?: string | null;
   @IsOptional() @IsVisibleText(100) icon?: string | null;
-  /** Replaced as a whole; `manual` with nobody when absent. */
+  /** Replaced as a whole; by default `manual` without members. */
   @IfGiven() @IsNested(AssignmentDto) assignment?: AssignmentDto;
-  /** Replaced as a whole; null is open at any time. */
+  /** Replaced as a whole; null means always open. */
   @IsOptional() @IsNested(WorkingHoursDto) workingHours?: WorkingHoursDto | null;
   /** Replaced as a whole. */
   @IsOptional() @IsNested(AutoResponderDto) autoResponder?: AutoResponderDto | null;
-  /** True makes it the default inbox in place of the one that is; false on the default one is refused. */
+  /** True makes this inbox the default instead of the present one; false is refused on the default inbox. */
   @IfGiven() @IsTrueOrFalse() isDefault?: boolean;
 }
 
@@ -164,8 +164,8 @@ function autoResponderOf({ enabled, message, delaySeconds = 0, onlyOutsideWorkin
 const HISTORY: HistoryOf<Inbox, InboxEvent> = { aggregate: inboxAggregate };
 
 /**
- * Inboxes. DELETE archives: conversations go on naming the inbox, GET answers it with `archived: true`, its id stays taken, and it can
- * be changed (409 resource_archived) only once it is brought back. The default inbox cannot be archived.
+ * Inboxes. DELETE archives: conversations keep their reference, GET answers with `archived: true`, and the id stays taken. An archived
+ * inbox must be unarchived before it can be changed (409 resource_archived). The default inbox cannot be archived.
  */
 @Controller('inboxes')
 @About('Where conversations arrive, with assignment, working hours and an automatic answer.')
