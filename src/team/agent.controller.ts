@@ -32,7 +32,7 @@ import { agentList } from './agent.list.js';
 class AgentFieldsDto {
   /** null clears it. */
   @IsOptional() @IsEmailAddress() email?: string | null;
-  /** `online` when absent. */
+  /** `online` by default. */
   @IfGiven() @IsOneOf(AVAILABILITIES) availability?: Availability;
 }
 
@@ -55,8 +55,8 @@ function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {
 const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'agent' };
 
 /**
- * Agents. DELETE archives: what the agent did keeps naming it, GET answers it with `archived: true`, its id stays taken (by teams too),
- * it can be changed and assigned only once it is brought back, and the API keys bound to it are revoked.
+ * Agents. DELETE archives: records of the agent's work keep its name, GET answers with `archived: true`, its API keys are revoked, and its
+ * id stays taken (also for teams). An archived agent must be unarchived before it can be changed or assigned.
  */
 @Controller('agents')
 @About('The people who answer.')
