@@ -62,8 +62,8 @@ const HISTORY: HistoryOf<CannedResponse, CannedResponseEvent> = {
 };
 
 /**
- * Canned responses. DELETE archives: GET answers it with `archived: true`, its shortcut is free for another, and it can be changed and
- * sent only once it is brought back.
+ * Canned responses. DELETE archives: GET answers with `archived: true`, and the shortcut is free for another response. An archived
+ * response must be unarchived before it can be changed or sent.
  */
 @Controller('canned-responses')
 @About('Texts with placeholders that agents send again and again.')
@@ -186,7 +186,7 @@ export class CannedResponseController {
     return answered(await this.commands.execute(new UnarchiveCannedResponse(context, id)));
   }
 
-  /** What it would say in a conversation, with the values of this moment. Writes no event. */
+  /** The text that it would send in a conversation now. Writes no event. */
   @Post(':id/render')
   @HttpCode(200)
   @Roles('admin', 'agent')
