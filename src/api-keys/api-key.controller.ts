@@ -34,24 +34,24 @@ class CreateApiKeyDto {
   @IsOneOf(ROLES) role!: Role;
   /** The agent that the key acts for. */
   @NullIsAbsent() @IsResourceId() agentId?: string;
-  /** Valid until revoked when absent. */
+  /** Without it, the key is valid until it is revoked. */
   @NullIsAbsent() @IsInstant() expiresAt?: string;
-  /** Requests a minute; RATE_LIMIT_PER_MINUTE holds when absent, 0 is no limit. */
+  /** Requests a minute; RATE_LIMIT_PER_MINUTE by default, 0 for no limit. */
   @NullIsAbsent() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number;
 }
 
 @Examples({ 'a new name': { name: 'Website, old' } })
 class ChangeApiKeyDto {
   @IfGiven() @IsTypedText(200) name?: string;
-  /** null gives it back to RATE_LIMIT_PER_MINUTE. */
+  /** null restores RATE_LIMIT_PER_MINUTE. */
   @IsOptional() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }
 
 const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
 
 /**
- * API keys. The key itself is in the answer of the POST that made it, and nowhere else. DELETE revokes it at once; GET goes on answering
- * it with `revokedAt`. What a key may do never changes: make another one.
+ * API keys. Only the answer of the POST that made a key holds the key itself. DELETE revokes the key at once; GET still answers it, with
+ * `revokedAt`. What a key may do never changes: make another key instead.
  */
 @Controller('api-keys')
 @About('Keys for programs and agents, each with its role.')
