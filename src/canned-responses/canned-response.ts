@@ -65,8 +65,8 @@ function after(before: CannedResponse, event: CannedResponseEvent, at: string): 
 }
 
 /**
- * The form in which shortcuts are compared and claimed: without case, since agents type either. New shortcuts are stored as typed texts; this
- * form must not change, since it names the claims of stored shortcuts.
+ * The form in which shortcuts are compared and claimed, which ignores case. New shortcuts are stored as typed texts; this form must not
+ * change, since it names the claims of stored shortcuts.
  */
 export const normalizeShortcut = (shortcut: string) => shortcut.normalize('NFC').toLowerCase();
 
