@@ -7,7 +7,7 @@ const texts = z.array(z.string()).readonly().optional();
 const instant = z.iso.datetime({ precision: 3 });
 const time = instant.optional();
 
-/** A view as every route answers it. */
+/** A view, as every route answers it. */
 export const viewSchema = z
   .strictObject({
     id: z.string(),

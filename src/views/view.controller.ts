@@ -43,7 +43,7 @@ const MAX_NAME = 200;
 
 class ViewSortDto {
   @IsOneOf(SORTS) by!: Sort;
-  /** As in the list of conversations when absent. */
+  /** By default as in the list of conversations. */
   @NullIsAbsent() @IsOneOf(['asc', 'desc']) order?: 'asc' | 'desc';
 }
 
@@ -59,11 +59,11 @@ class ViewSortDto {
 class CreateViewDto {
   @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(MAX_NAME) name!: string;
-  /** With the names and values of the filters of GET /conversations; `{}` finds all. */
+  /** The names and values of the filters of GET /conversations; `{}` finds all conversations. */
   @IsNested(ConversationFilterDto) filter!: ConversationFilterDto;
-  /** By `updatedAt`, the newest first, when absent. */
+  /** By default `updatedAt`, newest first. */
   @NullIsAbsent() @IsNested(ViewSortDto) sort?: ViewSortDto;
-  /** Private to its owner when absent. */
+  /** By default private to its owner. */
   @NullIsAbsent() @IsTrueOrFalse() shared?: boolean;
 }
 
@@ -74,11 +74,11 @@ class ChangeViewDto {
   @IfGiven() @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
   /** Replaced as a whole. */
   @IfGiven() @IsNested(ViewSortDto) sort?: ViewSortDto;
-  /** Only its owner makes a shared view private. */
+  /** Only the owner may make a shared view private. */
   @IfGiven() @IsTrueOrFalse() shared?: boolean;
 }
 
-/** Who asks: a ViewCaller. No visitor calls a route of views. */
+/** The caller: a ViewCaller. Visitors cannot call the routes of views. */
 const By = createParamDecorator((_: undefined, host: ExecutionContext): ViewCaller => {
   const request = host.switchToHttp().getRequest<FastifyRequest>();
   const { type, id } = actorOf(request);
@@ -86,8 +86,8 @@ const By = createParamDecorator((_: undefined, host: ExecutionContext): ViewCall
 });
 
 /**
- * Saved views of the list of conversations: a filter and a sort under a name, private to the agent or key that made them or shared with the
- * organization. Another's private view is answered as if there were none. DELETE archives.
+ * Saved views of the list of conversations: a named filter and sort, private to the agent or key that made it or shared with the
+ * organization. Another owner's private view is answered as if it did not exist. DELETE archives.
  */
 @Controller('views')
 @About('Saved views of the list of conversations, private or shared, each with its number of conversations.')
