@@ -47,7 +47,7 @@ export class Callers {
     return principal;
   }
 
-  /** Reads bodies only for authenticated callers, and counts every such request: reading costs more than refusing. No public route takes one. */
+  /** Reads bodies only for counted, authenticated callers: reading a body costs more than refusing it. No public route takes a body. */
   install(server: FastifyInstance): void {
     server.addHook('preParsing', async (request, reply, payload) => {
       if (!request.is404 && !WITHOUT_BODY.has(request.method)) await this.identify(request, reply);
