@@ -133,7 +133,7 @@ export class ApiKeyController {
   @Roles('admin')
   @Answers(
     'Changes the named fields of an API key.',
-    'Appends `ApiKeyRenamed` or `ApiKeyRateLimitChanged`. What a key may do never changes: make another one.',
+    'Appends `ApiKeyRenamed` or `ApiKeyRateLimitChanged`. What a key may do never changes: make another key instead.',
     { 200: dataOf(apiKeySchema) },
   )
   async change(
@@ -150,7 +150,7 @@ export class ApiKeyController {
   @Roles('admin')
   @Answers(
     'Revokes an API key, at once.',
-    'Appends `ApiKeyRevoked`. The key is refused at once by this process and within a second by all others. It cannot be brought back.',
+    'Appends `ApiKeyRevoked`. This process refuses the key at once and all others within a second. A revoked key cannot be brought back.',
     { 204: null },
   )
   async revoke(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

@@ -49,7 +49,7 @@ export class EventsController {
   @Roles('admin', 'auditor')
   @Answers(
     "Reads the organization's events in the order in which they were stored.",
-    'For auditors, and for programs that keep something in step: ask again after `meta.next`, and nothing is missed and nothing comes twice. `types` narrows to some types of events. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    'For auditors, and for programs that follow all changes: ask again after `meta.next`, and no event is missed or repeated. `types` selects event types. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
     { 200: feedPageSchema },
   )
   async read(

@@ -25,7 +25,7 @@ export const feedPageSchema = z.strictObject({
   meta: z.strictObject({
     limit: z.number().int(),
     hasMore: z.boolean(),
-    next: z.string().describe('Pass as after for what comes behind this page: how far was looked, also when nothing was found.'),
+    next: z.string().describe('Pass as after for the next page: the position that the search reached, even when it found nothing.'),
   }),
 });
 export type FeedPage = z.infer<typeof feedPageSchema>;

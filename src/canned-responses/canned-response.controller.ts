@@ -83,7 +83,7 @@ export class CannedResponseController {
   @Roles('admin', 'agent')
   @Answers(
     'Makes a canned response.',
-    "Appends `CannedResponseCreated`. The shortcut is one response's at a time, and unknown variables in the content are refused here and not when it is sent.",
+    'Appends `CannedResponseCreated`. Only one response at a time may have a shortcut, and unknown variables in the content are refused now instead of when it is sent.',
     { 201: dataOf(cannedResponseSchema) },
     { errors: ['shortcut_taken', 'unknown_variable'] },
   )
@@ -175,7 +175,7 @@ export class CannedResponseController {
   @Roles('admin', 'agent')
   @Answers(
     'Brings a canned response back from the archive.',
-    'Appends `CannedResponseUnarchived`; its shortcut must be free still. A response that is not archived is answered as it is.',
+    'Appends `CannedResponseUnarchived`; its shortcut must still be free. A response that is not archived is answered as it is.',
     { 200: dataOf(cannedResponseSchema) },
     { errors: ['shortcut_taken'] },
   )
@@ -191,8 +191,8 @@ export class CannedResponseController {
   @HttpCode(200)
   @Roles('admin', 'agent')
   @Answers(
-    'Tells what it would say in a conversation. Writes nothing.',
-    "Fills in the values of this moment: of the conversation's visitor and company, and of whoever asks. `missing` names the variables that had no value. Appends nothing.",
+    'Renders a canned response for a conversation, without sending it.',
+    "Fills in the current values of the conversation's visitor and company, and of the caller. `missing` names the variables that had no value. Appends nothing.",
     { 200: dataOf(renderedSchema) },
     { errors: ['unknown_conversation'] },
   )

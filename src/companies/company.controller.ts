@@ -136,7 +136,7 @@ export class CompanyController {
   @Roles('admin', 'agent')
   @Answers(
     'Archives a company.',
-    'Appends `CompanyArchived`. Visitors and conversations go on naming the company, and its id stays taken.',
+    'Appends `CompanyArchived`. Visitors and conversations keep naming the company, and its id stays taken.',
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

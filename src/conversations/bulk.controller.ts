@@ -25,8 +25,8 @@ export class BulkController {
   @HttpCode(200)
   @Roles('admin', 'agent')
   @Answers(
-    'Does one thing to up to 500 conversations, named or found by a filter; every item tells what became of it.',
-    'Each conversation is changed by a command of its own and appends what the single request would; one that is refused stops no other. The answer is 200 and holds a status for every conversation. Sent again with the same `Idempotency-Key`, it completes what was begun.',
+    'Does one thing to up to 500 conversations, named or found by a filter; every item has its own result.',
+    'Each conversation is changed by a command of its own and appends the same events as a single request; a refused item stops no other. The answer is always 200 and holds a status for every conversation. A retry with the same `Idempotency-Key` completes an interrupted request.',
     { 200: z.strictObject({ data: z.array(bulkItemSchema), meta: bulkMetaSchema }) },
     {
       errors: [

@@ -59,11 +59,7 @@ export const dataOf = (schema: z.ZodType) => z.strictObject({ data: schema });
 export const dataAndWarningsOf = (schema: z.ZodType) =>
   z.strictObject({
     data: schema,
-    warnings: z
-      .array(warningSchema)
-      .min(1)
-      .optional()
-      .describe('What was asked for and left as it was; absent when there is nothing to say.'),
+    warnings: z.array(warningSchema).min(1).optional().describe('Parts of the request that were not applied; absent when there are none.'),
   });
 
 /** A field of the request that was not applied, with the error code that other routes would answer. */
@@ -86,7 +82,7 @@ export const pageMetaSchema = z
   .strictObject({
     page: z.number().int(),
     limit: z.number().int(),
-    total: z.number().int().optional().describe('Exact up to 10,000, a floor past it; absent with total=none.'),
+    total: z.number().int().optional().describe('Exact up to 10,000, a lower bound above it; absent with total=none.'),
     totalIsExact: z.boolean().optional(),
     hasMore: z.boolean(),
     nextCursor: z.string().nullable().describe('Pass as cursor for the rows after the last one: stable under inserts.'),

@@ -84,7 +84,7 @@ class WorkingHoursDto {
     type: 'object',
     properties: Object.fromEntries(WEEKDAYS.map((day) => [day, WEEKDAY])),
     additionalProperties: false,
-    description: 'Per weekday its intervals, from and to as HH:MM; a day that is not there is a day off.',
+    description: 'The intervals of each weekday, from and to as HH:MM; an absent day is a day off.',
   })
   schedule!: WorkingHours['schedule'];
 }
@@ -234,7 +234,7 @@ export class InboxController {
   @Roles('admin', 'agent', 'auditor')
   @Answers(
     'Reads the events of an inbox.',
-    'Who made, changed and archived the inbox, oldest first. Which inbox is the default one stands in the events of the organization.',
+    "Who made, changed and archived the inbox, oldest first. The organization's events tell which inbox is the default.",
     { 200: partOf(eventSchema) },
   )
   events(
@@ -267,7 +267,7 @@ export class InboxController {
   @Roles('admin')
   @Answers(
     'Archives an inbox.',
-    'Appends `InboxArchived`, and `InboxRetired` to the organization. Conversations go on naming the inbox. The default inbox is refused: make another one the default first.',
+    'Appends `InboxArchived`, and `InboxRetired` to the organization. Conversations keep naming the inbox. The default inbox is refused: make another one the default first.',
     { 204: null },
     { errors: ['default_inbox_required'] },
   )

@@ -141,7 +141,7 @@ export class AgentController {
   @Roles('admin')
   @Answers(
     'Archives an agent and revokes the keys that are bound to it.',
-    'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. It is taken off every conversation that has not ended (`ConversationUnassigned`); what it did goes on naming it.',
+    'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. Removes the agent from every conversation that has not ended (`ConversationUnassigned`); its earlier messages keep its name.',
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

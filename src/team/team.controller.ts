@@ -139,7 +139,7 @@ export class TeamController {
   @Roles('admin')
   @Answers(
     'Archives a team.',
-    'Appends `AssigneeArchived`. The team is taken off every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`), and its id stays taken.',
+    'Appends `AssigneeArchived`. Removes the team from every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`); its id stays taken.',
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

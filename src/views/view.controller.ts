@@ -106,7 +106,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Saves a view of the list of conversations.',
-    'Appends `ViewCreated`. Its owner is the agent that the key is bound to or acts for, or else the key. Without an `id` the server makes one, and a filter may name what is archived or not there.',
+    'Appends `ViewCreated`. Its owner is the agent that the key is bound to or acts for, or else the key. Without an `id` the server makes one, and a filter may name archived or unknown resources.',
     { 201: dataOf(viewSchema) },
     { errors: ['id_taken'] },
   )
@@ -124,7 +124,7 @@ export class ViewController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers(
     'Lists the shared views and those of the caller.',
-    'Pages and sorts views; auditors see private ones of all owners. `counts=true` adds how many conversations each view of the page finds, exact up to 10,000; `archived=true` lists the archived ones instead.',
+    'Pages and sorts views; auditors see the private views of all owners. `counts=true` adds how many conversations each view of the page finds, exact up to 10,000; `archived=true` lists the archived views instead.',
     { 200: pageOf(listedViewSchema) },
     { query: VIEW_LIST_PARAMETERS },
   )
@@ -184,7 +184,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a view.',
-    'Appends `ViewChanged` with the fields that differ. A shared view is changed by its owner or an admin, and made private by its owner alone.',
+    'Appends `ViewChanged` with the fields that differ. The owner or an admin may change a shared view, and only the owner may make it private.',
     { 200: dataOf(viewSchema) },
   )
   async change(
@@ -205,7 +205,7 @@ export class ViewController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
-  @Answers('Archives a view.', 'Appends `ViewArchived`. A shared view is archived by its owner or an admin.', { 204: null })
+  @Answers('Archives a view.', 'Appends `ViewArchived`. The owner or an admin may archive a shared view.', { 204: null })
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @InContext() context: CommandContext,
@@ -219,7 +219,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Brings a view back from the archive.',
-    'Appends `ViewUnarchived`; a view that is not archived is answered as it is. For its owner, and of a shared view for an admin too.',
+    'Appends `ViewUnarchived`; a view that is not archived is answered as it is. The owner may do this, and for a shared view an admin too.',
     { 200: dataOf(viewSchema) },
   )
   async unarchive(

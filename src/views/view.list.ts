@@ -26,7 +26,7 @@ const TRUE_OR_FALSE = { type: 'string', enum: ['true', 'false'] } as const;
 
 /** The query parameters of the list. */
 export const VIEW_LIST_PARAMETERS: readonly QueryParameter[] = [
-  { name: 'shared', schema: { ...TRUE_OR_FALSE, description: 'true lists the shared ones alone, false the private ones.' } },
-  { name: 'counts', schema: { ...TRUE_OR_FALSE, default: 'false', description: 'true adds the number of conversations that each finds.' } },
+  { name: 'shared', schema: { ...TRUE_OR_FALSE, description: 'true lists only shared views, false only private ones.' } },
+  { name: 'counts', schema: { ...TRUE_OR_FALSE, default: 'false', description: 'true adds how many conversations each view finds.' } },
   ...parametersOf({}),
 ];

@@ -39,8 +39,8 @@ export class VisitorTokenController {
   @HttpCode(201)
   @Roles('admin', 'agent')
   @Answers(
-    'Mints a token by which a widget speaks for its visitor.',
-    "Finds or makes the visitor as `POST /conversations` does, with the same events. The token itself is signed and stored nowhere. It opens, reads, continues and rates the visitor's own conversations until its time is over.",
+    'Makes a token with which a widget speaks for its visitor.',
+    "Finds or creates the visitor as `POST /conversations` does, with the same events. The token itself is signed and stored nowhere. Until it expires it can open, read, continue and rate the visitor's own conversations.",
     { 201: dataAndWarningsOf(visitorTokenSchema) },
     {
       errors: ['unknown_company', 'visitor_erased', 'limit_exceeded'],
@@ -61,7 +61,7 @@ export class VisitorTokenController {
   @Roles('admin', 'agent')
   @Answers(
     'Ends all tokens that a visitor has.',
-    'Appends `VisitorTokensRevoked`. Every token of the visitor ends at once in this process and within a second in all others; tokens minted later are good.',
+    'Appends `VisitorTokensRevoked`. This process refuses every token of the visitor at once and all others within a second; tokens made later are valid.',
     { 200: dataOf(revokedTokensSchema) },
     { errors: ['not_found'] },
   )

@@ -86,8 +86,8 @@ export class VisitorController {
   @Post()
   @Roles('admin', 'agent')
   @Answers(
-    'Makes a visitor, or finds the one with this userId or e-mail address.',
-    'Appends `VisitorCreated`, or `VisitorChanged` where the visitor who was found differs from the body. Answers 201 for a new visitor and 200 for one who was found. An `id` in the body must be new.',
+    'Creates a visitor, or finds the visitor with this userId or e-mail address.',
+    'Appends `VisitorCreated`, or `VisitorChanged` where an existing visitor differs from the body. Answers 201 for a new visitor and 200 for an existing one. An `id` in the body must be new.',
     { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
     {
       errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
@@ -166,7 +166,7 @@ export class VisitorController {
   @Roles('admin', 'agent')
   @Answers(
     'Archives a visitor.',
-    "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for somebody else. Conversations go on naming the visitor.",
+    "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for another visitor. Conversations keep naming the visitor.",
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {
