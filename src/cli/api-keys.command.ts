@@ -20,8 +20,8 @@ create prints a new key, which is shown once. list prints the keys without their
 database, within a second in running servers.
 
   --role ROLE          ${ROLES.join(', ')}
-    --agent ID           binds the key to this agent, who becomes the author of everything that the key sends
-    --name NAME          how people recognize the key; the role by default
+  --agent ID           binds the key to this agent, who becomes the author of everything that the key sends
+  --name NAME          how people recognize the key; the role by default
   --organization ID    may be left out while there is only one
   --json               print one JSON document: {id, key, role}, {keys: […]} or {id, revoked}`,
 

@@ -21,7 +21,7 @@ does not contain, opens them. FILE ending in .gz is packed; - is standard output
 FILE holds everything that was in the log when the export began; requests may go on meanwhile. An incomplete export is removed, and import
 refuses a file that was cut off.
 
-    --organization ID    only this organization
+  --organization ID    only this organization
   --json               print one JSON document: {file, organizationId, events, kept: {TABLE: rows}, bytes, seconds, eventsPerSecond, head}`,
 
   async run(given, terminal, signal) {

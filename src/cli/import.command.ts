@@ -34,8 +34,8 @@ runs, and gives the same ids, times, revisions, hashes and answers. Any other in
 an import of the same file has begun. docs/export.md explains more.
 
   --organization ID       may be left out while there is only one; an export brings its own
-    --on-bad-line skip      report each bad line with its number, and go on
-    --on-bad-line fail      stop at the first bad line (the default); what was imported before it stays
+  --on-bad-line skip      report each bad line with its number, and go on
+  --on-bad-line fail      stop at the first bad line (the default); what was imported before it stays
   --no-wait               end when everything is in the log
   --json                  print one JSON document: {lines, imported, present, bad, badLines, warnings, messages, seconds,
                           messagesPerSecond},

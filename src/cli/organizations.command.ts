@@ -15,7 +15,7 @@ export const organizationsCommand: Command = {
 create makes an organization with its default inbox and prints an admin key for it. The key is shown once.
 list prints the organizations, oldest first.
 
-    --id ID    1 to 64 of a-z 0-9 - for the new organization; random by default
+  --id ID    1 to 64 of a-z 0-9 - for the new organization; random by default
   --json     print one JSON document: {id, adminKey, adminKeyId}, or {organizations: [{id, name, createdAt}]}`,
 
   async run([action, ...given], terminal) {

@@ -19,7 +19,7 @@ the live group go on meanwhile. An interrupted rebuild changes nothing. Without 
 pause stops the workers of a group or reactor, in every process and after restarts, until resume. Jobs that a reactor made before are still
 done. Without a name it pauses every group of read models, and no reactor.
 
-    --with-skipped    handle the events that threadlog parked skip has passed over
+  --with-skipped    handle the events that threadlog parked skip has passed over
   --json            print one JSON document: {groups: […], reactors: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
                     seconds, eventsPerSecond}]} or {groups: [{group, paused}], reactors: [{reactor, paused}]}`,
 

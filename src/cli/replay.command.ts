@@ -30,7 +30,7 @@ With --revision or --at it prints the conversation as it was then.
   --revision N         as it was after this revision; revisions begin with 0
   --at INSTANT         as it was at this instant, such as 2026-01-16T09:00:00Z
   --stream NAME        one stream of any kind, such as inbox-main.4f6a…
-    --after POSITION     continue after this position, where an earlier run ended
+  --after POSITION     continue after this position, where an earlier run ended
   --organization ID    may be left out while there is only one
   --json               print one JSON object a line: {stream, id, type, revision, position, occurredAt, actor, …, data} as the API's
                        events; with --revision or --at the conversation as the API answers it`,

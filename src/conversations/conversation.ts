@@ -139,7 +139,7 @@ export interface Conversation<V = Sealed> {
   readonly subject: V | null;
   readonly customAttributes: Readonly<Record<string, V>>;
   readonly assignee: Assignee | null;
-  /** The assignee, where it is a team. */
+  /** The queue's team. Where the assignee is a team, this is the same team. */
   readonly team: QueueTeam | null;
   readonly tags: readonly string[];
   readonly previousConversationId: string | null;

@@ -121,7 +121,7 @@ export class TeamController {
   @Roles('admin')
   @Answers(
     'Changes the named fields of a team.',
-    'Appends `TeamChanged` with the fields that differ. `agentIds` is the whole list: whoever is not named leaves the team.',
+    'Appends `TeamChanged` with the fields that differ. `agentIds` is the whole list: agents that are not named leave the team.',
     { 200: dataOf(teamSchema) },
   )
   async change(
