@@ -19,7 +19,7 @@ const CARRIAGE_RETURN = 0x0d;
 const GZIP = [0x1f, 0x8b] as const;
 
 /**
- * The lines of a file, ended by LF or CRLF; `-` is standard input. Unpacks gzip, recognized by content. Empty lines are skipped but counted.
+ * The lines of a file, ended by LF or CRLF; `-` is standard input. Unpacks gzip, recognized by content. Skips empty lines but counts them.
  * @throws CommandFailed when the file cannot be read to its end
  */
 export async function* readLines(path: string, signal: AbortSignal): AsyncGenerator<Line, void, undefined> {

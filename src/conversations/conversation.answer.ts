@@ -33,7 +33,7 @@ export const messageSchema = z
     type: z.enum(['visitor', 'agent', 'note', 'automation']),
     /** The type of the message. */
     contentType: z.enum(CONTENT_TYPES),
-    /** A text, or a card's {title, description?, actions?}; null for attachments without a caption, and for roles that may not read messages. */
+    /** A text, or a card's {title, description?, actions?}; null for attachments without a caption, and for roles that may not read it. */
     content: z.union([
       z.string(),
       z.strictObject({

@@ -40,7 +40,7 @@ export class ConversationWriter {
   ) {}
 
   /**
-   * Runs a decision on a conversation. A visitor reaches only its own conversations, and its If-Match counts the revisions that it is shown.
+   * Runs a decision on a conversation. A visitor reaches only its own conversations, and its If-Match counts the revisions it is shown.
    * @throws ThreadlogError not_found and what the decision throws
    */
   change(command: CommandContext, id: string, decide: Decide<object>): Promise<ConversationChanged> {

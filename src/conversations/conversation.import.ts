@@ -330,7 +330,7 @@ export class ConversationImporter {
 
   /**
    * A file is imported from its beginning, so neighbours are usually either all there or all absent. Where the first and the last of some
-   * are absent, assumes that the rest is absent too; the appends verify it. Visitors that other dialogues may share are never assumed absent.
+   * are absent, assumes that the rest is absent too; the appends verify it. Visitors that other dialogues may share are always looked up.
    */
   private async lookAtAll(planned: readonly Planned[]): Promise<readonly Look[]> {
     const ends = new Map<Planned, Look>();

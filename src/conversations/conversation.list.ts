@@ -44,8 +44,8 @@ export interface ConversationFilter {
 }
 
 /**
- * Row count that we plan for when a list filters by labels, however few rows the page shows. PostgreSQL has no statistics for rare or unknown
- * labels and takes them for frequent ones, so that it would walk through all conversations in their order to fill a page.
+ * Row count that we plan for when a list filters by labels, however few rows the page shows. PostgreSQL has no statistics for rare or
+ * unknown labels and takes them for frequent ones, so that it would walk through all conversations in their order to fill a page.
  */
 const PLANNED_FOR_LABELS = 1_001;
 const SORT_COLUMNS = { updatedAt: 'updated_at', createdAt: 'created_at', waitingSince: 'waiting_since', priority: 'priority' } as const;
@@ -191,7 +191,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
             .$if(sort.by === 'priority', (all) => all.orderBy('c.updated_at', direction))
             .orderBy('c.id', direction)
             .limit(most);
-    // Materialized, since PostgreSQL would lower a plain subquery's limit to the page's before it chooses the plan. Rows are still made lazily.
+    // Materialized, since PostgreSQL would lower a plain subquery's limit to the page's before it chooses the plan. Rows are made lazily.
     const page = this.database
       .with(
         (cte) => cte('f').materialized(),

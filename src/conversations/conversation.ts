@@ -35,8 +35,8 @@ export interface Author {
 }
 
 /**
- * A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. Content may be absent
- * when there are attachments.
+ * A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. Content may be
+ * absent when there are attachments.
  */
 export interface MessageFacts<V = Sealed> {
   readonly messageId: string;

@@ -29,7 +29,7 @@ const EXPOSED_HEADERS = [
 /** How long a browser may cache the answer to a preflight (seconds). Chromium caches no answer for longer. */
 const MAX_AGE = 7_200;
 
-/** Answers preflights, and lets pages of these origins read every answer below /api, including errors. Cookies are unused and never allowed. */
+/** Answers preflights, and lets pages of these origins read every answer below /api, including errors. Cookies are never allowed. */
 export async function allowOrigins(server: FastifyInstance, origins: CorsOrigins): Promise<void> {
   const shared = {
     methods: METHODS,

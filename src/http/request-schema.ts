@@ -46,8 +46,8 @@ interface Property {
 }
 
 /**
- * The schema of a DTO, from its declared checks. Schema and checks refuse the same requests, except where JSON Schema cannot express a check
- * (that a text is visible, that a day is in the calendar).
+ * The schema of a DTO, from its declared checks. Schema and checks refuse the same requests, except where JSON Schema cannot express a
+ * check (that a text is visible, that a day is in the calendar).
  * @param of returns the reference to a nested class's schema
  * @throws Error for a check without a schema
  */

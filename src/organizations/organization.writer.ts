@@ -40,7 +40,7 @@ export class OrganizationWriter {
   /**
    * The organization with its secret, its default inbox and an admin key. A second call with the same id after a crash creates what is
    * missing and leaves the rest as it is, including the name and the default inbox.
-   * @param options id: lower-case letters, digits and dashes; adminKey: a key chosen elsewhere, made once; without it each call makes a key;
+   * @param options id: lower-case letters, digits and dashes; adminKey: a key chosen elsewhere, made once; without it each call makes one;
    *   beforeKey: runs once the organization takes commands. The key comes last: a caller without a key knows that setup is incomplete
    */
   async createOrganization(
