@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { ROLES } from '../security/roles.js';
 import type { ApiKey } from './api-key.js';
 
-/** An API key as every route answers it. */
+/** An API key, as every route answers it. */
 export const apiKeySchema = z
   .strictObject({
     id: z.string(),
@@ -20,7 +20,7 @@ export const apiKeySchema = z
   .meta({ id: 'ApiKey' });
 export type ApiKeyAnswer = z.infer<typeof apiKeySchema>;
 
-/** The answer of the request that made the key: the only one that holds the key itself. */
+/** The answer of the request that made the key; no other answer holds the key itself. */
 export const newApiKeySchema = apiKeySchema.extend({ key: z.string() }).meta({ id: 'NewApiKey' });
 
 export function apiKeyAnswer(id: string, apiKey: ApiKey, revision: number): ApiKeyAnswer {

@@ -37,7 +37,7 @@ export class RevokeApiKey extends Command<ApiKeyChanged> {
 
 const handled = handledBy(ApiKeyWriter);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const apiKeyCommandHandlers = [
   handled(CreateApiKey, (writer, { context, input }) => writer.create(context, input)),
   handled(ChangeApiKey, (writer, { context, id, changes }) => writer.change(context, id, changes)),

@@ -34,24 +34,24 @@ class CreateApiKeyDto {
   @IsOneOf(ROLES) role!: Role;
   /** The agent that the key acts for. */
   @NullIsAbsent() @IsResourceId() agentId?: string;
-  /** Valid until revoked when absent. */
+  /** Without it, the key is valid until it is revoked. */
   @NullIsAbsent() @IsInstant() expiresAt?: string;
-  /** Requests a minute; RATE_LIMIT_PER_MINUTE holds when absent, 0 is no limit. */
+  /** Requests a minute; RATE_LIMIT_PER_MINUTE by default, 0 for no limit. */
   @NullIsAbsent() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number;
 }
 
 @Examples({ 'a new name': { name: 'Website, old' } })
 class ChangeApiKeyDto {
   @IfGiven() @IsTypedText(200) name?: string;
-  /** null gives it back to RATE_LIMIT_PER_MINUTE. */
+  /** null restores RATE_LIMIT_PER_MINUTE. */
   @IsOptional() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }
 
 const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
 
 /**
- * API keys. The key itself is in the answer of the POST that made it, and nowhere else. DELETE revokes it at once; GET goes on answering
- * it with `revokedAt`. What a key may do never changes: make another one.
+ * API keys. Only the answer of the POST that made a key holds the key itself. DELETE revokes the key at once; GET still answers it, with
+ * `revokedAt`. What a key may do never changes: make another key instead.
  */
 @Controller('api-keys')
 @About('Keys for programs and agents, each with its role.')
@@ -133,7 +133,7 @@ export class ApiKeyController {
   @Roles('admin')
   @Answers(
     'Changes the named fields of an API key.',
-    'Appends `ApiKeyRenamed` or `ApiKeyRateLimitChanged`. What a key may do never changes: make another one.',
+    'Appends `ApiKeyRenamed` or `ApiKeyRateLimitChanged`. What a key may do never changes: make another key instead.',
     { 200: dataOf(apiKeySchema) },
   )
   async change(
@@ -150,7 +150,7 @@ export class ApiKeyController {
   @Roles('admin')
   @Answers(
     'Revokes an API key, at once.',
-    'Appends `ApiKeyRevoked`. The key is refused at once by this process and within a second by all others. It cannot be brought back.',
+    'Appends `ApiKeyRevoked`. This process refuses the key at once and all others within a second. A revoked key cannot be brought back.',
     { 204: null },
   )
   async revoke(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

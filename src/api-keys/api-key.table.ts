@@ -2,7 +2,7 @@ import { foldTable, type FoldRow } from '../read-models/fold-table.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { apiKeyAggregate, type ApiKey } from './api-key.js';
 
-/** Never the key or its hash. Archived: revoked. */
+/** Never holds the key or its hash. Archived means revoked. */
 export interface ApiKeyRow extends FoldRow<ApiKey> {
   name: string;
   agent_id: string | null;

@@ -5,7 +5,7 @@ import { ThreadlogError } from '../errors.js';
 import type { Role } from '../security/roles.js';
 
 /*
- * What an auditor may know of an API key. The key itself and its hash are never in the log: keep.api_keys holds the hash and decides
+ * The facts about an API key that an auditor may see. The log never holds the key or its hash: keep.api_keys holds the hash and decides
  * whether a key is accepted.
  */
 export type ApiKeyEvent =
@@ -15,14 +15,14 @@ export type ApiKeyEvent =
         readonly name: string;
         readonly role: Role;
         readonly agentId?: string;
-        /** The key's first characters, by which people tell keys apart. */
+        /** The key's first characters, by which people recognize it. */
         readonly prefix: string;
         /** ISO instant. */
         readonly expiresAt?: string;
       };
     }
   | { readonly type: 'ApiKeyRenamed'; readonly data: { readonly name: string } }
-  /** Requests a minute; null for what the server is set to, 0 for no limit. */
+  /** Requests a minute; null for the server's setting, 0 for no limit. */
   | { readonly type: 'ApiKeyRateLimitChanged'; readonly data: { readonly rateLimitPerMinute: number | null } }
   | { readonly type: 'ApiKeyRevoked'; readonly data: Record<string, never> };
 
@@ -55,7 +55,7 @@ export const apiKeyAggregate: Aggregate<ApiKey, ApiKeyEvent> = {
     ApiKeyRateLimitChanged: [z.object({ rateLimitPerMinute: z.number().int().nullable() })],
     ApiKeyRevoked: [z.object({})],
   }),
-  // The least that a role can do, should a fold ever stop before the first event.
+  // The weakest role, should a fold ever stop before the first event.
   initial: {
     exists: false,
     name: '',
@@ -107,7 +107,7 @@ export function createKey({ rateLimitPerMinute, ...given }: NewApiKey, now: numb
   };
 }
 
-/** What of a key may change; absent fields stay. */
+/** The fields of a key that may change; absent fields stay. */
 export interface ApiKeyChanges {
   readonly name?: string;
   readonly rateLimitPerMinute?: number | null;

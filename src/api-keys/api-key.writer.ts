@@ -13,7 +13,7 @@ import { AssigneeReader } from '../team/assignee.reader.js';
 import { assigneeAggregate } from '../team/assignee.js';
 import { type ApiKey, apiKeyAggregate, type ApiKeyChanges, type ApiKeyEvent, changeKey, createKey, revokeKey } from './api-key.js';
 
-/** How many of a key's characters may be shown again: enough to tell keys apart, and far too few to guess the rest. */
+/** How many of a key's characters may be shown later: enough to recognize the key, far too few to guess the rest. */
 const PREFIX_LENGTH = 8;
 
 export interface ApiKeyChanged extends Transacted<ApiKey, ApiKeyEvent> {
@@ -30,9 +30,9 @@ export interface ApiKeyInput {
 }
 
 /**
- * Makes and revokes API keys, for the routes and for the command line. The log tells who made which key; keep.api_keys decides whether one
- * is accepted. Granting writes the event first and the row after it, restricting the row first: after a crash in between, a key is
- * accepted that nobody made in neither case.
+ * Makes and revokes API keys, for the routes and for the command line. The log tells who made which key; keep.api_keys decides whether a
+ * key is accepted. Granting writes the event first and then the row, restricting writes the row first: so a crash in between never leaves
+ * an accepted key that nobody made.
  */
 @Injectable()
 export class ApiKeyWriter {
@@ -45,8 +45,8 @@ export class ApiKeyWriter {
   ) {}
 
   /**
-   * Answers the key itself, which is not kept. Sent again with the same Idempotency-Key, it answers the same key for 24 h.
-   * @param given a key that was chosen elsewhere, such as BOOTSTRAP_API_KEY; the id follows from it, so that making it twice makes one
+   * Answers the key itself, which is not stored. A retry with the same Idempotency-Key gets the same key for 24 h.
+   * @param given a key that was chosen elsewhere, such as BOOTSTRAP_API_KEY; its id follows from it, so making it twice makes one key
    * @throws ThreadlogError unknown_agent, resource_archived for an agent who is archived, expiry_in_past, idempotency_key_reused
    */
   async create(context: CommandContext, input: ApiKeyInput, given?: string): Promise<ApiKeyChanged & { readonly key: string }> {
@@ -74,7 +74,7 @@ export class ApiKeyWriter {
         return undefined;
       },
     );
-    // What the event says holds, also when this request came again with other words (a chosen key whose name changed meanwhile).
+    // The event decides, even when the retry carries other values (a chosen key whose name changed in the meantime).
     const { name, role, agentId: boundTo, rateLimitPerMinute: ownLimit, expiresAt: until } = done.state;
     await this.database
       .insertInto('keep.api_keys')
@@ -91,23 +91,23 @@ export class ApiKeyWriter {
       })
       .onConflict((conflict) => conflict.doNothing())
       .execute();
-    // Whoever revoked it between its event and its row has found no row to end.
+    // A request that revoked the key between its event and its row found no row to end.
     const current = await this.transactor.load(apiKeyAggregate, context.organizationId, id);
     if (current !== undefined && current.state.revokedAt !== null) await this.endRow(context.organizationId, id);
     if (given !== undefined) await this.requireOwn(context.organizationId, id, given);
-    // Whoever archived its agent meanwhile has found no row either, and what is remembered of an agent may be a second old.
+    // A request that archived the agent in the meantime found no row either, and the cached agent may be a second old.
     const agent = boundTo === null ? undefined : await this.transactor.load(assigneeAggregate, context.organizationId, boundTo);
     if (agent?.state.archived === true) {
-      // On the same stream, so the id must be another; derived, so that a retry repeats both.
+      // On the same stream, so the command id must be another; derived, so that a retry repeats both.
       const commandId = derivedId('command', context.commandId, 'revoke');
       const revoked = await this.revoke({ ...aside(context), commandId, causationId: context.commandId }, id);
-      // Unchanged: archiving the agent has revoked the key by itself, maybe long after the first answer, which stays as it was.
+      // Answered unchanged: archiving the agent revoked the key by itself, perhaps long after the first answer, which stays as it was.
       if (revoked.outcome !== 'unchanged') return { ...revoked, key };
     }
     return { ...done, id, key };
   }
 
-  /** The name stands in messages that the key sends without an agent. @throws ThreadlogError not_found, resource_archived */
+  /** Messages that the key sends without an agent carry the name. @throws ThreadlogError not_found, resource_archived */
   async change(context: CommandContext, id: string, changes: ApiKeyChanges): Promise<ApiKeyChanged> {
     const done = await this.transactor.transact(apiKeyAggregate, id, context, (state) => changeKey(changes)(state));
     await this.database
@@ -123,13 +123,13 @@ export class ApiKeyWriter {
   /** Ends the key at once in this process, and within a second in others. @throws ThreadlogError not_found, revision_mismatch */
   async revoke(context: CommandContext, id: string): Promise<ApiKeyChanged> {
     const { organizationId, ifMatch } = context;
-    // Looked at before the row is written: what is refused must not end a key.
+    // Checked before the row is written: a refused request must not end a key.
     const known = await this.transactor.load(apiKeyAggregate, organizationId, id);
     if (known === undefined) throw new ThreadlogError('not_found');
     if (!isExpected(ifMatch, known.revision)) throw new ThreadlogError('revision_mismatch', `the revision is ${known.revision}`);
     const ended = await this.endRow(organizationId, id);
     const done = await this.transactor.transact(apiKeyAggregate, id, context, (state) => revokeKey()(state));
-    // The row of a key that is being made right now may come after the first look; its maker looks at the event after that.
+    // The row of a key that is being made may appear after the first look; its maker then looks at the event.
     if (!ended) await this.endRow(organizationId, id);
     return { ...done, id };
   }
@@ -146,7 +146,7 @@ export class ApiKeyWriter {
     return updated.numUpdatedRows > 0n;
   }
 
-  /** An agent who was archived acts no more, by no key. Safe to call again. */
+  /** Revokes every key of an archived agent. Safe to repeat. */
   async revokeOfAgent(context: CommandContext, agentId: string): Promise<void> {
     const rows = await this.database
       .selectFrom('keep.api_keys')
@@ -162,7 +162,7 @@ export class ApiKeyWriter {
     return derivedId('apikey', context.organizationId, hashApiKey(key).toString('hex'));
   }
 
-  /** A chosen key may be some other organization's already, and then it opens that one. */
+  /** A chosen key may already belong to another organization, and then it opens that organization. */
   private async requireOwn(organizationId: string, id: string, key: string): Promise<void> {
     const row = await this.database
       .selectFrom('keep.api_keys')

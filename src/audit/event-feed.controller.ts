@@ -16,12 +16,12 @@ const MOST = 1_000;
 const USUAL = 100;
 
 class FeedQueryDto {
-  /** Exclusive: `meta.next` of the page before, or the X-Position of any answer. */
+  /** Exclusive: `meta.next` of the previous page, or the X-Position of any answer. */
   @IfGiven()
   @IsMatching(/^(start|\d{19}(-\d{19})?)$/, 'must be start, or a position as answers give it')
   after?: string;
   @IfGiven() @Limit(MOST) limit?: string;
-  /** Repeated, or in one with commas between. */
+  /** Repeated, or one value with commas. */
   @Becomes((value) => (typeof value === 'string' ? madeOfText(value.split(',')) : value))
   @IfGiven()
   @IsList({ min: 1, max: TOLD_TYPES.length })
@@ -36,7 +36,7 @@ class FeedQueryDto {
   }
 }
 
-/** All that happened in an organization, for auditors and for programs that follow it. */
+/** Everything that happened in an organization, for auditors and for programs that follow it. */
 @Controller('events')
 @About('Everything that happened in the organization, in order.')
 export class EventsController {
@@ -49,7 +49,7 @@ export class EventsController {
   @Roles('admin', 'auditor')
   @Answers(
     "Reads the organization's events in the order in which they were stored.",
-    'For auditors, and for programs that keep something in step: ask again after `meta.next`, and nothing is missed and nothing comes twice. `types` narrows to some types of events. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
+    'For auditors, and for programs that follow all changes: ask again after `meta.next`, and no event is missed or repeated. `types` selects event types. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
     { 200: feedPageSchema },
   )
   async read(

@@ -12,7 +12,7 @@ import { eventAnswer, eventSchema } from '../read-models/history.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { type EventRow, eventsTable } from './events.table.js';
 
-/** Events that one request looks at, at most: a type that is rare must not make it walk through a long history. */
+/** The most events that one request examines: a rare type must not make it walk through a long history. */
 const LOOKED_AT = 10_000;
 
 export const feedEventSchema = eventSchema
@@ -25,7 +25,7 @@ export const feedPageSchema = z.strictObject({
   meta: z.strictObject({
     limit: z.number().int(),
     hasMore: z.boolean(),
-    next: z.string().describe('Pass as after for what comes behind this page: how far was looked, also when nothing was found.'),
+    next: z.string().describe('Pass as after for the next page: the position that the search reached, even when it found nothing.'),
   }),
 });
 export type FeedPage = z.infer<typeof feedPageSchema>;
@@ -44,9 +44,9 @@ export class EventsFeed {
   }
 
   /**
-   * The events after a position, which itself is left out, oldest first. None that is stored before the last one of a page is ever missing
-   * from it or from those before.
-   * @param types those that are wanted; all when absent
+   * The events after a position (excluded), oldest first. No event before the last one of a page is ever missing from that page or from the
+   * pages before it.
+   * @param types the wanted types; all by default
    */
   async page(
     organizationId: string,
@@ -60,7 +60,7 @@ export class EventsFeed {
     return { data: await this.#answers(shown), meta: { limit, hasMore, next: next ?? after } };
   }
 
-  /** One row more than asked, and how far the look went. */
+  /** Up to one row more than requested, and the position that the search reached. */
   async #read(
     organizationId: string,
     after: string,
@@ -97,7 +97,7 @@ export class EventsFeed {
     const { decoded } = await this.#decode(stored.map(({ event }) => event));
     const readable = new Map(decoded.map(({ event }) => [event.position, event]));
     return stored.map(({ row, event }) => {
-      // What this build cannot read is told as it is stored, so that whoever follows misses nothing.
+      // An event that this build cannot read is answered as stored, so that followers miss nothing.
       const told = readable.get(event.position) ?? { ...event, metadata: metadataOf(event), data: parsed(event.data) };
       return { ...eventAnswer(told), stream: { kind: TOLD_STREAMS.get(row.kind) ?? row.kind, id: row.stream_id } };
     });

@@ -3,14 +3,14 @@ import { CORE_GROUP } from '../read-models/groups.js';
 import { readTable } from '../read-models/table.js';
 
 /**
- * An event as the log holds it, personal fields sealed: the feed of one organization, which no log can give by itself. It never has a hole, since
- * it is written in the feed's order and whether or not this build can read the event.
+ * An event as the log holds it, personal fields sealed: the feed of one organization, which no log can provide by itself. It has no gaps,
+ * since it is written in feed order, even when this build cannot read the event.
  */
 export interface EventRow {
   organization_id: string;
   position: string;
   kind: StreamKind;
-  /** The id of the conversation, visitor or whatever else the stream is about. */
+  /** The id of the conversation, visitor or other resource that the stream belongs to. */
   stream_id: string;
   revision: number;
   event_id: string;

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { CannedResponse } from './canned-response.js';
 
-/** A canned response as every route answers it. */
+/** A canned response, as every route answers it. */
 export const cannedResponseSchema = z
   .strictObject({
     id: z.string(),
@@ -16,7 +16,7 @@ export const cannedResponseSchema = z
   .meta({ id: 'CannedResponse' });
 export type CannedResponseAnswer = z.infer<typeof cannedResponseSchema>;
 
-/** What a canned response says in a conversation. */
+/** A canned response's text in a conversation. */
 export const renderedSchema = z.strictObject({ text: z.string(), missing: z.array(z.string()) }).meta({ id: 'RenderedResponse' });
 
 export function cannedResponseAnswer(id: string, response: CannedResponse, revision: number): CannedResponseAnswer {

@@ -23,21 +23,21 @@ import {
   voidShortcutClaim,
 } from './canned-response.js';
 
-/** Plans in a row that the log had overtaken before the client is told. */
+/** Attempts that the log may overtake before the client gets an error. */
 const ATTEMPTS = 8;
-/** How often, and from how long on (ms, doubling), a claim that another request has not used yet is looked at before it is taken away. */
+/** How often to look at another request's unused claim before revoking it, and the first pause between looks (ms, doubling). */
 const LOOKS = 5;
 const FIRST_LOOK_MS = 10;
 
-/** What every command on a canned response answers. */
+/** The answer of every command on a canned response. */
 export interface CannedResponseChanged extends Transacted<CannedResponse, CannedResponseEvent> {
   readonly id: string;
 }
 
 /**
- * Writes canned responses so that one at a time has a shortcut (archived ones apart), also among racing requests and after a crash at any
- * step: by the rules of Claims. A claim whose response lacks the shortcut and has no later event is given a moment, since most are in
- * flight; then it is voided by an event in that response's own stream, which no request that is still about to use it can get past.
+ * Writes canned responses so that at most one of them has a shortcut (archived ones apart), also among racing requests and after a crash
+ * at any step, by the rules of Claims. A claim whose response lacks the shortcut and has no later event gets a moment, since most are in
+ * flight. Then an event in that response's own stream voids the claim; a request that is still about to use it must decide again.
  */
 @Injectable()
 export class CannedResponseWriter {
@@ -63,7 +63,7 @@ export class CannedResponseWriter {
             (state) => decision(state),
             async (state) => {
               hold.left.clear();
-              // What will be refused claims nothing, and what changes no shortcut needs no claim.
+              // A change that will be refused claims nothing, and a change that keeps the shortcut needs no claim.
               const before = heldShortcut(state);
               const wanted = heldAfter(state, decision(state));
               plan.wanted = wanted;
@@ -81,7 +81,7 @@ export class CannedResponseWriter {
     throw new ThreadlogError('concurrent_changes', `gave up after ${ATTEMPTS} attempts`, { retryAfterSeconds: 1 });
   }
 
-  /** Whether a response has the shortcut. A claim that nobody will use any more is released. */
+  /** Whether a response has the shortcut. Releases a claim that nobody will use any more. */
   private async isTaken(context: CommandContext, shortcut: string): Promise<boolean> {
     const { organizationId } = context;
     const claimId = await this.claims.idOf(organizationId, 'shortcut', shortcut);
@@ -93,7 +93,7 @@ export class CannedResponseWriter {
       if (holder !== undefined && heldShortcut(holder.state) === shortcut) return true;
       if (holder === undefined || holder.position < claimed.position) {
         if (look < LOOKS) {
-          // By chance, so that two who wait for each other do not go on waiting in step.
+          // Random, so that two requests that wait for each other do not keep waiting in step.
           await new Promise((resolve) => setTimeout(resolve, FIRST_LOOK_MS * 2 ** look * (0.5 + Math.random())));
           continue;
         }
@@ -127,7 +127,7 @@ export class ChangeCannedResponse extends Command<CannedResponseChanged> {
   }
 }
 
-/** Frees its shortcut. @throws ThreadlogError not_found */
+/** Archives it and frees its shortcut. @throws ThreadlogError not_found */
 export class ArchiveCannedResponse extends Command<CannedResponseChanged> {
   constructor(
     readonly context: CommandContext,
@@ -137,7 +137,7 @@ export class ArchiveCannedResponse extends Command<CannedResponseChanged> {
   }
 }
 
-/** Takes its shortcut again. @throws ThreadlogError not_found, shortcut_taken */
+/** Unarchives it and claims its shortcut again. @throws ThreadlogError not_found, shortcut_taken */
 export class UnarchiveCannedResponse extends Command<CannedResponseChanged> {
   constructor(
     readonly context: CommandContext,
@@ -149,7 +149,7 @@ export class UnarchiveCannedResponse extends Command<CannedResponseChanged> {
 
 const handled = handledBy(CannedResponseWriter);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const cannedResponseCommandHandlers = [
   handled(CreateCannedResponse, (writer, { context, given }) =>
     writer.write(everAgain(context), derivedId('cannedresponse', context.commandId), createCannedResponse(given)),

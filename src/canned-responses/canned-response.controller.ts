@@ -62,8 +62,8 @@ const HISTORY: HistoryOf<CannedResponse, CannedResponseEvent> = {
 };
 
 /**
- * Canned responses. DELETE archives: GET answers it with `archived: true`, its shortcut is free for another, and it can be changed and
- * sent only once it is brought back.
+ * Canned responses. DELETE archives: GET answers with `archived: true`, and the shortcut is free for another response. An archived
+ * response must be unarchived before it can be changed or sent.
  */
 @Controller('canned-responses')
 @About('Texts with placeholders that agents send again and again.')
@@ -83,7 +83,7 @@ export class CannedResponseController {
   @Roles('admin', 'agent')
   @Answers(
     'Makes a canned response.',
-    "Appends `CannedResponseCreated`. The shortcut is one response's at a time, and unknown variables in the content are refused here and not when it is sent.",
+    'Appends `CannedResponseCreated`. Only one response at a time may have a shortcut, and unknown variables in the content are refused now instead of when it is sent.',
     { 201: dataOf(cannedResponseSchema) },
     { errors: ['shortcut_taken', 'unknown_variable'] },
   )
@@ -175,7 +175,7 @@ export class CannedResponseController {
   @Roles('admin', 'agent')
   @Answers(
     'Brings a canned response back from the archive.',
-    'Appends `CannedResponseUnarchived`; its shortcut must be free still. A response that is not archived is answered as it is.',
+    'Appends `CannedResponseUnarchived`; its shortcut must still be free. A response that is not archived is answered as it is.',
     { 200: dataOf(cannedResponseSchema) },
     { errors: ['shortcut_taken'] },
   )
@@ -186,13 +186,13 @@ export class CannedResponseController {
     return answered(await this.commands.execute(new UnarchiveCannedResponse(context, id)));
   }
 
-  /** What it would say in a conversation, with the values of this moment. Writes no event. */
+  /** The text that it would send in a conversation now. Writes no event. */
   @Post(':id/render')
   @HttpCode(200)
   @Roles('admin', 'agent')
   @Answers(
-    'Tells what it would say in a conversation. Writes nothing.',
-    "Fills in the values of this moment: of the conversation's visitor and company, and of whoever asks. `missing` names the variables that had no value. Appends nothing.",
+    'Renders a canned response for a conversation, without sending it.',
+    "Fills in the current values of the conversation's visitor and company, and of the caller. `missing` names the variables that had no value. Appends nothing.",
     { 200: dataOf(renderedSchema) },
     { errors: ['unknown_conversation'] },
   )

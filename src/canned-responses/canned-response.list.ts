@@ -4,7 +4,7 @@ import { type CannedResponseAnswer, cannedResponseAnswer } from './canned-respon
 import { searchedShortcut } from './canned-response.js';
 import { type CannedResponseRow, cannedResponsesTable } from './canned-response.table.js';
 
-/** Also by shortcut (in any spelling, upper and lower case alike). */
+/** Also filters by shortcut (in any spelling, ignoring case). */
 export const cannedResponseList: FoldList<CannedResponseRow, CannedResponseAnswer> = {
   name: 'canned-responses',
   table: cannedResponsesTable,

@@ -13,13 +13,13 @@ import { unsealVisitor } from '../visitors/visitor.sealing.js';
 import { cannedResponseAggregate } from './canned-response.js';
 import { type Rendered, renderTemplate } from './template.js';
 
-/** A rendered text that a keyed request was answered: sealed, since it tells of the visitor, unless the visitor was erased before. */
+/** The rendered text that answered a keyed request: sealed, since it may hold the visitor's data, unless the visitor was erased before. */
 type KeptRendering = { readonly keyId: string; readonly sealed: Sealed } | { readonly rendered: Rendered };
 
 const renderingId = (commandId: string) => derivedId('rendering', commandId);
 const renderingContext = (commandId: string) => `canned-response.rendering ${commandId}`;
 
-/** Fills canned responses with the values of a conversation, as they are at this moment. */
+/** Fills canned responses with the current values of a conversation. */
 @Injectable()
 export class CannedResponseRenderer {
   constructor(
@@ -28,7 +28,7 @@ export class CannedResponseRenderer {
     @Inject(KeptAnswers) private readonly kept: KeptAnswers,
   ) {}
 
-  /** What the same keyed request was answered before; undefined when there is no such answer, or its visitor was erased since. */
+  /** The earlier answer to the same keyed request; undefined when there is none, or its visitor has been erased since. */
   async answered({ keyed, organizationId, commandId }: CommandContext): Promise<Rendered | undefined> {
     const kept = keyed === true ? await this.kept.find<KeptRendering>(renderingId(commandId)) : undefined;
     if (kept === undefined) return undefined;
@@ -37,7 +37,7 @@ export class CannedResponseRenderer {
     return key && (key.unseal(renderingContext(commandId), kept.sealed) as Rendered);
   }
 
-  /** Keeps what a keyed request is answered. */
+  /** Keeps the answer to a keyed request. */
   async keep(context: CommandContext, conversationId: string, rendered: Rendered): Promise<void> {
     const { keyed, organizationId, commandId } = context;
     if (keyed !== true) return;
@@ -48,7 +48,7 @@ export class CannedResponseRenderer {
     await this.kept.first(renderingId(commandId), context, kept);
   }
 
-  /** What a response that is to be sent says. @throws ThreadlogError unknown_canned_response, resource_archived */
+  /** The content of a response that will be sent. @throws ThreadlogError unknown_canned_response, resource_archived */
   async content(organizationId: string, id: string): Promise<string> {
     const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
     if (found?.state.exists !== true) throw new ThreadlogError('unknown_canned_response', `no canned response has the id ${id}`);
@@ -57,11 +57,11 @@ export class CannedResponseRenderer {
   }
 
   /**
-   * @param agentName of who acts
+   * @param agentName of the caller
    * @returns undefined when there is no such conversation
    */
   async render(organizationId: string, content: string, conversationId: string, agentName: string): Promise<Rendered | undefined> {
-    // A conversation's visitor never changes, so any memory of it will do.
+    // A conversation's visitor never changes, so a cached state of any age will do.
     const conversation = await this.transactor.load(conversationAggregate, organizationId, conversationId, Infinity);
     if (conversation === undefined) return undefined;
     const { visitorId, keyId } = conversation.state;
@@ -69,7 +69,7 @@ export class CannedResponseRenderer {
       this.transactor.load(visitorAggregate, organizationId, visitorId),
       this.keys.find(organizationId, keyId),
     ]);
-    // Of an erased visitor there are no values, and no word that stands for them either.
+    // An erased visitor has no values, not even the word that stands for erased ones.
     const unsealed = visitor === undefined || key === undefined ? undefined : unsealVisitor(visitor.state, key);
     const companyId = visitor?.state.companyId ?? null;
     const company = companyId === null ? undefined : await this.transactor.load(companyAggregate, organizationId, companyId);
@@ -81,7 +81,7 @@ export class CannedResponseRenderer {
   }
 }
 
-/** As it was answered first: what is kept as jsonb comes back with its names in another order. */
+/** Restores the order of the fields in the first answer: jsonb returns them in another order. */
 const inOrder = ({ text: said, missing }: Rendered): Rendered => ({ text: said, missing });
 
 const text = (value: unknown): string | null => (typeof value === 'string' ? value : null);

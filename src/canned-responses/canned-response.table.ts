@@ -5,7 +5,7 @@ import { cannedResponseAggregate, type CannedResponse, searchedShortcut } from '
 /** `name` is the title. */
 export interface CannedResponseRow extends FoldRow<CannedResponse> {
   name: string;
-  /** In the form in which shortcuts are compared; null for one that was never made. */
+  /** In the form in which shortcuts are compared; null for a response that was never created. */
   shortcut: string | null;
 }
 
@@ -15,7 +15,7 @@ export const cannedResponsesTable = foldTable<CannedResponse, CannedResponseRow>
   version: 1,
   aggregate: cannedResponseAggregate,
   columns: { name: 'text not null', shortcut: 'text collate "C"' },
-  // A response that was never made gets no shortcut here, and lists leave out rows without a shortcut.
+  // A response that was never created gets no shortcut here, and lists leave out rows without a shortcut.
   values: (r) => ({ name: r.title, archived: r.archived, shortcut: r.exists ? searchedShortcut(r.shortcut) : null }),
   lookups: ['shortcut'],
 });

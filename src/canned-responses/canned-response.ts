@@ -5,10 +5,10 @@ import { ThreadlogError } from '../errors.js';
 import { typedText } from '../texts/unseen-characters.js';
 import { parseTemplate } from './template.js';
 
-/** A text that agents send again and again. It is no visitor's, so nothing of it is sealed. */
+/** A text that agents send again and again. It holds no visitor's data, so nothing in it is sealed. */
 export interface CannedResponseFields {
   readonly title: string;
-  /** What agents type to find it, as it was given; one response at a time has it, in whatever letters. */
+  /** What agents type to find it, as the caller spelled it; unique among responses that are not archived, ignoring case. */
   readonly shortcut: string;
   /** With placeholders (template.ts). */
   readonly content: string;
@@ -16,14 +16,14 @@ export interface CannedResponseFields {
 
 export type CannedResponseEvent =
   | { readonly type: 'CannedResponseCreated'; readonly data: CannedResponseFields }
-  /** The named fields only. */
+  /** Only the fields to change. */
   | { readonly type: 'CannedResponseChanged'; readonly data: Partial<CannedResponseFields> }
   | { readonly type: 'CannedResponseArchived'; readonly data: Record<string, never> }
   | { readonly type: 'CannedResponseUnarchived'; readonly data: Record<string, never> }
   /**
-   * Another request has met a claim that this response was about to use and never did, and takes the shortcut. Whoever was about to use it
-   * must decide again, since the stream has moved on; nothing else follows from it. It may be the first event of a response that was never
-   * made.
+   * Another request met a claim that this response was about to use and did not use, and takes the shortcut. The event's only effect is to
+   * move the stream on, so that the request that was about to use the claim must decide again. It may be the first event of a response that
+   * was never created.
    */
   | { readonly type: 'ShortcutClaimVoided'; readonly data: { readonly shortcut: string } };
 
@@ -65,18 +65,18 @@ function after(before: CannedResponse, event: CannedResponseEvent, at: string): 
 }
 
 /**
- * The form in which shortcuts are compared and claimed: agents type them in whatever letters. What is stored now is a typed text; this
- * form may not change, since the claims of stored shortcuts are named by it.
+ * The form in which shortcuts are compared and claimed, which ignores case. New shortcuts are stored as typed texts; this form must not
+ * change, since it names the claims of stored shortcuts.
  */
 export const normalizeShortcut = (shortcut: string) => shortcut.normalize('NFC').toLowerCase();
 
-/** The form in which lists look for shortcuts: also one that an older build stored with characters that cannot be seen is found. */
+/** The form in which lists look up shortcuts: it also finds a shortcut that an older build stored with invisible characters. */
 export const searchedShortcut = (shortcut: string) => normalizeShortcut(typedText(shortcut));
 
-/** The shortcut that the response has to itself, in the form in which it is compared; null when it has none. */
+/** The shortcut that the response claims, in the form in which it is compared; null when it has none. */
 export const heldShortcut = (r: CannedResponse): string | null => (r.exists && !r.archived ? normalizeShortcut(r.shortcut) : null);
 
-/** As heldShortcut(), once these events have happened. */
+/** Like heldShortcut(), after these events. */
 export function heldAfter(r: CannedResponse, events: readonly CannedResponseEvent[]): string | null {
   return heldShortcut(events.reduce((state, event) => after(state, event, state.updatedAt), r));
 }
@@ -92,7 +92,7 @@ export function createCannedResponse({ title, shortcut, content }: CannedRespons
   };
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, resource_archived, unknown_variable */
+/** Appends only the differences. @throws ThreadlogError not_found, resource_archived, unknown_variable */
 export function changeCannedResponse(changes: Partial<CannedResponseFields>): CannedResponseDecision {
   return (r) => {
     if (!r.exists) throw new ThreadlogError('not_found');
@@ -105,7 +105,7 @@ export function changeCannedResponse(changes: Partial<CannedResponseFields>): Ca
   };
 }
 
-/** Its shortcut is free for another. @throws ThreadlogError not_found */
+/** Frees its shortcut for another response. @throws ThreadlogError not_found */
 export function archiveCannedResponse(): CannedResponseDecision {
   return (r) => {
     if (!r.exists) throw new ThreadlogError('not_found');

@@ -2,19 +2,19 @@ import { ThreadlogError } from '../errors.js';
 import { saysNothing } from '../texts/unseen-characters.js';
 
 /*
- * The placeholders of a canned response: {{visitor.name}}, or {{visitor.name | "there"}} with what stands there when there is no name. Plain
- * replacement over an allow-list, in one pass: what is put in is never looked at for placeholders again.
+ * The placeholders of a canned response: {{visitor.name}}, or {{visitor.name | "there"}} with a fallback for visitors without a name. Plain
+ * replacement over an allow-list, in one pass: inserted values are never searched for placeholders.
  */
 
-/** What may stand between the braces, beside `visitor.attributes.` and an attribute's name. */
+/** The variables that a placeholder may name, besides `visitor.attributes.` with an attribute's name. */
 export const VARIABLES = ['visitor.name', 'visitor.email', 'agent.name', 'company.name'] as const;
 type Variable = (typeof VARIABLES)[number];
 
 const ATTRIBUTE = 'visitor.attributes.';
-/** An attribute's name has at most as many characters. */
+/** The longest attribute name, in characters. */
 const MAX_ATTRIBUTE_NAME = 64;
 
-/** What the variables stand for; null for what is not there. */
+/** The values of the variables; null for a missing value. */
 export interface TemplateValues {
   readonly visitor: {
     readonly name: string | null;
@@ -27,14 +27,14 @@ export interface TemplateValues {
 
 export interface Rendered {
   readonly text: string;
-  /** The variables that had no value or a blank one, each once, in the order of the text; also where a fallback stands for it. */
+  /** The variables without a value or with a blank one, each once, in the order of the text; also those that a fallback replaces. */
   readonly missing: string[];
 }
 
 type Part = string | { readonly variable: string; readonly fallback: string };
 
 /**
- * The content as texts and placeholders. A {{ that no placeholder follows is refused, since it is a slip in every case that is known.
+ * Splits the content into texts and placeholders. Refuses a {{ without a placeholder, since it is a slip in every case we know.
  * @throws ThreadlogError unknown_variable, naming the first one
  */
 export function parseTemplate(content: string): readonly Part[] {
@@ -42,7 +42,7 @@ export function parseTemplate(content: string): readonly Part[] {
   let at = 0;
   for (let start = content.indexOf('{{'); start >= 0; start = content.indexOf('{{', at)) {
     if (start > at) parts.push(content.slice(at, start));
-    // Each of the three reads on from where the one before ended, and none can go back: the time is that of one pass.
+    // Each of the three patterns continues where the one before ended and none backtracks, so the time is linear.
     const name = /[^{}|"]*/y;
     const fallback = /\|\s*"([^"]*)"\s*/y;
     name.lastIndex = start + 2;
@@ -60,13 +60,13 @@ export function parseTemplate(content: string): readonly Part[] {
   return parts;
 }
 
-/** @param content that parseTemplate() takes */
+/** @param content that parseTemplate() accepts */
 export function renderTemplate(content: string, values: TemplateValues): Rendered {
   const missing = new Set<string>();
   const text = parseTemplate(content).map((part) => {
     if (typeof part === 'string') return part;
     const value = valueOf(part.variable, values);
-    // Greeted by a blank is not greeted: it counts as missing.
+    // A blank value greets nobody: it counts as missing.
     if (value !== null && !saysNothing(value)) return value;
     missing.add(part.variable);
     return part.fallback;
@@ -85,7 +85,7 @@ const isVariable = (variable: string): variable is Variable => VARIABLES.some((o
 function valueOf(variable: string, { visitor, agent, company }: TemplateValues): string | null {
   if (!isVariable(variable)) {
     const name = variable.slice(ATTRIBUTE.length);
-    // Own names only: `constructor` is no attribute of a visitor who was given none.
+    // Own names only: `constructor` is not an attribute unless somebody set it.
     const value = Object.hasOwn(visitor.attributes, name) ? visitor.attributes[name] : null;
     return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : null;
   }

@@ -16,12 +16,12 @@ export const apiKeysCommand: Command = {
        threadlog api-keys list [--organization ID] [--json]
        threadlog api-keys revoke ID [--organization ID] [--json]
 
-create prints a new key, which is shown once. list prints what is known of the keys. revoke ends a key: at once in the log and the
+create prints a new key, which is shown once. list prints the keys without their secrets. revoke ends a key: at once in the log and the
 database, within a second in running servers.
 
   --role ROLE          ${ROLES.join(', ')}
-  --agent ID           binds the key to this agent, who is then the author of what it sends
-  --name NAME          how people know the key; the role when absent
+  --agent ID           binds the key to this agent, who becomes the author of everything that the key sends
+  --name NAME          how people recognize the key; the role by default
   --organization ID    may be left out while there is only one
   --json               print one JSON document: {id, key, role}, {keys: […]} or {id, revoked}`,
 
@@ -70,7 +70,7 @@ async function list(given: readonly string[], terminal: Terminal) {
   return withSession(async (session) => {
     const organizationId = await chooseOrganization(session, values.organization);
     const { database, transactor } = session.backend;
-    // From the table that decides which keys are accepted, and not from a read model that may be behind it.
+    // From the table that decides which keys are accepted, since a read model may be behind it.
     const rows = await database
       .selectFrom('keep.api_keys')
       .select(['id', 'role', 'name', 'agent_id', 'created_at', 'expires_at', 'revoked_at'])

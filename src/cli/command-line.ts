@@ -52,9 +52,9 @@ It reads the same environment as the server (DATA_DIR, DATABASE_URL, EVENTSTORE_
 not. Exit codes: 0 done, 1 failed or something was found, 2 wrong usage.`;
 
 /**
- * Does what a call of threadlog asks for, and tells the terminal what came of it; whatever goes wrong is told there too, in a sentence.
- * @param given what stands behind `threadlog`
- * @param interrupted aborted by Ctrl-C: the command ends in order
+ * Runs a call of threadlog and reports its outcome on the terminal; every error is reported there too, in a sentence.
+ * @param given the arguments after `threadlog`
+ * @param interrupted aborted by Ctrl-C: the command then ends in order
  */
 export async function runCommandLine(given: readonly string[], terminal: Terminal, interrupted: AbortSignal): Promise<ExitCode> {
   const [name, ...rest] = given;
@@ -93,13 +93,13 @@ export async function runCommandLine(given: readonly string[], terminal: Termina
   }
 }
 
-/** What went wrong, for a person: no stack. */
+/** The error as a sentence for a person, without a stack. */
 function sentence(error: unknown): string {
   if (error instanceof WrongUsage || error instanceof CommandFailed) return error.message;
   if (error instanceof AggregateError && error.message === '')
     return [...new Set(error.errors.map((one) => (one instanceof Error ? one.message : String(one))))].join('; ');
   if (!(error instanceof Error)) return String(error);
-  // An error of the command protocol says that a store is away, and its cause why.
+  // An error of the command protocol only says that a store is away; its cause tells why.
   const cause = error.cause instanceof Error ? `: ${sentence(error.cause)}` : '';
   return `${error.message === '' ? error.name : error.message}${cause}`;
 }

@@ -4,9 +4,9 @@ import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from
 export const databaseUrlCommand: Command = {
   help: `Usage: threadlog database-url [--role ROLE] [--json]
 
-Prints a connection string of the database that holds the log and the read models, with everything that the server may do in it:
+Prints a connection string for the database with the log and the read models, with all rights that the server has:
   psql "$(npx threadlog database-url)"
-The embedded PostgreSQL has to be running, that is, Threadlog itself.
+For the embedded PostgreSQL, Threadlog itself must be running.
 
   --role ROLE    operator (the default); analyst comes with analytics and is not available yet
   --json         print one JSON document: {url}`,
@@ -25,7 +25,7 @@ The embedded PostgreSQL has to be running, that is, Threadlog itself.
   },
 };
 
-/** Never started for this: it would be gone before anybody could connect. */
+/** Does not start PostgreSQL just for this: it would be gone before anybody could connect. */
 async function findDatabase(): Promise<string> {
   const { DATABASE_URL, DATA_DIR } = readConfig();
   if (DATABASE_URL !== undefined) return DATABASE_URL;

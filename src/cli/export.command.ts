@@ -8,20 +8,20 @@ import { chooseOrganization, withSession } from './session.js';
 import { count, counted, type Terminal } from './terminal.js';
 
 const PROGRESS_MS = 200;
-/** Texts that repeat as much as these are packed nearly as small by it as by more work. */
+/** These texts repeat so much that higher levels pack them hardly smaller. */
 const GZIP_LEVEL = 3;
 
 export const exportCommand: Command = {
   help: `Usage: threadlog export FILE [--organization ID] [--json]
 
-Writes the whole log to FILE, with the wrapped keys and the other rows that the log cannot give back: what threadlog import makes an empty
-instance of, with the same ids, times, revisions and hashes, on either log. Personal fields stay sealed: FILE is opened by the same
-MASTER_KEY, which is not in it. FILE ending in .gz is packed; - is standard output. docs/export.md tells what is in it.
+Writes the whole log to FILE, with the wrapped keys and the other rows that the log cannot restore. threadlog import turns FILE into a new
+instance with the same ids, times, revisions and hashes, on either log. Personal fields stay sealed: only the same MASTER_KEY, which FILE
+does not contain, opens them. FILE ending in .gz is packed; - is standard output. docs/export.md describes the content.
 
-It holds what was in the log when it began, and requests may go on meanwhile. An export that did not come to its end is not left behind,
-and import refuses one that was cut off.
+FILE holds everything that was in the log when the export began; requests may go on meanwhile. An incomplete export is removed, and import
+refuses a file that was cut off.
 
-  --organization ID    one organization alone
+  --organization ID    only this organization
   --json               print one JSON document: {file, organizationId, events, kept: {TABLE: rows}, bytes, seconds, eventsPerSecond, head}`,
 
   async run(given, terminal, signal) {
@@ -75,11 +75,11 @@ async function* told(
   }
 }
 
-/** Written beside FILE and renamed when it is whole and on the disk: nothing that has the name is half an export. */
+/** Writes beside FILE and renames the file once it is complete and on the disk, so that FILE is never half an export. */
 async function toFile(lines: AsyncIterable<string>, path: string, signal: AbortSignal): Promise<number> {
   const part = `${path}.part`;
   try {
-    // For its owner alone: names of organizations, ids and times are not sealed.
+    // Readable only by its owner: organization names, ids and times are not sealed.
     const file = await open(part, 'w', 0o600);
     const output = file.createWriteStream({ flush: true });
     if (path.endsWith('.gz')) await pipeline(Readable.from(lines), createGzip({ level: GZIP_LEVEL }), output, { signal });
@@ -94,7 +94,7 @@ async function toFile(lines: AsyncIterable<string>, path: string, signal: AbortS
   }
 }
 
-/** Standard output stays open: the process ends by itself. */
+/** Does not close standard output: the process ends by itself. */
 async function toOutput(lines: AsyncIterable<string>, terminal: Terminal): Promise<number> {
   let bytes = 0;
   for await (const chunk of lines) {

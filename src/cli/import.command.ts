@@ -10,11 +10,11 @@ import { LiveReadModels } from './read-models.js';
 import { chooseOrganization, type Session, withSession } from './session.js';
 import { count, counted, type Terminal } from './terminal.js';
 
-/** Dialogues and bytes of text that are worked on together; so many blocks are in hand at once, so that reading never waits for the log. */
+/** Dialogues and text bytes of one block, and how many blocks are in progress at once, so that reading never waits for the log. */
 const BLOCK_DIALOGUES = 32;
 const BLOCK_BYTES = 1024 * 1024;
 const BLOCKS = 4;
-/** Bad lines that are told one by one; the rest is counted. */
+/** How many bad lines are reported one by one; later ones are only counted. */
 const SHOWN = 1_000;
 const PROGRESS_MS = 200;
 
@@ -24,18 +24,18 @@ export const importCommand: Command = {
 
 Brings conversations into the log, one JSON object a line:
   {"id": "7", "topics": ["billing"], "turns": [{"from": "visitor", "text": "Hello"}, {"from": "agent", "text": "Hi!"}]}
-docs/import.md tells all fields. FILE may be packed with gzip; - is standard input. It is never held in memory as a whole.
+docs/import.md lists all fields. FILE may be packed with gzip; - is standard input. FILE is never held in memory as a whole.
 
-Importing the same again adds nothing, and after an interruption at any point it adds what is missing. Imported conversations cause no
-webhook, rule or assignment. At the end it waits until everything can be read, running the projections itself when no server does.
+A second import of the same file adds nothing, and an import after an interruption adds what is missing. Imported conversations trigger no
+webhook, rule or assignment. At the end it waits until the lists show everything, and runs the projections itself when no server does.
 
-What threadlog export wrote is recognized. It is imported into an empty instance, with the same MASTER_KEY, while no server or worker runs:
-same ids, times, revisions and hashes, same answers. Anything else than an empty instance, or one that the same export was begun to be
-imported into, is refused and left as it is. docs/export.md tells more.
+It recognizes a file of threadlog export. Such a file goes into an empty instance, with the same MASTER_KEY, while no server or worker
+runs, and gives the same ids, times, revisions, hashes and answers. Any other instance is refused and left as it is, except one in which
+an import of the same file has begun. docs/export.md explains more.
 
   --organization ID       may be left out while there is only one; an export brings its own
-  --on-bad-line skip      report lines that cannot be imported with their number, and go on
-  --on-bad-line fail      stop at the first of them (the default); what was imported before it stays
+  --on-bad-line skip      report each bad line with its number, and go on
+  --on-bad-line fail      stop at the first bad line (the default); what was imported before it stays
   --no-wait               end when everything is in the log
   --json                  print one JSON document: {lines, imported, present, bad, badLines, warnings, messages, seconds,
                           messagesPerSecond},
@@ -61,7 +61,7 @@ imported into, is refused and left as it is. docs/export.md tells more.
       if (header !== undefined) {
         if (values.organization !== undefined || values['on-bad-line'] !== undefined)
           throw new WrongUsage('--organization and --on-bad-line are for conversations: an export is imported as it is');
-        // Before anything is opened. What comes through a pipe can be read once only; there the end is missed when it is due.
+        // Checked before anything is opened. A pipe can be read only once, so there a missing end is reported when it is reached.
         const total = path === '-' ? undefined : await eventsInFile(readLines(path, signal));
         return await withSession((session) => importExport(session, { header, lines: all, total, wait, json }, terminal, signal));
       }
@@ -70,7 +70,7 @@ imported into, is refused and left as it is. docs/export.md tells more.
         const readModels = new LiveReadModels(session.backend, terminal);
         const run = new ImportRun(session, organizationId, terminal, onBadLine, signal);
         try {
-          // As soon as there is something to fold: a second run over the same file has nothing.
+          // Only once there is something to fold: a second run over the same file adds nothing.
           await run.all(all, wait ? () => readModels.ensureRunning() : undefined);
           if (!run.failed && wait) await readModels.caughtUp(signal);
         } finally {
@@ -117,7 +117,7 @@ async function importExport(
   }, PROGRESS_MS);
   try {
     await run.run(given.lines);
-    // Behind what was imported: nothing of it is news.
+    // Installs the reactors after the imported events, which are no news to them.
     if (done.events > 0) {
       const [{ reactorsOf }, { installReactor }] = await Promise.all([
         import('../../projections/registry.js'),
@@ -131,7 +131,7 @@ async function importExport(
   }
   const seconds = (performance.now() - began) / 1_000;
   if (wait) {
-    // Only now: what projections and reactors would append meanwhile is in the export already, or comes after it.
+    // Only now: the export already holds, or continues with, what projections and reactors would append in the meantime.
     const readModels = new LiveReadModels(backend, terminal, 'projections alone');
     try {
       await readModels.caughtUp(signal);
@@ -154,7 +154,7 @@ async function importExport(
   return 0;
 }
 
-/** A line's number with its dialogue. */
+/** A line's number and its dialogue. */
 interface Numbered {
   readonly line: number;
   readonly dialogue: Dialogue;
@@ -162,7 +162,7 @@ interface Numbered {
 
 /** One run over one file. */
 class ImportRun {
-  /** A bad line ended it. */
+  /** True when a bad line ended the run. */
   failed = false;
   private lines = 0;
   private imported = 0;
@@ -170,7 +170,7 @@ class ImportRun {
   private messages = 0;
   private bad = 0;
   private readonly badLines: { line: number; reason: string }[] = [];
-  /** Keys of visitors that were left to others; SHOWN of them. */
+  /** Keys that belong to other visitors and stayed with them; the first SHOWN of them. */
   private readonly warnings: ({ line: number } & KeyLeft)[] = [];
   private left = 0;
   private readonly began = performance.now();
@@ -201,8 +201,8 @@ class ImportRun {
   }
 
   /**
-   * @param onFirst called once, when something was imported
-   * @throws CommandFailed when the file or a store gives out
+   * @param onFirst called once, at the first import
+   * @throws CommandFailed when the file or a store fails
    */
   async all(lines: AsyncIterable<Line>, onFirst?: () => Promise<void>): Promise<void> {
     const { signal } = this;
@@ -241,7 +241,7 @@ class ImportRun {
       }
       if (block.length > 0 && fault === undefined && !signal.aborted) begin(block);
     } finally {
-      // What is under way ends before the stores are closed under it.
+      // Work in progress must end before the stores are closed.
       await Promise.all(inHand);
     }
     signal.throwIfAborted();

@@ -11,13 +11,13 @@ import type { MasterKey } from '../security/sealing.js';
 import { CommandFailed } from './command.js';
 
 /*
- * The file of an export: one JSON document a line. A header, the rows of the schema keep that the log cannot give back, a seal over all
- * lines before it, the events in feed order with their stored bytes, and an end with the signed head of them. docs/export.md explains it.
+ * The file of an export: one JSON document a line. A header, the rows of the schema keep that the log cannot restore, a seal over all lines
+ * before it, the events in feed order with their stored bytes, and an end with the signed head of the events. See docs/export.md.
  *
- * Who does not hold MASTER_KEY can neither change a row (the seal), nor an event (the head), nor leave any of them out.
+ * Without MASTER_KEY nobody can change a row (the seal) or an event (the head), or leave any of them out, without being noticed.
  */
 
-/** Rises when an older build could not read the file any more. */
+/** Raised whenever older builds can no longer read the file. */
 export const EXPORT_FORMAT = 1;
 
 const counts = z.record(z.string(), z.number().int().min(0));
@@ -27,13 +27,13 @@ export const exportHeader = z.strictObject({
   threadlog: z.literal('export'),
   format: z.number().int().min(1),
   log: z.strictObject({ adapter: z.string(), id: z.string().min(1) }),
-  /** The position of the last event that may be in it. */
+  /** The position of the last event that the export may contain. */
   until: z.string(),
-  /** Null for all of them. */
+  /** Null for all organizations. */
   organizationId: z.string().nullable(),
-  /** The last migration of the database that it came from. */
+  /** The last migration of the source database. */
   migration: z.string(),
-  /** Tells whether a MASTER_KEY is the one that opens it. */
+  /** Verifies that a MASTER_KEY is the one that opens the export. */
   masterKey: z.string(),
   at: z.string(),
 });
@@ -42,7 +42,7 @@ export type ExportHeader = z.infer<typeof exportHeader>;
 export const exportRow = z.strictObject({ keep: z.string(), row: z.record(z.string(), z.unknown()) });
 export const exportSeal = z.strictObject({ kept: counts, seal: z.string().regex(/^[0-9a-f]{64}$/) });
 
-/** An event with its stored texts as they are, and the place that it had in its log. */
+/** An event with its stored texts unchanged, and its position in the source log. */
 export const exportEvent = z.strictObject({
   position: z.string(),
   stream: z.string(),
@@ -54,11 +54,11 @@ export const exportEvent = z.strictObject({
 });
 export type ExportEvent = z.infer<typeof exportEvent> & { readonly stream: StreamName };
 
-/** The last line. `head` is the head of a log that holds these events and no others. */
+/** The last line. `head` is the head of a log that holds exactly these events. */
 export const exportEnd = z.strictObject({ end: z.literal(true), events: z.number().int().min(0), head: logHead });
 export type ExportEnd = z.infer<typeof exportEnd>;
 
-/** What only a holder of MASTER_KEY can tell of an export. */
+/** The proofs of an export that only a holder of MASTER_KEY can make. */
 export class ExportKey {
   private readonly key: Buffer;
   private readonly head: HeadKey;
@@ -69,7 +69,7 @@ export class ExportKey {
     this.head = new HeadKey(masterKey);
   }
 
-  /** The same for every holder of the key, and of no use to others. */
+  /** The same for every holder of the key, and useless to anybody else. */
   check(logId: string): string {
     return this.mac(`check ${logId}`);
   }
@@ -80,12 +80,12 @@ export class ExportKey {
     return given.length === own.length && timingSafeEqual(given, own);
   }
 
-  /** The next line that the seal covers. */
+  /** Adds the next line to the seal. */
   cover(line: string): void {
     this.sealed.update(line).update('\n');
   }
 
-  /** Over all lines that were covered so far. */
+  /** The seal over all lines so far. */
   seal(): string {
     return this.mac(`seal ${this.sealed.copy().digest('hex')}`);
   }
@@ -103,26 +103,26 @@ export class ExportKey {
   }
 }
 
-/** How far an export is. */
+/** The progress of an export. */
 export interface Exported {
   events: number;
   readonly kept: Record<string, number>;
-  /** Once it is whole. */
+  /** Set at the end. */
   head: LogHead | undefined;
 }
 
 export interface ExportParts extends Pick<Backend, 'store' | 'database' | 'masterKey'> {
   /** ms */
   readonly now: number;
-  /** Of one organization alone. */
+  /** Exports only this organization. */
   readonly organizationId?: string;
 }
 
 /**
- * The lines of an export, in chunks of text: of everything that is in the log when it begins. The rows are read after that moment, so that
- * every event finds its key. Never more than a batch is in memory.
- * @param exported told as it goes
- * @throws CommandFailed when an event is not what was written
+ * The lines of an export, in chunks of text: everything that is in the log when the export begins. The rows are read after that moment, so
+ * that every event finds its key. Never holds more than a batch in memory.
+ * @param exported updated during the export
+ * @throws CommandFailed when an event is not as it was written
  */
 export async function* exportLog(parts: ExportParts, exported: Exported, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
   const { store, database, masterKey, organizationId, now } = parts;
@@ -178,12 +178,12 @@ export async function* exportLog(parts: ExportParts, exported: Exported, signal:
   yield `${JSON.stringify({ end: true, events: fold.count, head: exported.head } satisfies ExportEnd)}\n`;
 }
 
-/** Migrations have names that sort. */
+/** The names of migrations sort in their order. */
 export function latestMigration(): string {
   return Object.keys(migrations).toSorted().at(-1) ?? '';
 }
 
-/** The header, when the line is one: an export is recognized by it. @throws CommandFailed for one that this build cannot read */
+/** The header, if the line is one, by which an export is recognized. @throws CommandFailed for a header that this build cannot read */
 export function headerOf(line: string): ExportHeader | undefined {
   if (!line.startsWith('{"threadlog":"export",')) return undefined;
   const value = jsonOf(line);
@@ -197,7 +197,7 @@ export function headerOf(line: string): ExportHeader | undefined {
   );
 }
 
-/** Undefined for what is not JSON. */
+/** Undefined for text that is not JSON. */
 export function jsonOf(line: string): unknown {
   try {
     return JSON.parse(line) as unknown;

@@ -11,34 +11,34 @@ import { exportEnd, exportEvent, type ExportEvent, type ExportHeader, ExportKey,
 import type { Line } from './ndjson-lines.js';
 import { ignoreFailure } from '../ignore-failure.js';
 
-/** Bytes of stored texts that go to the store at once; while they are under way, the next are read and proved. */
+/** Bytes of stored texts in one write; meanwhile the next block is read and verified. */
 const BLOCK_BYTES = 2 * 1024 * 1024;
-/** An append may take this long (ms) before it counts as not settled. */
+/** How long an append may take (ms) before its outcome counts as unknown. */
 const APPEND_MS = 30_000;
 const ROWS = 1_000;
-/** What an event takes beside its texts, roughly from above. */
+/** Upper estimate of an event's size without its texts. */
 const EVENT_BYTES = 200;
 
-/** How far the import of an export is. */
+/** The progress of the import of an export. */
 export interface ImportedLog {
   /** Events that this run wrote. */
   events: number;
-  /** Events that an earlier run had written. */
+  /** Events that an earlier run wrote. */
   present: number;
   kept: Readonly<Record<string, number>>;
 }
 
 export interface ImportLogParts extends Pick<Backend, 'store' | 'database' | 'masterKey'> {
-  /** Repeats what may well succeed the next time, for as long as the caller has patience. */
+  /** Retries temporary failures for as long as the caller has patience. */
   readonly patiently: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
 /**
- * Makes an empty instance of an export: the rows of keep in one transaction, then the events in the order of the file, with their ids and
- * bytes. Each is proved to follow from the one before it in its stream before it is written.
+ * Turns an empty instance into a copy of the exported one: the rows of keep in one transaction, then the events in the order of the file,
+ * with their ids and bytes. Before it writes an event, it proves that the event follows from the one before it in its stream.
  *
- * A run that was cut off is told from a log with a history of its own by the log itself: whatever is in it has to be what the file begins
- * with, event by event. So the same again goes on, or finds everything there, and anything else is refused before a byte is written.
+ * The log itself distinguishes an interrupted run from a log with a history of its own: its events have to equal the first events of the
+ * file, one by one. So the same import continues or finds everything there, and any other log is refused before a byte is written.
  */
 export class LogImport {
   readonly done: ImportedLog = { events: 0, present: 0, kept: {} };
@@ -59,7 +59,7 @@ export class LogImport {
   }
 
   /**
-   * @param lines all lines of the file, the header's too
+   * @param lines all lines of the file, including the header
    * @throws CommandFailed when the instance is not empty, the key is another one, or the export is damaged or cut off
    */
   async run(lines: AsyncIterable<Line>): Promise<void> {
@@ -90,7 +90,7 @@ export class LogImport {
       );
   }
 
-  /** They would be mixed with this log's. */
+  /** Existing read models of another log would mix with this log's. */
   private async assertNoReadModelsOfAnotherLog(): Promise<void> {
     const { database, store } = this.parts;
     const { rows } = await sql<{ log_id: string }>`select log_id from read.checkpoints where log_id <> ${store.log.id} limit 1`.execute(
@@ -99,7 +99,7 @@ export class LogImport {
     if (rows.length > 0) throw new CommandFailed('the read models in this database were made from another log: take a new database');
   }
 
-  /** The rows of keep, before any event: what a key has sealed must never be without it. */
+  /** The rows of keep, before any event: the key of a sealed value must always be there. */
   private async keys(reader: AsyncIterator<Line>, empty: boolean): Promise<void> {
     const rows = await KeptRows.begin(this.parts.database, empty);
     try {
@@ -139,7 +139,7 @@ export class LogImport {
     }
   }
 
-  /** @param there what the log holds already */
+  /** @param there the events that the log holds already */
   private async events(reader: AsyncIterator<Line>, there: AsyncGenerator<StoredEvent, void, undefined> | undefined): Promise<void> {
     let known = there;
     for (;;) {
@@ -162,7 +162,7 @@ export class LogImport {
     }
   }
 
-  /** The last line, and nothing after it. */
+  /** The last line, which nothing may follow. */
   private async end(number: number, value: unknown, reader: AsyncIterator<Line>): Promise<void> {
     const end = exportEnd.safeParse(value);
     if (!end.success) throw damaged(number, 'it is neither an event nor the end');
@@ -174,7 +174,7 @@ export class LogImport {
     await this.writing;
   }
 
-  /** Events of one stream that follow each other become one append. */
+  /** Consecutive events of one stream become one append. */
   private async take(event: ExportEvent): Promise<void> {
     const { stream, revision, id, type, data, metadata } = event;
     const bytes = EVENT_BYTES + Buffer.byteLength(data) + Buffer.byteLength(metadata);
@@ -192,7 +192,7 @@ export class LogImport {
     this.write();
   }
 
-  /** Sends the block, one at a time: the log keeps the order in which it is asked. */
+  /** Sends the blocks one after the other, since the log keeps the order in which it receives them. */
   private write(): void {
     const { block } = this;
     this.block = [];
@@ -200,7 +200,7 @@ export class LogImport {
     const before = this.writing;
     this.writing = before.then(async () => {
       if (block.length === 0) return;
-      // Reactors of an instance that was started before would take what comes now for news. They are installed again at the end.
+      // Reactors of an instance that was started before would treat imported events as news. They are installed again at the end.
       if (this.done.events === 0) await this.parts.patiently(() => this.parts.database.deleteFrom('keep.reactors').execute());
       const answers = await this.parts.patiently(() => this.parts.store.appendInOrder(block, AbortSignal.timeout(APPEND_MS)));
       if (answers.some(({ outcome }: Appended) => outcome === 'conflict'))
@@ -210,7 +210,7 @@ export class LogImport {
     void ignoreFailure(this.writing, 'its failure is met where it is awaited');
   }
 
-  /** @throws CommandFailed when the file ends here, or the line is none */
+  /** @throws CommandFailed when the file ends here, or the line is not JSON of the expected shape */
   private async next(reader: AsyncIterator<Line>): Promise<{ number: number; text: string; value: unknown }> {
     this.signal.throwIfAborted();
     const { value: line, done } = await reader.next();
@@ -226,8 +226,8 @@ export class LogImport {
 const CUT = 'the export is cut off: it has no end';
 
 /**
- * Looks whether a file is whole before anything is written from it: it ends with the end, and no line is missing.
- * @returns the number of its events
+ * Checks that a file is complete before anything is written from it: it has its end line, and no line is missing.
+ * @returns the number of events in the file
  * @throws CommandFailed
  */
 export async function eventsInFile(lines: AsyncIterable<Line>): Promise<number> {

@@ -3,13 +3,13 @@ import { pipeline, type Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { CommandFailed } from './command.js';
 
-/** A longer line is given up, not held: a file may be larger than the memory. */
+/** A longer line is skipped instead of held in memory: a file may be larger than the memory. */
 export const MAX_LINE_BYTES = 16 * 1024 * 1024;
 
 export interface Line {
-  /** From 1, as editors count. */
+  /** From 1, as in editors. */
   readonly number: number;
-  /** Undefined for a line that cannot be read; `fault` says why. */
+  /** Undefined for an unreadable line; `fault` says why. */
   readonly text: string | undefined;
   readonly fault?: string;
 }
@@ -19,7 +19,7 @@ const CARRIAGE_RETURN = 0x0d;
 const GZIP = [0x1f, 0x8b] as const;
 
 /**
- * The lines of a file, ended by LF or by CRLF, `-` for standard input, unpacked when they are gzip, whatever the name says. Empty lines are left out but counted.
+ * The lines of a file, ended by LF or CRLF; `-` is standard input. Unpacks gzip, recognized by content. Skips empty lines but counts them.
  * @throws CommandFailed when the file cannot be read to its end
  */
 export async function* readLines(path: string, signal: AbortSignal): AsyncGenerator<Line, void, undefined> {
@@ -35,7 +35,7 @@ export async function* readLines(path: string, signal: AbortSignal): AsyncGenera
     bytes = 0;
     if (whole === undefined) return { number, text: undefined, fault: `longer than ${MAX_LINE_BYTES} bytes` };
     try {
-      // A byte order mark at the beginning of the file is dropped by the decoder.
+      // The decoder drops a byte order mark at the beginning of the file.
       const text = utf8.decode(whole);
       return text.trim() === '' ? undefined : { number, text };
     } catch {
@@ -68,7 +68,7 @@ export async function* readLines(path: string, signal: AbortSignal): AsyncGenera
   }
 }
 
-/** An editor may have ended the lines by CRLF. No JSON document ends in that character by itself. */
+/** An editor may have ended the lines with CRLF. No JSON document ends in that character. */
 const withoutReturn = (line: Buffer) => (line.at(-1) === CARRIAGE_RETURN ? line.subarray(0, -1) : line);
 
 async function* unpacked(path: string, signal: AbortSignal): AsyncGenerator<Buffer, void, undefined> {
@@ -79,7 +79,7 @@ async function* unpacked(path: string, signal: AbortSignal): AsyncGenerator<Buff
   try {
     let start = Buffer.alloc(0);
     let done = false;
-    // A pipe may deliver its first bytes one by one.
+    // A pipe may deliver its first bytes one at a time.
     while (start.length < GZIP.length && !done) {
       const next = await chunks.next();
       if (next.done === true) done = true;
@@ -101,10 +101,10 @@ async function* unpacked(path: string, signal: AbortSignal): AsyncGenerator<Buff
       return;
     }
     const gunzip = createGunzip({ chunkSize: 256 * 1024 });
-    // A fault of the source reaches the reader through gunzip, which pipeline destroys with it.
+    // An error of the source reaches the reader through gunzip, which pipeline destroys with that error.
     pipeline(rest, gunzip, () => undefined);
     yield* gunzip as AsyncIterable<Buffer>;
-    // A member that follows another is read. At zeros gunzip ends, and would leave out whatever else is there without a word.
+    // gunzip reads a member that follows another. At zeros it stops, and would silently drop the rest of the file.
     if (gunzip.bytesWritten < packed) throw new Error('something follows the gzip data');
   } finally {
     signal.removeEventListener('abort', ended);

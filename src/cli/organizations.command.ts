@@ -15,7 +15,7 @@ export const organizationsCommand: Command = {
 create makes an organization with its default inbox and prints an admin key for it. The key is shown once.
 list prints the organizations, oldest first.
 
-  --id ID    1 to 64 of a-z 0-9 - for the new organization; a random one when absent
+  --id ID    1 to 64 of a-z 0-9 - for the new organization; random by default
   --json     print one JSON document: {id, adminKey, adminKeyId}, or {organizations: [{id, name, createdAt}]}`,
 
   async run([action, ...given], terminal) {
@@ -39,7 +39,7 @@ async function create(given: readonly string[], terminal: Terminal) {
   if (values.id !== undefined && !ID.test(values.id)) throw new WrongUsage('--id is 1 to 64 of a-z 0-9 - and does not begin with a dash');
   return withSession(async ({ backend, organizations }) => {
     const { id } = values;
-    // One that a crash left half made is completed; a whole one must not get another admin key by a slip.
+    // Completes an organization that a crash left half made; a complete one must not get another admin key by accident.
     if (id !== undefined && (await backend.transactor.load(organizationAggregate, id, id)) !== undefined) {
       const key = await backend.database.selectFrom('keep.api_keys').select('id').where('organization_id', '=', id).executeTakeFirst();
       if (key !== undefined) throw new CommandFailed(`an organization with the id ${id} exists`);

@@ -10,14 +10,14 @@ export const parkedCommand: Command = {
        threadlog parked retry [STREAM] [--json]
        threadlog parked skip STREAM [--json]
 
-The read models and the reactors go on without a stream once they meet an event of it that they cannot handle; its later events wait in the
-log.
+When the read models or a reactor cannot handle an event, they park its stream and go on with the others; the stream's later events wait in
+the log.
 
-list names these streams with the event and the error, and what was skipped earlier.
-retry handles a stream's events from the parked one on, in order, and lets it go on. Without STREAM it does so for every parked stream.
-A stream with an event that still cannot be handled stays parked, with the error of now, and the command ends with 1.
-skip passes over the parked event, for good, and then does what retry does. The event stays in the log, but the rows never get what it
-says; threadlog projections rebuild --with-skipped takes up again what was skipped.
+list names the parked streams with event and error, and the events that were skipped earlier.
+retry handles a stream's events from the parked one on, in order, and unparks the stream. Without STREAM it retries every parked stream.
+When an event still cannot be handled, the stream stays parked with the new error, and the command ends with 1.
+skip passes over the parked event for good and then retries the stream. The event stays in the log, but the rows never show its change;
+threadlog projections rebuild --with-skipped handles skipped events again.
 
   --json    print one JSON document: {parked: […], skipped: […]} or {streams: [{group, stream, skipped, handled, parked}]}`,
 
@@ -39,7 +39,7 @@ says; threadlog projections rebuild --with-skipped takes up again what was skipp
 
 const COMMON = { json: { type: 'boolean' } } as const;
 
-/** Of the generations that this build shows, and of reactors, the oldest first. */
+/** Parked streams of reactors and of the generations that this build shows, oldest first. */
 async function parkedStreams({ backend: { database, readModels } }: Session) {
   return await database
     .selectFrom('keep.parked as p')
@@ -149,7 +149,7 @@ async function replay(
             : reactor !== undefined
               ? await replayParkedOfReactor({ ...options, reactor, jobs, decode: sealedDecoder }, stream as StreamName, { skip: skips })
               : undefined;
-        // It was retried by another meanwhile.
+        // Somebody else has retried it in the meantime.
         if (replayed !== undefined) streams.push({ group, stream, ...replayed });
       }
     } finally {

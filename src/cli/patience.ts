@@ -2,10 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isPassing } from '../conversations/conversation.import.js';
 import { CommandFailed } from './command.js';
 
-/** A store that is away is waited for so long (ms) before an import gives up; run again, it goes on. */
+/** How long an import waits for a store that is away (ms) before it gives up; another run continues it. */
 const PATIENCE_MS = 60_000;
 
-/** Repeats work that is safe to repeat while a store is away for a moment. */
+/** Retries repeatable work while a store is away for a moment. */
 export function patience(signal: AbortSignal): <T>(work: () => Promise<T>) => Promise<T> {
   return async (work) => {
     const until = performance.now() + PATIENCE_MS;

@@ -12,14 +12,14 @@ export const projectionsCommand: Command = {
        threadlog projections pause [GROUP|REACTOR] [--json]
        threadlog projections resume [GROUP|REACTOR] [--json]
 
-list shows how far each group of read models and each reactor is, who works on it, and what is being made. SHAPE tells the tables of one build
-from those of another: a new build fills its own while an older one goes on, and what nobody has worked on for a day is dropped.
-rebuild makes a group's read models again from the log's beginning, beside the live ones, and then shows the new ones instead. Requests
-and the live group go on meanwhile. Ended before that, it has changed nothing. Without GROUP it rebuilds every group.
-pause lets the workers of a group or reactor handle nothing, in every process and after restarts, until resume. Jobs that a reactor made
-before are done. Without a name it takes every group of read models, and no reactor.
+list shows the progress of every group of read models and every reactor, who works on it, and running rebuilds. SHAPE identifies the tables
+of one build: a new build fills its own tables while an older one goes on, and tables that nobody has worked on for a day are dropped.
+rebuild fills a group's read models again from the log's beginning, beside the live ones, and then switches to the new ones. Requests and
+the live group go on meanwhile. An interrupted rebuild changes nothing. Without GROUP it rebuilds every group.
+pause stops the workers of a group or reactor, in every process and after restarts, until resume. Jobs that a reactor made before are still
+done. Without a name it pauses every group of read models, and no reactor.
 
-  --with-skipped    take up again the events that threadlog parked skip has passed over
+  --with-skipped    handle the events that threadlog parked skip has passed over
   --json            print one JSON document: {groups: […], reactors: […]}, {rebuilt: [{group, generation, events, position, parked, oldDropped,
                     seconds, eventsPerSecond}]} or {groups: [{group, paused}], reactors: [{reactor, paused}]}`,
 
@@ -49,7 +49,7 @@ async function list(given: readonly string[], terminal: Terminal) {
   const { values } = parseCommandLine(given, COMMON, []);
   return withSession(async ({ backend: { store, checkpoints, clock } }) => {
     const known = await checkpoints.generations();
-    // A place in another log says nothing of this one.
+    // A position in another log says nothing about this log.
     const comparable = known.every(({ live, position, logId }) => !live || position === 'start' || logId === store.log.id);
     const reacting = await checkpoints.reactors();
     const reactorsComparable = reacting.every(({ position, logId }) => position === 'start' || logId === store.log.id);
@@ -143,7 +143,7 @@ async function list(given: readonly string[], terminal: Terminal) {
   });
 }
 
-/** Builds of before counted their read models instead. */
+/** Older builds counted their read models instead. */
 const shapeSaid = ({ version, shape }: GenerationHealth) => (version === 0 ? shortShape(shape) : `v${version}`);
 
 type Status = 'working' | 'filling' | 'paused' | 'stopped' | 'nobody works on it' | 'rebuilding' | 'abandoned' | 'replaced';
@@ -162,7 +162,7 @@ function statusOf({
   return phase === null ? 'working' : 'filling';
 }
 
-/** By the events that the live generation has handled: about as many as the new one will have to. Null when nobody knows. */
+/** Compares with the number of events that the live generation has handled, which the new one has to reach. Null when it is unknown. */
 function percentOf(events: number, expected: number): number | null {
   return expected === 0 ? null : Math.min(Math.floor((events / expected) * 100), 99);
 }
@@ -175,7 +175,7 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
   } = parseCommandLine(given, { ...COMMON, 'with-skipped': { type: 'boolean' } } as const, named ? ['GROUP'] : []);
   const known = await groupsOfThisBuild();
   const names = name === undefined ? Object.keys(known) : [oneOf('GROUP', name, Object.keys(known))];
-  // It may take hours, and whoever waits for an answer comes first. What it makes PostgreSQL do has no such order.
+  // A rebuild may take hours, and requests come first. Its work inside PostgreSQL has no such priority.
   setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const [{ rebuildGroup, RebuildRunning }, { batchDecoder }] = await Promise.all([
     import('../../projections/runtime/rebuild.js'),

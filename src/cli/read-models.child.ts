@@ -7,10 +7,10 @@ import { createLogger } from '../log.js';
 import { printable } from './printable.js';
 import type { ChildWork } from './read-models.js';
 
-/** A worker for as long as its parent lives, also when that is killed: read-models.ts starts it beside long work of the command line. */
+/** A worker that lives as long as its parent, even when the parent is killed: read-models.ts starts it during long commands. */
 async function main(): Promise<void> {
   const parentGone = new Promise<void>((resolve) => process.once('disconnect', resolve));
-  // Ctrl-C in a terminal, and its end, reach the whole group. The parent decides when this process ends.
+  // Ctrl-C, and the end of the terminal, reach the whole process group. The parent decides when this process ends.
   process.on('SIGINT', () => undefined).on('SIGHUP', () => undefined);
   process.stderr.on('error', () => undefined);
   const logger = createLogger('warn', process.stderr);

@@ -6,19 +6,19 @@ import { CORE_GROUP } from '../read-models/groups.js';
 import { CommandFailed } from './command.js';
 import type { Terminal } from './terminal.js';
 
-/** How long nobody may get on before waiting is given up (ms). */
+/** How long the read models may make no progress (ms) before waiting is given up. */
 const STALLED_MS = 60_000;
 const LOOK_MS = 500;
 const ENDING_MS = 15_000;
 
 const CHILD = fileURLToPath(new URL('read-models.child.js', import.meta.url));
 
-/** 'projections alone' leaves out what appends to the log by itself: waking snoozed conversations, signing heads. */
+/** 'projections alone' leaves out the parts that append to the log by themselves: waking snoozed conversations, signing heads. */
 export type ChildWork = 'all' | 'projections alone';
 
 /**
- * Read models that follow the log while a command writes to it: the running server's or worker's, or, when there is none, those of a child
- * process, so that folding and writing have a core each.
+ * Read models that follow the log while a command writes to it: those of a running server or worker, or else of a child process, so that
+ * folding and writing have a core each.
  */
 export class LiveReadModels {
   #child: ReturnType<typeof fork> | undefined;
@@ -29,12 +29,12 @@ export class LiveReadModels {
     private readonly what: ChildWork = 'all',
   ) {}
 
-  /** Runs the projections unless somebody else does. Any number of workers may run: one works, the others stand by. */
+  /** Runs the projections unless another process does. Any number of workers may run: one works, the others stand by. */
   async ensureRunning(): Promise<void> {
     if (this.#child !== undefined) return;
     const group = await this.#look();
     if (group?.owner !== undefined && group.owner !== null) return;
-    // Its logs are warnings at most, and go where ours go. Nothing of it may reach standard output, which is the answer.
+    // Logs warnings at most, to where our logs go. Nothing of it may reach standard output, which is the answer.
     const child = fork(CHILD, [this.what], { stdio: ['ignore', 2, 2, 'ipc'], serialization: 'json' });
     this.#child = child;
     child.on('exit', () => {
@@ -44,8 +44,8 @@ export class LiveReadModels {
   }
 
   /**
-   * Waits until everything that is in the log now can be read.
-   * @throws CommandFailed when the projections stand still
+   * Waits until the read models hold everything that is in the log now.
+   * @throws CommandFailed when the projections make no progress
    */
   async caughtUp(signal: AbortSignal): Promise<void> {
     const { store, checkpoints } = this.backend;
@@ -79,7 +79,7 @@ export class LiveReadModels {
     this.#child = undefined;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const exited = once(child, 'exit');
-    // It ends by the loss of its parent, however that comes about.
+    // The child ends when it loses its parent, for whatever reason.
     if (child.connected) child.disconnect();
     const late = setTimeout(() => child.kill('SIGKILL'), ENDING_MS);
     await exited;

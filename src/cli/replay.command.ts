@@ -24,13 +24,13 @@ export const replayCommand: Command = {
        threadlog replay --stream NAME [--json]
        threadlog replay [--after POSITION] [--organization ID] [--json]
 
-Tells what happened, from the log alone and oldest first: of one conversation, of another stream, or of everything in the organization.
-With --revision or --at it prints the conversation as it was then instead.
+Prints events from the log alone, oldest first: those of one conversation, of another stream, or of the whole organization.
+With --revision or --at it prints the conversation as it was then.
 
   --revision N         as it was after this revision; revisions begin with 0
   --at INSTANT         as it was at this instant, such as 2026-01-16T09:00:00Z
   --stream NAME        one stream of any kind, such as inbox-main.4f6a…
-  --after POSITION     go on after this position: where an earlier run ended
+  --after POSITION     continue after this position, where an earlier run ended
   --organization ID    may be left out while there is only one
   --json               print one JSON object a line: {stream, id, type, revision, position, occurredAt, actor, …, data} as the API's
                        events; with --revision or --at the conversation as the API answers it`,
@@ -98,7 +98,7 @@ async function* ofStream(store: EventStore, stream: StreamName): AsyncGenerator<
   yield* store.read(stream);
 }
 
-/** What is in the log now: others may go on writing. */
+/** The events that are in the log now: other processes may go on writing. */
 async function* feed(
   { backend: { store } }: Session,
   organizationId: string,
@@ -114,7 +114,7 @@ async function* feed(
     yield batch.filter(({ stream }) => parseStreamName(stream)?.organizationId === organizationId);
 }
 
-/** @param what names what was asked for, when it must be there */
+/** @param what names the requested conversation or stream, when it must exist */
 async function events(
   { backend: { keys } }: Session,
   batches: AsyncIterable<readonly StoredEvent[]>,

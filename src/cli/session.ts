@@ -7,10 +7,10 @@ import { createLogger } from '../log.js';
 import { AssigneeReader } from '../team/assignee.reader.js';
 import { CommandFailed, type ExitCode } from './command.js';
 
-/** Nobody waits behind a command as requests do behind a server, and a busy machine must not fail it (ms). */
+/** Nobody waits for a command as clients wait for a server, and a busy machine must not make it fail (ms). */
 const CONNECT_TIMEOUT_MS = 20_000;
 
-/** An open backend with the services that commands are made of. */
+/** An open backend with the services that commands need. */
 export interface Session {
   readonly backend: Backend;
   readonly agents: AssigneeReader;
@@ -19,8 +19,8 @@ export interface Session {
 }
 
 /**
- * Opens what the configuration names for as long as the work takes: joins the embedded PostgreSQL of a running server, or starts it and
- * stops it again. What the backend warns of goes to standard error.
+ * Opens the configured backend for as long as the work takes: joins the embedded PostgreSQL of a running server, or starts it and stops it
+ * again. Warnings of the backend go to standard error.
  */
 export async function withSession(work: (session: Session) => Promise<ExitCode>): Promise<ExitCode> {
   const backend = await openBackend(readConfig(), createLogger('warn', process.stderr), {
@@ -39,7 +39,7 @@ export async function withSession(work: (session: Session) => Promise<ExitCode>)
 }
 
 /**
- * The organization that a command works on: the one that --organization names, or the only one.
+ * The organization that a command works on: the one given by --organization, or the only one.
  * @throws CommandFailed
  */
 export async function chooseOrganization({ organizations }: Session, given: string | undefined): Promise<string> {

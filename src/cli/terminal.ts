@@ -3,8 +3,8 @@ import type { Writable } from 'node:stream';
 import { printable, printableJson } from './printable.js';
 
 /**
- * Where a command writes: answers to standard output, everything else to standard error. Lines may quote names and other texts of others,
- * so all that is no part of our own text is made printable here.
+ * Writes a command's output: answers to standard output, everything else to standard error. Lines may quote names and other foreign texts,
+ * so everything except our own text is made printable here.
  */
 export class Terminal {
   #progress = '';
@@ -19,7 +19,7 @@ export class Terminal {
     this.#write(printable(line));
   }
 
-  /** Several lines of our own, such as a command's help: nothing of others may be in them. */
+  /** Several lines of our own, such as a command's help. They must not contain foreign texts. */
   text(lines: string): void {
     this.#write(lines);
   }
@@ -29,7 +29,7 @@ export class Terminal {
     this.#write(printableJson(value));
   }
 
-  /** A part of an answer as it is, which is printable or meant for a file; waits while whoever reads it is slow. */
+  /** A raw part of an answer, which must be printable or meant for a file; waits for a slow reader. */
   async raw(chunk: string): Promise<void> {
     if (!this.output.write(chunk)) await once(this.output, 'drain');
   }
@@ -48,13 +48,13 @@ export class Terminal {
       );
   }
 
-  /** Something to know that is no part of the answer. */
+  /** Information that is not part of the answer. */
   note(line: string): void {
     this.#clear();
     this.errors.write(`${printable(line)}\n`);
   }
 
-  /** Replaces the line that tells how far the work is. Shown to people only: a file or a pipe gets none of it. */
+  /** Replaces the progress line. Shown only on a terminal: a file or a pipe gets none of it. */
   progress(told: string): void {
     const line = printable(told);
     if (this.errors.isTTY !== true || line === this.#progress) return;

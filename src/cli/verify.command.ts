@@ -11,19 +11,19 @@ import { streamArgument } from './stream-argument.js';
 import { count, counted, type Terminal } from './terminal.js';
 
 const PROGRESS_MS = 200;
-/** Streams with a bad event that are named one by one. */
+/** How many streams with a bad event are named one by one. */
 const SHOWN = 100;
 
 export const verifyCommand: Command = {
   help: `Usage: threadlog verify [--against FILE | --stream NAME | --organization ID] [--json]
 
-Reads the whole log, or one stream or organization of it, and proves that every event is what was written: its hash follows from its own
-bytes and from the event before it, revisions have no gap, and time never goes back in a stream. Names the first bad event of each stream
-that has one, and ends with 1 when there is any.
+Reads the whole log, or one stream or organization of it, and proves that every event is as it was written: its hash follows from its own
+bytes and from the event before it, revisions have no gap, and time never goes back in a stream. Names the first bad event of each stream,
+and ends with 1 when there is any.
 
-Of the whole log it also holds every signed head in it against what it covers, and prints a head of all that it read. A cut tail, a removed
-stream and a history that was written anew leave no trace in the log itself. Keep a head where nobody who can write to the database can
-write, and they are found with --against.
+For the whole log it also compares every signed head with the events that it covers, and prints a head of everything that it read. A cut
+tail, a removed stream and a rewritten history leave no trace in the log itself. Keep a head where nobody who can write to the database
+can write; --against then finds them.
 
   --against FILE       a head that verify printed before, alone or in its --json; - is standard input
   --stream NAME        one stream, such as conversation-main.4f6a…
@@ -69,14 +69,14 @@ async function keptHead(path: string): Promise<LogHead> {
     const why = error instanceof SyntaxError ? 'it is not JSON' : error instanceof Error ? error.message : String(error);
     throw new CommandFailed(`the head in ${name} cannot be read: ${why}`, { cause: error });
   }
-  // A whole answer of --json has the head in it.
+  // FILE may hold the whole answer of --json, with the head in it.
   const inside: unknown = typeof given === 'object' && given !== null && 'head' in given ? given.head : given;
   const read = logHead.safeParse(inside);
   if (!read.success) throw new CommandFailed(`${name} holds no head: it is what verify printed, {count, fold, log, position, signature}`);
   return read.data;
 }
 
-/** The heads that the log holds and the one that was kept elsewhere, held against the events as they come. */
+/** Compares the heads in the log, and the head kept elsewhere, with the events as they are read. */
 class HeldHeads {
   private constructor(
     readonly verification: HeadVerification,
@@ -86,7 +86,7 @@ class HeldHeads {
     private readonly kept: LogHead | undefined,
   ) {}
 
-  /** @param end heads behind it are left out, as are the events there */
+  /** @param end ignores heads and events after this position */
   static async read({ backend }: Session, end: Position | 'start', kept: LogHead | undefined): Promise<HeldHeads> {
     const inLog: SignedInLog[] = [];
     for await (const events of backend.store.read(streamName('head', HEAD_STREAM.organizationId, HEAD_STREAM.id)))
@@ -96,7 +96,7 @@ class HeldHeads {
     return new HeldHeads(new HeadVerification(key, backend.store.log.id, heads), key, backend.store, inLog, kept);
   }
 
-  /** @param ok nothing is signed over events that are not right */
+  /** @param ok false signs no head: nothing is signed over wrong events */
   result(ok: boolean) {
     const judged = this.inLog.map(({ revision, head }) => ({
       revision,
@@ -120,7 +120,7 @@ async function one({ backend }: Session, stream: StreamName, verification: LogVe
   if (verification.events === 0) throw new CommandFailed(`there is no stream ${stream}`);
 }
 
-/** @param end where the log ended when it began: others may go on writing */
+/** @param end the end of the log when the verification began: other processes may go on writing */
 async function whole(
   { backend }: Session,
   end: Position | 'start',

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Company } from './company.js';
 
-/** A company as every route answers it. */
+/** A company, as every route answers it. */
 export const companySchema = z
   .strictObject({
     id: z.string(),

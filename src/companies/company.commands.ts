@@ -15,7 +15,7 @@ import {
   unarchiveCompany,
 } from './company.js';
 
-/** What every command on a company answers. */
+/** The answer of every command on a company. */
 export interface CompanyChanged extends Transacted<Company, CompanyEvent> {
   readonly id: string;
 }
@@ -62,7 +62,7 @@ export class UnarchiveCompany extends Command<CompanyChanged> {
   }
 }
 
-/** Of another command's making: the one that made it is answered from the log when it comes again. @throws ThreadlogError id_taken */
+/** Another command created it: a retry of that command is answered from the log. @throws ThreadlogError id_taken */
 function unlessTaken(state: Company): Company {
   if (state.exists) throw new ThreadlogError('id_taken');
   return state;
@@ -74,7 +74,7 @@ async function decided(transactor: Transactor, id: string, context: CommandConte
 
 const handled = handledBy(Transactor);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const companyCommandHandlers = [
   handled(CreateCompany, (transactor, { context, id, given }) =>
     decided(transactor, id, context, (state) => createCompany(given)(unlessTaken(state))),

@@ -33,7 +33,7 @@ class CreateCompanyDto {
 @Examples({ 'an attribute': { attributes: { seats: 13, trial: null } } })
 class ChangeCompanyDto {
   @IfGiven() @IsTypedText(200) name?: string;
-  /** Merged; null removes one. */
+  /** Merged; null removes an attribute. */
   @IfGiven()
   @IsAttributes(MAX_COMPANY_ATTRIBUTES)
   attributes?: Record<string, CompanyAttribute | null>;
@@ -42,8 +42,8 @@ class ChangeCompanyDto {
 const HISTORY: HistoryOf<Company, CompanyEvent> = { aggregate: companyAggregate };
 
 /**
- * Companies. DELETE archives: visitors and conversations go on naming the company, GET answers it with `archived: true`, its id stays
- * taken, and it can be changed and named by visitors only once it is brought back.
+ * Companies. DELETE archives: visitors and conversations keep their reference, GET answers with `archived: true`, and the id stays taken.
+ * An archived company must be unarchived before it can be changed or visitors can name it.
  */
 @Controller('companies')
 @About('The companies that visitors belong to.')
@@ -136,7 +136,7 @@ export class CompanyController {
   @Roles('admin', 'agent')
   @Answers(
     'Archives a company.',
-    'Appends `CompanyArchived`. Visitors and conversations go on naming the company, and its id stays taken.',
+    'Appends `CompanyArchived`. Visitors and conversations keep naming the company, and its id stays taken.',
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

@@ -2,7 +2,7 @@ import { foldTable, type FoldRow } from '../read-models/fold-table.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { companyAggregate, type Company } from './company.js';
 
-/** A company; its whole state is in `state`. */
+/** A company; `state` holds the whole state. */
 export interface CompanyRow extends FoldRow<Company> {
   name: string;
 }

@@ -3,7 +3,7 @@ import type { Aggregate } from '../event-store/aggregate.js';
 import { schemaCodec } from '../event-store/schema-codec.js';
 import { ThreadlogError } from '../errors.js';
 
-/** A company is not a person: nothing of it is sealed. */
+/** A company is not a person, so none of its fields is sealed. */
 export type CompanyAttribute = string | number | boolean;
 
 export type CompanyEvent =
@@ -13,7 +13,7 @@ export type CompanyEvent =
     }
   | {
       readonly type: 'CompanyChanged';
-      /** The named fields only. */
+      /** Only the fields to change. */
       readonly data: {
         readonly name?: string;
         readonly attributes?: { readonly set: Readonly<Record<string, CompanyAttribute>>; readonly removed: readonly string[] };
@@ -65,7 +65,7 @@ export const companyAggregate: Aggregate<Company, CompanyEvent> = {
 
 export const MAX_COMPANY_ATTRIBUTES = 100;
 
-/** What a caller asks to set: the named fields only; attributes are merged, `null` removes one. */
+/** The fields that a caller asks to set; attributes are merged, `null` removes an attribute. */
 export interface CompanyChanges {
   readonly name?: string;
   readonly attributes?: Readonly<Record<string, CompanyAttribute | null>>;
@@ -73,7 +73,7 @@ export interface CompanyChanges {
 
 export type CompanyDecision = (c: Company) => readonly CompanyEvent[];
 
-/** Answers no event when the id is taken: whoever asked for a new company must look. */
+/** Returns no event when the id is taken: callers that need a new company must check. */
 export function createCompany(given: CompanyChanges & { readonly name: string }): CompanyDecision {
   return (c) => {
     if (c.exists) return [];
@@ -82,7 +82,7 @@ export function createCompany(given: CompanyChanges & { readonly name: string })
   };
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, resource_archived, limit_exceeded */
+/** Appends only the differences. @throws ThreadlogError not_found, resource_archived, limit_exceeded */
 export function changeCompany(changes: CompanyChanges): CompanyDecision {
   return (c) => {
     if (!c.exists) throw new ThreadlogError('not_found');
@@ -90,7 +90,7 @@ export function changeCompany(changes: CompanyChanges): CompanyDecision {
     const set: Record<string, CompanyAttribute> = {};
     const removed: string[] = [];
     for (const [name, value] of Object.entries(changes.attributes ?? {})) {
-      // Own names only: `toString` is no attribute of a company that was given none.
+      // Own names only: `toString` is not an attribute unless somebody set it.
       const had = Object.hasOwn(c.attributes, name);
       if (value === null) {
         if (had) removed.push(name);

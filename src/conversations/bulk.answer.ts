@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { type ErrorCode, ERRORS } from '../errors.js';
 import type { BulkItem } from './bulk.commands.js';
 
-/** The answer of POST /conversations/bulk: an item for each conversation, as its own request would have been answered. */
+/** The answer of POST /conversations/bulk: one item per conversation, as the single request would have answered. */
 export const bulkItemSchema = z
   .union([
     z.strictObject({
@@ -10,7 +10,7 @@ export const bulkItemSchema = z
       /** 201 for replies and notes. */
       status: z.union([z.literal(200), z.literal(201)]),
       revision: z.number().int(),
-      /** Of a reply or note. */
+      /** Only for a reply or a note. */
       messageId: z.string().optional(),
     }),
     z.strictObject({

@@ -24,12 +24,12 @@ import {
 import type { SettableStatus } from './conversation.js';
 import type { MessageInput } from './conversation.sealing.js';
 
-/** Conversations that one request may change. */
+/** How many conversations one request may change. */
 export const MAX_BULK = 500;
-/** Items in flight at once: enough that the log always has a batch to write, and room left for everyone else's commands. */
+/** Items in flight at once: enough to keep the log's batches full, and few enough to leave room for other commands. */
 const AT_ONCE = 16;
 
-/** What is done to each conversation: one of the commands that there are for one. */
+/** The action on each conversation: any command that exists for a single conversation. */
 export type BulkAction =
   | ({ readonly type: 'assign' } & Assignment)
   | { readonly type: 'snooze'; readonly until: string }
@@ -40,7 +40,7 @@ export type BulkAction =
 
 export type BulkSelection = { readonly ids: readonly string[] } | { readonly filter: ConversationFilter };
 
-/** What became of one conversation: as its own request would have been answered, without the conversation. */
+/** The outcome for one conversation: the answer of the single request, without the conversation. */
 export type BulkItem =
   | { readonly id: string; readonly status: 200 | 201; readonly revision: number; readonly messageId?: string }
   | {
@@ -52,17 +52,17 @@ export type BulkItem =
     };
 
 export interface BulkResult {
-  /** In the order of the ids; with a filter from the one that was changed last. */
+  /** In the order of the ids; with a filter, the most recently changed conversation comes first. */
   readonly items: readonly BulkItem[];
-  /** The greatest of the items' positions; null when none succeeded. */
+  /** The highest position of the items; null when no item succeeded. */
   readonly position: Position | null;
 }
 
 /**
- * One action on many conversations. Each is a command of its own, whose id derives from this one's and the conversation's: what was done
- * before a crash is answered, and not done again, when the request comes again with its Idempotency-Key.
+ * One action on many conversations. Each conversation gets its own command, whose id derives from this command's id and the
+ * conversation's id. A request repeated with its Idempotency-Key after a crash therefore answers what was done and does not do it twice.
  * @throws ThreadlogError unknown_assignee, unknown_team, unknown_inbox, unknown_canned_response, resource_archived, limit_exceeded,
- * revision_mismatch, with nothing done; store_unavailable when none could be done, outcome_unknown when it is not known which were
+ * revision_mismatch, all before anything is done; store_unavailable when no item could be done, outcome_unknown when that is not known
  */
 export class ChangeManyConversations extends Command<BulkResult> {
   constructor(
@@ -75,7 +75,7 @@ export class ChangeManyConversations extends Command<BulkResult> {
   }
 }
 
-/** What is kept of a keyed request: the conversations that it is about, since a filter may find others by the next time; at last its result. */
+/** What we keep for a keyed request: the ids, since a filter may find other conversations on the retry, and at the end the result. */
 interface Kept {
   readonly ids: readonly string[];
   readonly result?: BulkResult;
@@ -109,8 +109,8 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
   }
 
   /**
-   * What would be refused for every conversation is refused for the whole. An archived assignee, team or inbox is not: a conversation may
-   * have it already.
+   * Refuses the whole request when every conversation would refuse it. An archived assignee, team or inbox does not refuse the whole
+   * request, because a conversation may have it already.
    */
   private async assertPossible(organizationId: string, action: BulkAction): Promise<void> {
     if (action.type === 'assign') await this.writer.named(organizationId, action);
@@ -147,7 +147,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
     }
   }
 
-  /** `final`: nothing of it would come out otherwise if it were asked again at once. */
+  /** `final` is true when an immediate retry would change no item. */
   private async run(
     ids: readonly string[],
     commandFor: (id: string) => Command<ConversationChanged>,
@@ -160,7 +160,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
     const left = ids.values();
     const worker = async () => {
       for (const id of left) {
-        // Each would wait for the deadline in turn. None of these was tried.
+        // Each of these would wait for the deadline in turn, so none of them was tried.
         if (down !== undefined || fault !== undefined) {
           items.set(id, refusal(id, down ?? new ThreadlogError('store_unavailable')));
           continue;
@@ -189,7 +189,7 @@ export class ChangeManyConversationsHandler implements ICommandHandler<ChangeMan
     await Promise.all(Array.from({ length: AT_ONCE }, worker));
     if (fault !== undefined) {
       if (position === null) throw fault instanceof Error ? fault : new Error('a fault that is no error', { cause: fault });
-      // Some are done, which an error of another code would deny.
+      // Some items are done; an error of another code would deny them.
       throw new ThreadlogError('outcome_unknown', undefined, { retryAfterSeconds: 1 }, { cause: fault });
     }
     const ordered = ids.flatMap((id) => items.get(id) ?? []);
@@ -211,7 +211,7 @@ function refusal(id: string, { code, detail, extra: { allowed } }: ThreadlogErro
   return { id, status, code, ...(detail === undefined ? {} : { detail }), ...(allowed === undefined ? {} : { allowed }) };
 }
 
-/** As it was answered first: what is kept as jsonb comes back with its names in another order. */
+/** Restores the order of the fields in the first answer: jsonb returns them in another order. */
 function inOrder(item: BulkItem): BulkItem {
   if ('code' in item) {
     const { id, status, code, detail, allowed } = item;

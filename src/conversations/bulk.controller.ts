@@ -13,7 +13,7 @@ import { type BulkAnswer, bulkItemSchema, type BulkMeta, bulkMeta, bulkMetaSchem
 import { ChangeManyConversations } from './bulk.commands.js';
 import { BulkDto } from './bulk.dto.js';
 
-/** One action on up to 500 conversations. The request is answered with 200 whatever became of each: every item has a status of its own. */
+/** One action on up to 500 conversations. The request always answers 200; every item has a status of its own. */
 @Controller('conversations/bulk')
 export class BulkController {
   constructor(
@@ -25,8 +25,8 @@ export class BulkController {
   @HttpCode(200)
   @Roles('admin', 'agent')
   @Answers(
-    'Does one thing to up to 500 conversations, named or found by a filter; every item tells what became of it.',
-    'Each conversation is changed by a command of its own and appends what the single request would; one that is refused stops no other. The answer is 200 and holds a status for every conversation. Sent again with the same `Idempotency-Key`, it completes what was begun.',
+    'Does one thing to up to 500 conversations, named or found by a filter; every item has its own result.',
+    'Each conversation is changed by a command of its own and appends the same events as a single request; a refused item stops no other. The answer is always 200 and holds a status for every conversation. A retry with the same `Idempotency-Key` completes an interrupted request.',
     { 200: z.strictObject({ data: z.array(bulkItemSchema), meta: bulkMetaSchema }) },
     {
       errors: [

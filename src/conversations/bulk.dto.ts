@@ -35,7 +35,7 @@ class AddTagsAction extends TagsDto {
 
 class RemoveTagAction {
   @IsOneOf(['removeTag']) type!: 'removeTag';
-  /** In whatever spelling; also `.` and `..`, which older builds took. */
+  /** In any spelling, including `.` and `..`, which older builds accepted. */
   @IsTypedText(MAX_TAG) tag!: string;
 }
 
@@ -57,11 +57,11 @@ class SetInboxAction {
 
 class SetCustomAttributesAction {
   @IsOneOf(['setCustomAttributes']) type!: 'setCustomAttributes';
-  /** Merged; null removes. */
+  /** Merged; null removes an attribute. */
   @IsAttributes(MAX_ATTRIBUTES) customAttributes!: Record<string, unknown>;
 }
 
-/** A public reply or an internal note; ReplyDto says which. */
+/** A public reply or an internal note; see ReplyDto. */
 class SpeakAction extends ReplyDto {
   declare type: 'reply' | 'note';
 }
@@ -80,14 +80,14 @@ const ACTIONS = {
 } as const;
 const ACTION_TYPES = Object.keys(ACTIONS) as (keyof typeof ACTIONS)[];
 
-/** What is no action: names what the types are. */
+/** Stands for an action of unknown type, so that the error lists the types. */
 class UntypedAction {
   @IsOneOf(ACTION_TYPES) type!: string;
 }
 
 type ActionDto = InstanceType<(typeof ACTIONS)[keyof typeof ACTIONS]>;
 
-/** An object whose `type` says what else is in it. */
+/** An object whose `type` determines its other fields. */
 const IsAction = (): PropertyDecorator => (target, property) => {
   Described((of) => ({ oneOf: [...new Set<new () => object>(Object.values(ACTIONS))].map(of) }))(target, property);
   Becomes((value) => {
@@ -100,7 +100,7 @@ const IsAction = (): PropertyDecorator => (target, property) => {
   IsRecord('must be an object with its type')(target, property);
 };
 
-/** Whether a filter asks for anything that some conversation may lack. A list of all values there are asks for nothing. */
+/** Whether a filter excludes anything. A list of all possible values excludes nothing. */
 function excludesSome({ tagMatch: _how, status, priority, customAttributes, ...others }: ConversationFilter): boolean {
   return (
     Object.keys(others).length > 0 ||
@@ -116,12 +116,12 @@ function excludesSome({ tagMatch: _how, status, priority, customAttributes, ...o
   'tag what a filter finds': { filter: { status: ['open'], priority: ['urgent'] }, action: { type: 'addTags', tags: ['escalated'] } },
 })
 export class BulkDto {
-  /** Either these, each once, */
+  /** Either these conversations, without repetition, */
   @IfGiven()
   @IsList({ min: 1, max: MAX_BULK, unique: true })
   @IsVisibleText(128, { each: true })
   ids?: string[];
-  /** or all that this finds, with the names and values of the list's filters. */
+  /** or every conversation that this filter finds, with the names and values of the list's filters. */
   @IfGiven() @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
   @IsAction() action!: ActionDto;
 

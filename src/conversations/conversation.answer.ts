@@ -5,8 +5,8 @@ import { type Author, CHANNELS, CONTENT_TYPES, type Conversation, type LastMessa
 import { type Unsealed, unsealConversation, unsealedText } from './conversation.sealing.js';
 
 /*
- * What the API answers of a conversation: the same shapes for the conversation itself, for commands and for lists. The schemas are what
- * the tests hold every answer against, with additional properties refused.
+ * How the API answers a conversation: the conversation itself, commands and lists share these shapes. The tests check every answer
+ * against these schemas, which refuse additional properties.
  */
 
 const instant = z.iso.datetime({ precision: 3 });
@@ -31,9 +31,9 @@ export const messageSchema = z
     id: z.string(),
     /** Who spoke. */
     type: z.enum(['visitor', 'agent', 'note', 'automation']),
-    /** What it is. */
+    /** The type of the message. */
     contentType: z.enum(CONTENT_TYPES),
-    /** A text, or a card's {title, description?, actions?}; null beside attachments that stand alone, and for roles that may not read messages. */
+    /** A text, or a card's {title, description?, actions?}; null for attachments without a caption, and for roles that may not read it. */
     content: z.union([
       z.string(),
       z.strictObject({
@@ -73,24 +73,24 @@ const base = {
   messageCount: z.number().int(),
 };
 
-/** In lists, and as the answer of commands. */
+/** In lists, and in the answers of commands. */
 export const conversationSummarySchema = z
   .strictObject({ ...base, lastMessage: messageSchema.nullable() })
   .meta({ id: 'ConversationSummary' });
 export type ConversationSummary = z.infer<typeof conversationSummarySchema>;
 
-/** GET of one conversation: with its last messages, oldest first. */
+/** GET of one conversation, with its last messages, oldest first. */
 export const conversationSchema = z.strictObject({ ...base, messages: z.array(messageSchema) }).meta({ id: 'Conversation' });
 export type ConversationAnswer = z.infer<typeof conversationSchema>;
 
-/** The parts of other streams that an answer shows as they are now. */
+/** What an answer shows from other streams, as it is now. */
 export interface Joined {
   readonly visitor: VisitorBrief;
   readonly assigneeName: string | undefined;
   readonly teamName: string | undefined;
 }
 
-/** The fields of a visitor that conversations show. */
+/** The visitor's fields that conversations show. */
 export type VisitorJoined = Pick<Visitor<unknown>, 'userId' | 'name' | 'email' | 'phone' | 'avatarUrl' | 'plan' | 'companyId'>;
 
 export function visitorBrief(id: string, visitor: VisitorJoined | undefined): VisitorBrief {
@@ -169,7 +169,7 @@ export function conversationAnswer(
   return { ...baseAnswer(id, c, revision, joined), messages: messages.map((message) => messageAnswer(message, withhold)) };
 }
 
-/** The summary from decision state, whose personal values are sealed. */
+/** The summary from decision state, in which personal values are sealed. */
 export function summaryOfSealed(
   id: string,
   state: Conversation,

@@ -13,7 +13,7 @@ const author = z.object({ type: z.enum(['agent', 'apiKey', 'automation']), id: z
 const message = z.object({
   messageId: z.string(),
   contentType: z.enum(['text', 'attachment', 'card']),
-  // Absent in what was attached without a caption; always there in what an earlier build wrote.
+  // Absent for attachments without a caption; earlier builds always wrote it.
   content: sealed.optional(),
   attachments: sealed.optional(),
 });

@@ -20,18 +20,18 @@ import type { Author, Channel, Conversation, ConversationEvent, Decision, Priori
 import { type MessageInput, sealAttributes, sealComment, sealMessage, sealSubject } from './conversation.sealing.js';
 import { MAX_CONTENT } from './message.dto.js';
 
-/** How old the memory of an agent, team, inbox or company may be when a command looks whether it exists (ms). */
+/** How old the cached agent, team, inbox or company may be (ms) when a command checks that it exists. */
 const SETTINGS_MAX_AGE_MS = 1_000;
 
-/** What every command on a conversation answers. */
+/** The answer of every command on a conversation. */
 export interface ConversationChanged extends Transacted<Conversation, ConversationEvent> {
   readonly id: string;
 }
 
-/** Says what happens next by the state, what was prepared for the decision, and the time (ms). */
+/** Decides the next events from the state, the prepared value and the time (ms). */
 type Decide<T> = (state: Conversation, context: T & { readonly now: number }) => readonly ConversationEvent[];
 
-/** What commands on conversations share: the visitor's key, what they name, and the trip to the log. */
+/** Shared by the commands on conversations: the visitor's key, lookups of ids, and the append to the log. */
 @Injectable()
 export class ConversationWriter {
   constructor(
@@ -40,7 +40,7 @@ export class ConversationWriter {
   ) {}
 
   /**
-   * Runs a decision on a conversation. A visitor who acts reaches its own conversations alone, and counts their revisions as it is shown them.
+   * Runs a decision on a conversation. A visitor reaches only its own conversations, and its If-Match counts the revisions it is shown.
    * @throws ThreadlogError not_found and what the decision throws
    */
   change(command: CommandContext, id: string, decide: Decide<object>): Promise<ConversationChanged> {
@@ -48,8 +48,8 @@ export class ConversationWriter {
   }
 
   /**
-   * As change(), for a decision that needs more than the state.
-   * @param prepare fetches and checks it: each time that it is decided, and not at all for a command that was answered before
+   * Like change(), for a decision that needs more than the state.
+   * @param prepare fetches and checks what the decision needs: before every attempt, and never for a command that was answered before
    */
   async changeWith<T extends object>(
     command: CommandContext,
@@ -57,7 +57,7 @@ export class ConversationWriter {
     prepare: ((state: Conversation) => Promise<T>) | undefined,
     decide: Decide<T>,
   ): Promise<ConversationChanged> {
-    // A conversation's visitor never changes, so any memory of it will do here.
+    // A conversation's visitor never changes, so a cached state of any age will do here.
     const known = await this.transactor.load(conversation.conversationAggregate, command.organizationId, id, Infinity);
     if (known === undefined || !isFor(command, known.state)) throw new ThreadlogError('not_found');
     const { keyId } = known.state;
@@ -77,14 +77,14 @@ export class ConversationWriter {
     return { ...done, id };
   }
 
-  /** What seals the words of a conversation. @throws ThreadlogError visitor_erased */
+  /** The key that seals the conversation's texts. @throws ThreadlogError visitor_erased */
   async key(organizationId: string, { keyId }: Conversation): Promise<DataKey> {
     const key = await this.keys.find(organizationId, keyId);
     if (key === undefined) throw new ThreadlogError('visitor_erased');
     return key;
   }
 
-  /** Which of a conversation's assignee and team are archived. Nothing is looked up for one that cannot become open. */
+  /** The conversation's assignee and team, as far as they are archived. Looks nothing up for a conversation that cannot become open. */
   async archived(organizationId: string, { status, assignee, team }: Conversation): Promise<ReadonlySet<string>> {
     if (status === 'open' || status === 'closed') return NOBODY;
     const ids = [...new Set([assignee, team].flatMap((one) => one?.id ?? []))];
@@ -92,12 +92,12 @@ export class ConversationWriter {
     return new Set(ids.filter((_, index) => found[index]?.archived === true));
   }
 
-  /** An agent or a team, archived ones too. */
+  /** An agent or a team, including archived ones. */
   async agentOrTeam(organizationId: string, id: string, maxAgeMs = SETTINGS_MAX_AGE_MS): Promise<AssigneeState | undefined> {
     return (await this.transactor.load(assigneeAggregate, organizationId, id, maxAgeMs))?.state;
   }
 
-  /** The agent or the key that acts, with the name it has now, which its messages keep. */
+  /** The acting agent or key, with its current name, which its messages keep. */
   async author(context: CommandContext, keyName: string): Promise<Author> {
     const { type, id } = context.actor;
     if (type !== 'agent') return { type: type === 'automation' ? 'automation' : 'apiKey', id, name: keyName };
@@ -106,8 +106,8 @@ export class ConversationWriter {
   }
 
   /**
-   * Whom an assignment names, archived ones too.
-   * @throws ThreadlogError unknown_assignee, unknown_team, validation_failed for a team that is assigned beside another one
+   * The agent or team that an assignment names, including archived ones.
+   * @throws ThreadlogError unknown_assignee, unknown_team, validation_failed for a team as assignee beside another team
    */
   async named(organizationId: string, { assigneeId, teamId }: Assignment): Promise<NamedAssignment> {
     const [assignee, team] = await Promise.all(
@@ -128,8 +128,8 @@ export class ConversationWriter {
   }
 
   /**
-   * Whom an assignment names, for a conversation as it is: who has it already may be archived.
-   * @throws ThreadlogError what named() throws, resource_archived
+   * The agent or team that an assignment names; an archived one is accepted only if the conversation has it already.
+   * @throws ThreadlogError as named(), and resource_archived
    */
   async assignment(organizationId: string, asked: Assignment, current: Conversation): Promise<NamedAssignment> {
     const { assignee, team } = await this.named(organizationId, asked);
@@ -141,14 +141,14 @@ export class ConversationWriter {
     return { ...(assignee === undefined ? {} : { assignee }), ...(team === undefined ? {} : { team }) };
   }
 
-  /** An inbox, archived ones too. @throws ThreadlogError unknown_inbox */
+  /** An inbox, including archived ones. @throws ThreadlogError unknown_inbox */
   async knownInbox(organizationId: string, id: string): Promise<Inbox> {
     const found = await this.transactor.load(inboxAggregate, organizationId, id, SETTINGS_MAX_AGE_MS);
     if (found === undefined) throw new ThreadlogError('unknown_inbox', `no inbox has the id ${id}`);
     return found.state;
   }
 
-  /** The id of an inbox that a conversation may go to. @throws ThreadlogError unknown_inbox, resource_archived */
+  /** The id of an inbox that accepts conversations. @throws ThreadlogError unknown_inbox, resource_archived */
   async inbox(organizationId: string, id: string): Promise<string> {
     if ((await this.knownInbox(organizationId, id)).archived) throw resourceArchived('inbox', id);
     return id;
@@ -169,8 +169,8 @@ export class ConversationWriter {
   }
 
   /**
-   * Appends a new conversation. Its id derives from its command, so a retry meets its own stream, where it is looked for however old it
-   * is: forgotten, it would say its first message again.
+   * Appends a new conversation. Its id derives from the command, so a retry reaches the same stream. The whole stream is searched for the
+   * command, however old it is; otherwise a late retry would send the first message twice.
    */
   async open(context: CommandContext, id: string, keyId: string, decide: Decision): Promise<ConversationChanged> {
     const command = { ...context, keyId, thorough: true as const };
@@ -178,7 +178,7 @@ export class ConversationWriter {
     return { ...done, id };
   }
 
-  /** The answer of the same command sent before; undefined when this is the first time. @throws ThreadlogError idempotency_key_reused */
+  /** The answer of the same command when it was sent before; undefined the first time. @throws ThreadlogError idempotency_key_reused */
   async opened(context: CommandContext, id: string): Promise<ConversationChanged | undefined> {
     const known = await this.transactor.load(conversation.conversationAggregate, context.organizationId, id, Infinity);
     return known === undefined ? undefined : this.open(context, id, known.state.keyId, conversation.ifExists);
@@ -190,7 +190,7 @@ const NOBODY: ReadonlySet<string> = new Set();
 const resourceArchived = (what: 'agent' | 'team' | 'inbox', id: string) =>
   new ThreadlogError('resource_archived', `the ${what} ${id} is archived`);
 
-/** What a request says of who has a conversation and in which team's queue it is; null takes it off, absent leaves it. */
+/** A request's assignee and team: null removes the assignment, an absent field leaves it. */
 export interface Assignment {
   /** An agent's or a team's id. */
   readonly assigneeId?: string | null;
@@ -201,7 +201,7 @@ interface NamedAssignee extends conversation.Assignee {
   readonly archived: boolean;
 }
 
-/** An assignment with what its ids name. */
+/** An assignment with the agents and teams that its ids name. */
 export interface NamedAssignment {
   readonly assignee?: NamedAssignee | null;
   readonly team?: NamedAssignee | null;
@@ -214,7 +214,7 @@ function nameOf(id: string | null, state: AssigneeState | undefined): NamedAssig
 const asAssignee = (named: NamedAssignee | null | undefined) => named && { id: named.id, type: named.type, name: named.name };
 const asTeam = (named: NamedAssignee | null | undefined) => named && { id: named.id, name: named.name };
 
-/** Whether a conversation is there for the one who acts: all of them for the team, its own for a visitor. */
+/** Whether the caller may see a conversation: the team sees all of them, a visitor only its own. */
 const isFor = ({ actor }: CommandContext, state: Conversation) => actor.type !== 'visitor' || actor.id === state.visitorId;
 
 export interface OpeningInput {
@@ -230,13 +230,12 @@ export interface OpeningInput {
   readonly as: 'visitor' | 'agent';
 }
 
-/** A conversation that was opened. */
 export interface ConversationOpened extends ConversationChanged {
-  /** The visitor's keys that were given and left to the visitors whose they are. */
+  /** Keys in the request that belong to other visitors and stayed with them. */
   readonly left: readonly KeyLeft[];
 }
 
-/** Opens a conversation with its first message, for a visitor that is found or made. */
+/** Opens a conversation with its first message; finds or creates the visitor. */
 export class OpenConversation extends Command<ConversationOpened> {
   constructor(
     readonly context: CommandContext,
@@ -261,10 +260,10 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     const { organizationId, commandId, requestHash } = context;
     const id = derivedId('conversation', commandId);
     const leftId = derivedId('keys left', commandId, requestHash);
-    // A retry finds what it made, and leaves the visitor as others have changed it since.
+    // A retry finds the conversation, and must not undo later changes to the visitor.
     const made = context.keyed === true ? await this.writer.opened(context, id) : undefined;
     if (made !== undefined) return { ...made, left: (await this.kept.find<Left>(leftId))?.left.map(fieldFirst) ?? [] };
-    // Everything that may be refused is looked at before anything is written; the visitor's company by the directory.
+    // Check everything that may be refused before anything is written; the directory checks the visitor's company.
     assertNotRefused(context);
     if (context.ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new conversation has no revision yet');
     const inboxId =
@@ -274,7 +273,7 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
 
     const visitor = await this.visitors.resolve(aside(context), input.visitor);
     const { left } = visitor;
-    // The log does not hold them. Kept before the conversation is there: a retry that finds it has to find them too.
+    // The log does not hold the left keys. Store them before the conversation exists: a retry that finds it must find them too.
     if (context.keyed === true && left.length > 0) await this.kept.first<Left>(leftId, context, { left });
     const { keyId, key } = await this.keys.make(organizationId, visitor.visitorId);
     const message = sealMessage(key, this.ids.next(), input.message);
@@ -295,21 +294,21 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
   }
 }
 
-/** What is kept of a keyed opening. */
+/** What we keep for a keyed opening. */
 interface Left {
   readonly left: readonly KeyLeft[];
 }
-/** As it was answered first: what is kept as jsonb comes back with its names in another order. */
+/** Restores the order of the fields in the first answer: jsonb returns them in another order. */
 const fieldFirst = ({ field, code }: KeyLeft): KeyLeft => ({ field, code });
 
-/** Says what a canned response says in the conversation at the moment of the decision. */
+/** Renders a canned response in the conversation at the moment of the decision. */
 export interface CannedResponseUse {
   readonly cannedResponseId: string;
 }
 
 /**
- * An agent's public reply or internal note, with a status to set in the same append.
- * @throws ThreadlogError unknown_canned_response, resource_archived; unsendable_message when it renders to nothing or to too much
+ * An agent's public reply or internal note, optionally with a status that is set in the same append.
+ * @throws ThreadlogError unknown_canned_response, resource_archived; unsendable_message when the text is empty or too long
  */
 export class ReplyToConversation extends Command<ConversationChanged> {
   constructor(
@@ -366,7 +365,7 @@ export class ReplyToConversationHandler implements ICommandHandler<ReplyToConver
   }
 }
 
-/** The visitor speaks. */
+/** The visitor writes a message. */
 export class ReceiveMessage extends Command<ConversationChanged> {
   constructor(
     readonly context: CommandContext,
@@ -400,7 +399,7 @@ export class ReceiveMessageHandler implements ICommandHandler<ReceiveMessage> {
 }
 
 /**
- * Says who has a conversation, in which team's queue it is, or both.
+ * Sets the assignee, the team's queue, or both.
  * @throws ThreadlogError unknown_assignee, unknown_team, resource_archived, conversation_closed, validation_failed for two teams
  */
 export class AssignConversation extends Command<ConversationChanged> {
@@ -414,8 +413,8 @@ export class AssignConversation extends Command<ConversationChanged> {
 }
 
 /**
- * Takes an agent or a team that is archived off a conversation that has not ended. What is back from the archive by then keeps it, and the
- * command changes nothing.
+ * Removes an archived agent or team from a conversation that has not ended. Changes nothing when the agent or team has been unarchived
+ * in the meantime.
  */
 export class TakeOffArchived extends Command<ConversationChanged> {
   constructor(
@@ -445,7 +444,7 @@ export class WakeConversation extends Command<ConversationChanged> {
     readonly id: string,
     /** Revision of the event that set the snooze. */
     readonly snoozeRevision: number,
-    /** When the timer fired, by the clock that timers go by (ms). */
+    /** When the timer fired, by the clock of the timers (ms). */
     readonly firedAt: number,
   ) {
     super();
@@ -476,7 +475,7 @@ export interface ConversationChanges {
   readonly status?: SettableStatus;
   readonly subject?: string | null;
   readonly priority?: Priority;
-  /** Merged; null removes. */
+  /** Merged; null removes an attribute. */
   readonly customAttributes?: Readonly<Record<string, unknown>>;
   readonly inboxId?: string;
 }
@@ -497,14 +496,14 @@ export class RateConversation extends Command<ConversationChanged> {
     readonly context: CommandContext,
     readonly id: string,
     readonly rating: number,
-    /** Absent keeps the comment that the episode's rating has, null removes it. */
+    /** Absent keeps the comment of the episode's rating, null removes it. */
     readonly comment?: string | null,
   ) {
     super();
   }
 }
 
-/** What sets the named fields, one decision after the other. */
+/** The decisions that set the named fields, in order. */
 async function changesOf(
   writer: ConversationWriter,
   organizationId: string,
@@ -522,7 +521,7 @@ async function changesOf(
     if (inboxId !== state.inboxId) await writer.inbox(organizationId, inboxId);
     decisions.push(conversation.changeInbox(inboxId));
   }
-  // Last, so that closing and changing at once is allowed.
+  // Last, so that one request can close a conversation and change its fields.
   if (status !== undefined) {
     const archived = status === 'open' ? await writer.archived(organizationId, state) : NOBODY;
     decisions.push(conversation.setStatus(status, 'agent', archived));
@@ -532,7 +531,7 @@ async function changesOf(
 
 const handled = handledBy(ConversationWriter);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const conversationCommandHandlers = [
   OpenConversationHandler,
   ReplyToConversationHandler,
@@ -550,7 +549,7 @@ export const conversationCommandHandlers = [
       context,
       id,
       async () => {
-        // From the log: memory may hold as archived what is back and was assigned since.
+        // From the log: the cache may still hold as archived an agent that was unarchived and assigned since.
         const found = await writer.agentOrTeam(context.organizationId, assigneeId, 0);
         return { archived: found?.archived === true ? new Set([assigneeId]) : NOBODY };
       },
@@ -590,7 +589,7 @@ export const conversationCommandHandlers = [
   ),
 ];
 
-/** The message that a command on a conversation stored, sealed. */
+/** The message that a command stored, sealed. */
 export function storedMessage(changed: ConversationChanged): conversation.LastMessage {
   for (const event of changed.events) {
     const message = conversation.messageOfEvent(event);

@@ -107,7 +107,7 @@ const TAGS_AT_ONCE = 50;
   },
 })
 class OpenConversationDto {
-  /** With an API key it must be there; with a visitor token it is the token's visitor, and may be left out. */
+  /** Required with an API key; a visitor token implies its own visitor, and the field may be absent. */
   @NullIsAbsent() @IsNested(VisitorInputDto) visitor?: VisitorInputDto;
   @NullIsAbsent() @IsResourceId() inboxId?: string;
   @IsMessage() message!: MessageDto;
@@ -117,7 +117,7 @@ class OpenConversationDto {
   customAttributes?: Record<string, unknown>;
   @NullIsAbsent() @IsOneOf(PRIORITIES) priority?: Priority;
   @NullIsAbsent() @IsResourceId() previousConversationId?: string;
-  /** Who wrote the first message; the visitor when absent. */
+  /** Who wrote the first message; the visitor by default. */
   @NullIsAbsent() @IsOneOf(['visitor', 'agent']) as?: 'visitor' | 'agent';
 }
 
@@ -138,9 +138,9 @@ export class ReplyDto {
   @IfGivenOrWithout('cannedResponseId')
   @IsMessage()
   message?: MessageDto;
-  /** In the place of a message: what the canned response says in this conversation, at this moment. */
+  /** Instead of a message: sends the canned response as rendered for this conversation now. */
   @IfGiven() @IsResourceId() cannedResponseId?: string;
-  /** `reply` when absent. */
+  /** `reply` by default. */
   @IfGiven() @IsOneOf(['reply', 'note']) type?: 'reply' | 'note';
   /** Set in the same append. */
   @IfGiven()
@@ -165,7 +165,7 @@ class ReceiveDto {
   @IsMessage() message!: MessageDto;
 }
 
-/** One of the two must be there; what is absent stays as it is. */
+/** At least one of the two fields is required; an absent field stays as it is. */
 @Examples({
   'an agent or a team': { assigneeId: 'agent-ada' },
   nobody: { assigneeId: null },
@@ -177,10 +177,10 @@ export class AssignDto {
   @ValidateIf((body: AssignDto) => body.assigneeId !== null)
   @IsResourceId()
   assigneeId?: string | null;
-  /** The team whose queue the conversation is put into; null takes it out of its queue. */
+  /** The team whose queue takes the conversation; null removes it from its queue. */
   @IsOptional() @IsResourceId() teamId?: string | null;
 
-  /** Without what else a body that holds these two may hold. */
+  /** Only these two fields of a body that may hold more. */
   assignment(): Assignment {
     const { assigneeId, teamId } = this;
     return { ...(assigneeId === undefined ? {} : { assigneeId }), ...(teamId === undefined ? {} : { teamId }) };
@@ -200,7 +200,7 @@ export class TagsDto {
 @Examples({ 'five stars': { rating: 5, comment: 'Quick and friendly.' } })
 class RateDto {
   @IsWhole(1, 5) rating!: number;
-  /** Absent keeps the comment of the rating that is changed; null removes it. */
+  /** Absent keeps the comment of an earlier rating; null removes it. */
   @IsOptional() @IsVisibleText(5_000) comment?: string | null;
 }
 
@@ -215,12 +215,12 @@ class ChangeDto {
   /** null clears it. */
   @IsOptional() @IsVisibleText(MAX_SUBJECT) subject?: string | null;
   @IfGiven() @IsOneOf(PRIORITIES) priority?: Priority;
-  /** Merged; null removes. */
+  /** Merged; null removes an attribute. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) customAttributes?: Record<string, unknown>;
   @IfGiven() @IsResourceId() inboxId?: string;
 }
 
-/** `?revision=` or `?at=`: the conversation as it was. */
+/** `?revision=` or `?at=`: the conversation as it was then. */
 class WhenDto {
   @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') revision?: string;
   @IsOptional() @IsInstant() at?: string;
@@ -235,7 +235,7 @@ class WhenDto {
 }
 
 class MessagesQueryDto {
-  /** A message's id: the answer holds those before it. The newest when absent. */
+  /** A message's id: answers the messages before it. Without it, the newest messages. */
   @IsOptional() @IsVisibleText(128) before?: string;
   @IsOptional() @Limit(MESSAGES_SHOWN) limit?: string;
 
@@ -247,7 +247,7 @@ class MessagesQueryDto {
 const HISTORY: HistoryOf<Conversation, ConversationEvent> = { aggregate: conversationAggregate, unseal: unsealConversationEvent };
 
 @Controller('conversations')
-@About('Threads of messages between a visitor and the team, their status, assignee and tags.')
+@About('Conversations between a visitor and the team: messages, status, assignee and tags.')
 export class ConversationController {
   constructor(
     private readonly commands: CommandBus,
@@ -264,7 +264,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Opens a conversation with its first message.',
-    "Finds the visitor by id, userId or email, or makes it, and puts the conversation into the named inbox or the default one. Appends `ConversationOpened` with `MessageReceived` or `MessageSent`, and to the visitor `VisitorCreated` or `VisitorChanged` where something of it is new. With a visitor token the conversation is the token's visitor's own.",
+    "Finds the visitor by id, userId or email, or creates it, and puts the conversation into the named inbox or the default one. Appends `ConversationOpened` with `MessageReceived` or `MessageSent`, and `VisitorCreated` or `VisitorChanged` to the visitor where its fields are new. With a visitor token the conversation belongs to the token's visitor.",
     { 201: dataAndWarningsOf(conversationSchema) },
     {
       errors: ['unknown_inbox', 'unknown_company', 'unknown_conversation', 'visitor_erased', 'limit_exceeded'],
@@ -295,7 +295,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Lists conversations.',
-    'All filters combine, and no status is left out by default. Answers `lastMessage` and `messageCount` of each conversation instead of its messages. A visitor token lists the conversations of its visitor.',
+    'All filters combine, and every status is listed by default. Answers `lastMessage` and `messageCount` of each conversation instead of its messages. A visitor token lists only the conversations of its visitor.',
     { 200: pageOf(conversationSummarySchema) },
     { visitor: { 200: pageOf(visitorConversationSummarySchema) } },
   )
@@ -314,7 +314,7 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Reads a conversation, as it is or as it was.',
-    'Answers the last 200 messages, oldest first. With `revision` or `at` the conversation is folded up to that moment, while the names of visitor, assignee and team are those of now. Reads the event stream itself, and so is never behind a write.',
+    'Answers the last 200 messages, oldest first. With `revision` or `at` the answer shows the conversation at that moment, but the current names of visitor, assignee and team. Reads the event stream itself, and so is never behind a write.',
     { 200: dataOf(conversationSchema) },
     { visitor: { 200: dataOf(visitorConversationSchema) } },
   )
@@ -337,7 +337,7 @@ export class ConversationController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a conversation.',
-    'Sets what the body names and leaves everything else: status, subject, priority, inbox, custom attributes (merged; `null` removes one). All changes are one append of `ConversationStatusChanged`, `SubjectChanged`, `PriorityChanged`, `InboxChanged` or `CustomAttributesChanged`; a value that is there already appends nothing.',
+    'Sets only the fields that the body names: status, subject, priority, inbox, custom attributes (merged; `null` removes one). All changes are one append of `ConversationStatusChanged`, `SubjectChanged`, `PriorityChanged`, `InboxChanged` or `CustomAttributesChanged`; an unchanged value appends nothing.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['transition_not_allowed', 'conversation_closed', 'unknown_inbox', 'limit_exceeded', 'visitor_erased'],
@@ -357,7 +357,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Replies, or writes an internal note.',
-    "Appends `MessageSent`, or `NoteAdded` for the team alone; with `status` also `ConversationStatusChanged`, in the same append. The text is the request's own or that of a canned response. A public reply ends the visitor's waiting time.",
+    "Appends `MessageSent`, or `NoteAdded` for an internal note; with `status` also `ConversationStatusChanged`, in the same append. The text comes from the request or from a canned response. A public reply ends the visitor's waiting time.",
     { 201: dataOf(messageSchema) },
     {
       errors: [
@@ -386,7 +386,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Takes a message of the visitor.',
-    "Appends `MessageReceived`, and opens a conversation that is pending, snoozed or resolved (`ConversationStatusChanged`). With an API key the message is written in the visitor's name.",
+    "Appends `MessageReceived`, and opens a conversation that is pending, snoozed or resolved (`ConversationStatusChanged`). With an API key the message counts as the visitor's.",
     { 201: dataOf(messageSchema) },
     {
       errors: ['conversation_closed', 'visitor_erased', 'limit_exceeded'],
@@ -406,8 +406,8 @@ export class ConversationController {
   @Get(':id/messages')
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
-    'Reads messages, the newest or those before one.',
-    'Pages through the whole conversation, oldest first within a page. `before` takes the id of a message that was read earlier.',
+    'Reads messages: the newest, or those before a given message.',
+    'Pages through the whole conversation, oldest first within a page. `before` takes the id of a message from an earlier page.',
     { 200: partOf(messageSchema) },
     { visitor: { 200: partOf(visitorMessageSchema) } },
   )
@@ -429,7 +429,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     "Assigns an agent, a team or nobody, and puts a conversation into a team's queue or takes it out.",
-    'Appends `ConversationAssigned`, `ConversationUnassigned` or `ConversationTeamChanged`, and nothing for what is so already. The team whose queue it is stays beside the agent who has it.',
+    'Appends `ConversationAssigned`, `ConversationUnassigned` or `ConversationTeamChanged`, and nothing when nothing changes. The team of the queue stays when an agent takes the conversation.',
     { 200: dataOf(conversationSummarySchema) },
     { errors: ['conversation_closed', 'unknown_assignee', 'unknown_team'] },
   )
@@ -447,7 +447,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Snoozes until an instant, or until the visitor writes.',
-    'Appends `ConversationSnoozed`. The conversation opens again by itself when the time has come, and at once when the visitor writes. The instant is in the future, at most a year ahead.',
+    'Appends `ConversationSnoozed`. The conversation opens by itself at that time, or as soon as the visitor writes. The instant is in the future, at most a year ahead.',
     { 200: dataOf(conversationSummarySchema) },
     {
       errors: ['transition_not_allowed', 'conversation_closed', 'snooze_in_past', 'snooze_too_far'],
@@ -467,7 +467,7 @@ export class ConversationController {
   @KeyInLog()
   @Answers(
     'Adds tags.',
-    'Appends `TagsAdded` with those tags that the conversation does not have yet, and nothing when it has them all.',
+    'Appends `TagsAdded` with the tags that the conversation does not have yet, and nothing when it has them all.',
     { 200: dataOf(conversationSummarySchema) },
     { errors: ['conversation_closed', 'limit_exceeded'] },
   )
@@ -484,7 +484,7 @@ export class ConversationController {
   @Roles('admin', 'agent')
   @Answers(
     'Removes a tag.',
-    'Appends `TagRemoved`; a tag that is not there is 200 all the same. The tag stands URL-encoded in the path.',
+    'Appends `TagRemoved`; a missing tag is 200 too. The tag is URL-encoded in the path.',
     { 200: dataOf(conversationSummarySchema) },
     { errors: ['conversation_closed'] },
   )
@@ -544,7 +544,7 @@ export class ConversationController {
 
   private async said(
     { organizationId }: CommandContext,
-    /** Undefined when the request does not hold it itself. */
+    /** Undefined when the request did not send a text of its own. */
     message: MessageInput | undefined,
     command: Promise<ConversationChanged>,
   ): Promise<Answered<{ data: MessageAnswer }>> {
@@ -553,5 +553,5 @@ export class ConversationController {
   }
 }
 
-/** With a token the same routes answer less, in shapes of their own. */
+/** With a visitor token the same routes answer less, in separate shapes. */
 const isVisitor = (caller: Principal): caller is VisitorPrincipal => caller.visitorId !== null;

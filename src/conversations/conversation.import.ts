@@ -34,13 +34,13 @@ import type { Author, Conversation, ConversationEvent, Decision } from './conver
 import { sealAttributes, sealMessage, sealSubject } from './conversation.sealing.js';
 import { MAX_CONTENT } from './message.dto.js';
 
-/** The limits of the API, so that what an import made could also have come over HTTP. */
+/** The limits of the API, so that every imported conversation could also have come over HTTP. */
 const MAX_ID = 200;
 const MAX_SUBJECT = 500;
 const MAX_TAG = 100;
 const MAX_TURNS = 100_000;
 
-/** A field that the checks of the API look at. */
+/** A field that a check of the API validates. */
 const checked = <T = string>(tell: (value: unknown) => string | readonly Fault[] | undefined) =>
   z.custom<T>().superRefine((value, context) => {
     const told = value === undefined ? 'is missing' : tell(value);
@@ -48,15 +48,15 @@ const checked = <T = string>(tell: (value: unknown) => string | readonly Fault[]
     for (const { path, message } of faults) context.addIssue({ code: 'custom', path: [...path], message });
   });
 const visible = (max: number) => checked((value) => textFault(value, max));
-/** Kept as the file has it until it is written: a dialogue is recognized by what the file says. */
+/** Keeps the file's spelling until the write: a dialogue is identified by the text in the file. */
 const typed = (max: number) => checked((value) => textFault(asTyped(value), max));
 const asTyped = (value: unknown) => (typeof value === 'string' ? typedText(value) : value);
 const resourceId = checked(resourceIdFault);
 const instant = checked(instantFault);
-/** `null` says that there is none. */
+/** `null` means that the attribute is absent. */
 const attributes = (max: number) => checked<Readonly<Record<string, AttributeValue | null>>>((value) => attributeFaults(value, max));
 
-/** null counts as absent, as it does where the API makes something. */
+/** null counts as absent, as in requests that create something. */
 const nullsAreAbsent = (value: unknown): unknown =>
   isRecord(value) ? Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null)) : value;
 const object = <T extends z.ZodRawShape>(shape: T) => z.preprocess(nullsAreAbsent, z.strictObject(shape));
@@ -115,7 +115,7 @@ const SHOWN_REASONS = 3;
 
 /**
  * One line of a file.
- * @param now ms; nothing may have happened later
+ * @param now ms; no time in the line may be later
  * @throws BadDialogue
  */
 export function readDialogue(line: string, now: number): Dialogue {
@@ -129,7 +129,7 @@ export function readDialogue(line: string, now: number): Dialogue {
   }
   const parsed = schema.safeParse(value, { reportInput: true });
   if (!parsed.success) throw badFields(parsed.error.issues.flatMap(faultsOf));
-  // Each is within the limit by itself. What the conversation would refuse is refused here, before its visitor is made.
+  // Each list is within the limit by itself. Refuse here what the conversation would refuse, before its visitor is created.
   if (new Set([...(parsed.data.topics ?? []), ...(parsed.data.tags ?? [])].map(typedText)).size > conversation.MAX_TAGS)
     throw new BadDialogue(`topics and tags: must be at most ${conversation.MAX_TAGS} together`);
   assertInOrder(parsed.data, now);
@@ -141,7 +141,7 @@ function badFields(errors: readonly FieldError[]): BadDialogue {
   return new BadDialogue([...reasons, ...(errors.length > SHOWN_REASONS ? [`${errors.length - SHOWN_REASONS} more`] : [])].join('; '));
 }
 
-/** An issue of zod in the words of the API. */
+/** A zod issue in the API's wording. */
 function faultsOf(issue: z.core.$ZodIssue): FieldError[] {
   const field = fieldPath(issue.path);
   if (issue.code === 'unrecognized_keys')
@@ -155,7 +155,7 @@ function faultsOf(issue: z.core.$ZodIssue): FieldError[] {
   return [{ field, message: message() }];
 }
 
-/** History is kept as it is given or not at all: a time that goes back would be moved silently by the log. */
+/** History is imported unchanged or not at all: the log would silently move a time that goes back. */
 function assertInOrder({ createdAt, turns }: Dialogue, now: number): void {
   let before = createdAt === undefined ? -Infinity : Date.parse(createdAt);
   if (before > now) throw new BadDialogue('createdAt: lies in the future');
@@ -169,8 +169,8 @@ function assertInOrder({ createdAt, turns }: Dialogue, now: number): void {
 }
 
 /**
- * What became of a dialogue. imported: this call added all of it, or what an earlier one had not got to. present: it was there already.
- * refused: nothing was added to it by this call, or only a part where another writer had closed the conversation meanwhile.
+ * The outcome for a dialogue. imported: this call added all of it, or the rest that an earlier call had not added. present: all of it was
+ * there. refused: this call added nothing, or only a part because another writer had closed the conversation in the meantime.
  */
 export type Imported =
   | {
@@ -178,26 +178,26 @@ export type Imported =
       readonly conversationId: string;
       readonly messages: number;
       readonly position: Position;
-      /** The visitor's keys that this call left to the visitors whose they are. */
+      /** Keys in the dialogue that belong to other visitors and stayed with them. */
       readonly left: readonly KeyLeft[];
     }
   | { readonly outcome: 'refused'; readonly reason: string };
 
 const PASSING = new Set<string>(['concurrent_changes', 'store_unavailable', 'outcome_unknown']);
 
-/** An error of the surroundings, not of the dialogue: the same again may well succeed. */
+/** An error of the environment, not of the dialogue: a retry may succeed. */
 export function isPassing(error: unknown): boolean {
   if (error instanceof ThreadlogError) return PASSING.has(error.code);
   return error instanceof OutcomeUnknown || isStoreAway(error);
 }
 
-/** Events and stored bytes of one append: under the port's limits with room for what an estimate misses. */
+/** Events and stored bytes of one append: below the port's limits, with room for errors of the estimate. */
 const CHUNK_EVENTS = 400;
 const CHUNK_BYTES = 700_000;
-/** Metadata, ids and an author's name beside a text. */
+/** Metadata, ids and an author's name, added to the text. */
 const EVENT_BYTES = 2_000;
 
-/** Who speaks for the team when a file does not say: a person, as a key without an agent is. */
+/** The team's author when a file names none: a person, like a key without an agent. */
 const UNNAMED_AUTHOR: Author = { type: 'apiKey', id: 'import', name: 'Import' };
 
 export interface ImportParts {
@@ -208,18 +208,18 @@ export interface ImportParts {
   readonly agents: AssigneeReader;
   readonly conversations: ConversationWriter;
   readonly ids: Ids;
-  /** Repeats what isPassing() says may well succeed the next time, for as long as the caller has patience. */
+  /** Retries errors that isPassing() calls temporary, for as long as the caller has patience. */
   readonly patiently: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
-/** A place in the queues of everything that a dialogue names. */
+/** A dialogue's place in the queues of everything that it names. */
 interface Turn {
-  /** Settled when all that came before has left. */
+  /** Settles when every earlier dialogue has left the queue. */
   readonly come: Promise<unknown>;
   leave(): void;
 }
 
-/** A part of a dialogue that goes to the log in one append. */
+/** The part of a dialogue that one append writes. */
 interface Chunk {
   readonly commandId: string;
   readonly opens: boolean;
@@ -232,20 +232,20 @@ interface Planned {
   readonly conversationId: string;
   readonly identity: RequestIdentity;
   readonly chunks: readonly Chunk[];
-  /** When it began and ended (ms); undefined: when it is imported. */
+  /** Start and end (ms); undefined means the time of the import. */
   readonly from: number | undefined;
   readonly to: number | undefined;
 }
 
 /**
- * Brings conversations of a file into the log, by the decisions that the API takes. Every id follows from the organization and the
- * dialogue's id, and every append is a command of its own, looked for in the whole stream: importing again adds nothing, and after a crash
- * anywhere it adds what is missing. Order: the visitor's key, the visitor, the conversation's parts.
+ * Imports the conversations of a file, through the same decisions as the API. Every id follows from the organization and the dialogue's
+ * id, and every append is a command of its own that is searched for in the whole stream. So a second import adds nothing, and an import
+ * after a crash adds what is missing. Order of the writes: the visitor's key, the visitor, the conversation's parts.
  */
 export class ConversationImporter {
   /**
-   * The last dialogue in hand that has an id or names a visitor. One waits for the other until it is whole in the log: the later line of a
-   * file has the last word on a visitor, also when a crash lies between the two.
+   * The last dialogue in progress for each id or visitor. The next dialogue waits until the log holds all of it: the later line of a file
+   * has the last word on a visitor, even when a crash lies between the two lines.
    */
   private readonly queues = new Map<string, Promise<void>>();
 
@@ -255,8 +255,8 @@ export class ConversationImporter {
   ) {}
 
   /**
-   * Imports dialogues side by side; what they share is fetched once. The answers are in their order.
-   * @throws whatever `patiently` gives up with: importing the same again goes on
+   * Imports dialogues in parallel and fetches what they share once. The answers are in the order of the dialogues.
+   * @throws the error with which `patiently` gives up; importing the same dialogues again continues
    */
   async importAll(dialogues: readonly Dialogue[]): Promise<readonly Imported[]> {
     const { keys, patiently } = this.parts;
@@ -293,13 +293,13 @@ export class ConversationImporter {
       if (!(error instanceof ThreadlogError) || isPassing(error)) throw error;
       if (error.code === 'internal_error') throw error.cause instanceof Error ? error.cause : error;
       if (error.code === 'idempotency_key_reused') return { outcome: 'refused', reason: OTHER_CONTENT };
-      // It may have been here before its visitor was erased.
+      // It may have been imported before its visitor was erased.
       if (error.code === 'visitor_erased' && seen === ABSENT) return this.importOne(plan, await this.look(plan));
       return { outcome: 'refused', reason: error.message };
     }
   }
 
-  /** The ids and parts of a dialogue. They depend on nothing but the dialogue, so that another run cuts it alike. */
+  /** The ids and parts of a dialogue. They depend on the dialogue alone, so that another run splits it the same way. */
   private plan(dialogue: Dialogue, hashKey: Buffer): Planned {
     const conversationId = derivedId('conversation', 'import', this.organizationId, dialogue.id);
     const firstAt = dialogue.createdAt ?? dialogue.turns.find(({ at }) => at !== undefined)?.at;
@@ -322,15 +322,15 @@ export class ConversationImporter {
       bytes += size;
     }
     cut(true);
-    // Half of the hash tells changed content as well, and stands on every event.
+    // Half of the hash is enough to detect changed content, and every event stores it.
     const hashOf = (text: string) => keyedHash(hashKey, 'import', text).slice(0, 32);
     const identity = { requestHash: hashOf(canonicalJson(dialogue)), earlierRequestHash: hashOf(JSON.stringify(dialogue)) };
     return { dialogue, conversationId, identity, chunks, from, to: at };
   }
 
   /**
-   * A file is imported from its beginning, so neighbours are there or not alike: where the first and the last of some are absent, the others
-   * are taken for absent too, and their appends prove it. A visitor that others know is not touched on a guess.
+   * A file is imported from its beginning, so neighbours are usually either all there or all absent. Where the first and the last of some
+   * are absent, assumes that the rest is absent too; the appends verify it. Visitors that other dialogues may share are always looked up.
    */
   private async lookAtAll(planned: readonly Planned[]): Promise<readonly Look[]> {
     const ends = new Map<Planned, Look>();
@@ -339,7 +339,7 @@ export class ConversationImporter {
     return Promise.all(planned.map(async (plan) => ends.get(plan) ?? (guess && !isNamed(plan.dialogue) ? ABSENT : await this.look(plan))));
   }
 
-  /** How far a dialogue is in the log. Where that ends with its last append, this is all that a second run has to know. */
+  /** How much of a dialogue is in the log. A second run needs no more when the log ends with the dialogue's last append. */
   private async look(plan: Planned): Promise<Look> {
     const stream = streamName(conversation.conversationAggregate.kind, this.organizationId, plan.conversationId);
     for await (const [event] of this.parts.store.read(stream, { backwards: true, limit: 1 })) {
@@ -357,7 +357,7 @@ export class ConversationImporter {
   private async write(plan: Planned, { kind }: Look): Promise<Imported> {
     const { dialogue, conversationId } = plan;
     const authors = await this.authors(dialogue);
-    // A conversation that is there has its visitor, who may have been changed since: the file has no say in it any more.
+    // An existing conversation has its visitor, who may have been changed since: the file no longer changes the visitor.
     const begun =
       kind === 'begun'
         ? await this.parts.transactor.load(conversation.conversationAggregate, this.organizationId, conversationId)
@@ -373,7 +373,7 @@ export class ConversationImporter {
           ...this.context(chunk.commandId, plan.identity),
           keyId: with_.keyId,
           ...(begun === undefined && chunk.opens ? { fresh: true as const } : {}),
-          // What follows a part that was added now is not there either.
+          // The parts after a part that was added now are missing too.
           ...(added ? {} : { thorough: true as const }),
         },
         (state) => this.decide(plan, chunk, with_, authors)(state),
@@ -387,7 +387,7 @@ export class ConversationImporter {
       : present(plan, position);
   }
 
-  /** Sealed only here, when the part is not in the log yet. */
+  /** Seals only here, once the part is known to be missing from the log. */
   private decide(plan: Planned, chunk: Chunk, with_: With, authors: ReadonlyMap<string, Author>): Decision {
     const { dialogue } = plan;
     const { key, inboxId } = with_;
@@ -426,7 +426,7 @@ export class ConversationImporter {
     return conversation.inTurn(...steps);
   }
 
-  /** Finds or makes the visitor; one that nothing names again belongs to this conversation alone. */
+  /** Finds or creates the visitor; a visitor without a key belongs to this conversation alone. */
   private async visitor(plan: Planned): Promise<With> {
     const { dialogue, conversationId, identity } = plan;
     const inboxId = await this.parts.conversations.defaultInbox(this.organizationId);
@@ -454,7 +454,7 @@ export class ConversationImporter {
     return { visitorId, keyId, companyId, inboxId, left: [], key: await this.parts.keys.find(this.organizationId, keyId) };
   }
 
-  /** Before any wait, so that the order of the queue is that of the file. */
+  /** Called before any wait, so that the queue has the order of the file. */
   private queueUp({ id, visitor: named }: Dialogue): Turn {
     const names = [
       `dialogue ${id}`,
@@ -475,7 +475,7 @@ export class ConversationImporter {
     };
   }
 
-  /** Archived agents too: they did say what they said. @throws ThreadlogError unknown_agent */
+  /** Includes archived agents, since they did write the message. @throws ThreadlogError unknown_agent */
   private async authors({ turns }: Dialogue): Promise<ReadonlyMap<string, Author>> {
     const authors = new Map<string, Author>();
     for (const { agentId } of turns) {
@@ -503,26 +503,26 @@ export class ConversationImporter {
   }
 }
 
-/** Whom a conversation is with, and what its opening takes from its surroundings. */
+/** The visitor of a conversation, and what the opening takes from other streams. */
 interface With {
   readonly visitorId: string;
   readonly companyId: string | null;
   readonly inboxId: string;
   readonly keyId: string;
-  /** Undefined once the visitor was erased. */
+  /** Undefined once the visitor is erased. */
   readonly key: DataKey | undefined;
   readonly left: readonly KeyLeft[];
 }
 
-/** What the log has of a dialogue: nothing, a part or more than all of it, or all of it as its last word. */
+/** What the log holds of a dialogue: nothing, a part or more than all of it, or all of it with nothing after it. */
 type Look = { readonly kind: 'absent' } | { readonly kind: 'begun' } | { readonly kind: 'answered'; readonly answer: Imported };
 
-/** Not looked at. */
+/** Not looked up yet. */
 const ABSENT: Look = { kind: 'absent' };
 
 const OTHER_CONTENT = 'another conversation was imported under this id before';
 
-/** Whether other lines or requests can mean the same visitor. A company has to be looked up, as the directory does. */
+/** Whether other lines or requests may mean the same visitor. True with a company too, since the directory has to look it up. */
 function isNamed({ visitor: given }: Dialogue): boolean {
   return given?.id !== undefined || given?.userId !== undefined || given?.email !== undefined || given?.companyId !== undefined;
 }
@@ -531,12 +531,12 @@ function present({ conversationId, dialogue }: Planned, position: Position): Imp
   return { outcome: 'present', conversationId, messages: dialogue.turns.length, position, left: [] };
 }
 
-/** A decision whose events happened at their own time: transact() takes `at` from them (see Decided). */
+/** A decision whose events carry their own times: transact() takes `at` from them (see Decided). */
 function happened(at: number | undefined, decision: Decision): Decision {
   return at === undefined ? decision : (state) => decision(state).map((event) => ({ at, ...event }));
 }
 
-/** Base64 of the JSON text, roughly from above. */
+/** Upper estimate of the base64 length of the JSON text. */
 const sealedBytes = (text: string) => Math.ceil((Buffer.byteLength(JSON.stringify(text)) + 32) / 3) * 4;
 
 function openingBytes({ subject = '', customAttributes = {}, topics = [], tags: given = [] }: Dialogue): number {

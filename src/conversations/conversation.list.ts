@@ -22,7 +22,7 @@ import { Cursors, type PageMeta, pageOfRows, type Paging, readPaging, TOTAL_LIMI
 export const SORTS = ['updatedAt', 'createdAt', 'waitingSince', 'priority'] as const;
 export type Sort = (typeof SORTS)[number];
 
-/** Filters of GET /conversations, all combinable. Each list means any of its values. Ranges are from `after` (included) to `before` (excluded), in ms. */
+/** Filters of GET /conversations, all combinable. A list matches any of its values. Ranges: `after` included, `before` excluded, in ms. */
 export interface ConversationFilter {
   readonly status?: readonly Status[];
   readonly priority?: readonly Priority[];
@@ -39,13 +39,13 @@ export interface ConversationFilter {
   readonly createdBefore?: number;
   readonly updatedAfter?: number;
   readonly updatedBefore?: number;
-  /** Name to value, compared as text. */
+  /** Attribute name to value, compared as text. */
   readonly customAttributes?: Readonly<Record<string, string>>;
 }
 
 /**
- * Rows that a list by labels is planned for, however few are shown. PostgreSQL has no statistics of a label that is rare or unknown and takes
- * it for one of many rows, so that for one page it would walk through all conversations in their order, and find nothing.
+ * Row count that we plan for when a list filters by labels, however few rows the page shows. PostgreSQL has no statistics for rare or
+ * unknown labels and takes them for frequent ones, so that it would walk through all conversations in their order to fill a page.
  */
 const PLANNED_FOR_LABELS = 1_001;
 const SORT_COLUMNS = { updatedAt: 'updated_at', createdAt: 'created_at', waitingSince: 'waiting_since', priority: 'priority' } as const;
@@ -56,7 +56,7 @@ export class ListConversations extends Query<{ data: ConversationSummary[]; meta
     readonly organizationId: string,
     readonly filter: ConversationFilter,
     readonly sort: { readonly by: Sort; readonly order: 'asc' | 'desc' },
-    /** page, limit, cursor, total as they came in the address */
+    /** page, limit, cursor, total, as in the query string */
     readonly paging: Readonly<Record<string, unknown>>,
     /** True for roles that may not read message contents. */
     readonly withhold: boolean,
@@ -65,7 +65,7 @@ export class ListConversations extends Query<{ data: ConversationSummary[]; meta
   }
 }
 
-/** The ids of those that match, from the one that was changed last; never more than `limit`. */
+/** The ids of the matching conversations, most recently changed first; at most `limit`. */
 export class FindConversationIds extends Query<string[]> {
   constructor(
     readonly organizationId: string,
@@ -76,7 +76,7 @@ export class FindConversationIds extends Query<string[]> {
   }
 }
 
-/** How many conversations each of several filters finds, in one statement: exact up to TOTAL_LIMIT, a floor past it. */
+/** How many conversations each of several filters finds, in one statement: exact up to TOTAL_LIMIT, a lower bound above it. */
 export class CountConversations extends Query<{ count: number; countIsExact: boolean }[]> {
   constructor(
     readonly organizationId: string,
@@ -125,7 +125,7 @@ export class FindConversationIdsHandler implements IQueryHandler<FindConversatio
 }
 
 type ListTables = Database & { c: ConversationRow };
-/** What a page is cut by. */
+/** How the rows of a page are limited. */
 interface Found {
   organization_id: string;
   id: string;
@@ -156,7 +156,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
     const { organizationId, filter, sort } = query;
     const scope = JSON.stringify(['conversations', organizationId, filter, sort]);
     const paging = readPaging(query.paging, this.cursors, scope);
-    // One more row than asked tells whether there are more; the total is a query beside it, not a window over all rows.
+    // One extra row tells whether there are more rows; the total is a separate query, not a window over all rows.
     const [rows, total] = await Promise.all([
       this.page(organizationId, filter, sort, paging),
       paging.withTotal ? this.total(organizationId, filter) : undefined,
@@ -175,7 +175,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
       offset + paging.limit + 1,
       filter.tag === undefined && filter.customAttributes === undefined ? 0 : PLANNED_FOR_LABELS,
     );
-    // The page is cut by what indexes hold, and only what is shown is read whole, with the names that it is joined with.
+    // Choose the page's rows from the indexes, and read only those rows whole, with the joined names.
     const matching = (after: Expression<SqlBool> | undefined) =>
       this.database
         .selectFrom(this.readModels.view(conversationsTable).as('c'))
@@ -191,7 +191,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
             .$if(sort.by === 'priority', (all) => all.orderBy('c.updated_at', direction))
             .orderBy('c.id', direction)
             .limit(most);
-    // Materialized, since a plain subquery's limit would be lowered to the page's before the plan is chosen. Its rows are made as they are read.
+    // Materialized, since PostgreSQL would lower a plain subquery's limit to the page's before it chooses the plan. Rows are made lazily.
     const page = this.database
       .with(
         (cte) => cte('f').materialized(),
@@ -237,8 +237,8 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
   }
 
   /**
-   * The first `most` rows: those who wait in their order, then those who do not. In two parts, since no index holds both with the nulls at
-   * their end; the second is looked at only where the first is too short.
+   * The first `most` rows: waiting conversations in their order, then the others. Two queries, since no index holds both with the nulls at
+   * the end; the second query runs only when the first finds too few rows.
    */
   private waitingFirst(
     matching: (after: Expression<SqlBool> | undefined) => SelectQueryBuilder<ListTables, 'c', Found>,
@@ -272,7 +272,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
   }
 }
 
-/** How many match, and no more than one past TOTAL_LIMIT. */
+/** How many rows match, counted to at most TOTAL_LIMIT + 1. */
 function counted(database: Kysely<Database>, readModels: ReadModels, organizationId: string, filter: ConversationFilter) {
   const matching = database
     .selectFrom(readModels.view(conversationsTable).as('c'))
@@ -342,7 +342,7 @@ function conditions(
 const inOrder = (by: OrderByItemBuilder, { by: sorted, order }: ListConversations['sort']) =>
   sorted === 'waitingSince' ? by[order]().nullsLast() : by[order]();
 
-/** Rows after the cursor's, in the order of the sort. Columns are compared as one row, which the index serves. */
+/** The rows after the cursor, in sort order. Compares the columns as one row, which the index serves. */
 function afterCursor(sort: ListConversations['sort'], after: readonly (string | number | null)[]): Expression<SqlBool> {
   const [value, updatedAt, id] = after;
   const beyond = sql.raw(sort.order === 'asc' ? '>' : '<');

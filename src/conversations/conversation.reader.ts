@@ -47,14 +47,14 @@ import { assigneeAggregate } from '../team/assignee.js';
 import { visitorAggregate } from '../visitors/visitor.js';
 import { unsealVisitor } from '../visitors/visitor.sealing.js';
 
-/** Messages that a conversation's own answer carries; older ones are paged. */
+/** Messages in a conversation's own answer; older messages are paged. */
 export const MESSAGES_SHOWN = 200;
-/** How old a joined name may be (ms); a read that asks for a position gets them fresh. */
+/** How old a joined name may be (ms); a read that asks for a position gets fresh names. */
 const JOIN_MAX_AGE_MS = 1_000;
 
 type UnsealedEvent = Recorded<ConversationEvent<Unsealed>>;
 
-/** Reads conversations from their own streams: never behind, and the same function answers `?at=`. */
+/** Reads conversations from their own streams: always up to date, and the same function answers `?at=`. */
 @Injectable()
 export class ConversationReader {
   constructor(
@@ -77,31 +77,31 @@ export class ConversationReader {
 
   /**
    * The answer of a command that stored a message.
-   * @param said what the request said, if it did, which need not be unsealed again when this very call stored it
+   * @param said the request's own text, if it had one; it need not be unsealed again when this call stored it
    */
   async message(organizationId: string, changed: ConversationChanged, said: MessageInput | undefined): Promise<MessageAnswer> {
     return messageAnswer(await this.stored(organizationId, changed, said), false);
   }
 
-  /** As message(), for the visitor. */
+  /** Like message(), for the visitor. */
   async visitorMessage(organizationId: string, changed: ConversationChanged, said: MessageInput): Promise<VisitorMessageAnswer> {
     return visitorMessageAnswer(await this.stored(organizationId, changed, said));
   }
 
-  /** As summary(), for the visitor. */
+  /** Like summary(), for the visitor. */
   async visitorSummary(organizationId: string, changed: ConversationChanged): Promise<VisitorConversationSummary> {
     const key = await this.keys.find(organizationId, changed.state.keyId);
     return visitorConversationSummary(changed.id, unsealConversation(changed.state, key));
   }
 
-  /** A visitor's conversation as it sees it. Undefined when it is another's, or is not. */
+  /** A conversation as its visitor sees it. Undefined when it does not exist or belongs to another visitor. */
   async visitorConversation(organizationId: string, id: string, visitorId: string): Promise<VisitorConversationAnswer | undefined> {
     const found = await this.latest(organizationId, id, isShown);
     if (found === undefined || found.state.visitorId !== visitorId) return undefined;
     return visitorConversationAnswer(id, found.state, found.messages);
   }
 
-  /** As messagesBefore(), for the visitor: a note's id names nothing. */
+  /** Like messagesBefore(), for the visitor: the id of a note is unknown. */
   async visitorMessagesBefore(
     organizationId: string,
     id: string,
@@ -109,7 +109,7 @@ export class ConversationReader {
     before: string | undefined,
     limit: number,
   ): Promise<{ messages: VisitorMessageAnswer[]; hasMore: boolean } | undefined> {
-    // A conversation's visitor never changes, so any memory of it will do here.
+    // A conversation's visitor never changes, so a cached state of any age will do here.
     const known = await this.transactor.load(conversationAggregate, organizationId, id, Infinity);
     if (known?.state.visitorId !== visitorId) return undefined;
     const found = await this.pageBefore(organizationId, id, before, limit, isShown);
@@ -129,7 +129,7 @@ export class ConversationReader {
     return unsealLastMessage(await this.keys.find(organizationId, changed.state.keyId), stored);
   }
 
-  /** A conversation as it is, or as it was at a revision or an instant. Undefined when it is not or was not there. */
+  /** A conversation as it is, or as it was at a revision or an instant. Undefined when it does not or did not exist. */
   async conversation(
     organizationId: string,
     id: string,
@@ -147,7 +147,7 @@ export class ConversationReader {
     return { answer: conversationAnswer(id, state, revision, joined, messages, withhold), revision, position };
   }
 
-  /** Messages before one, oldest first. Undefined when there is no such conversation or message. */
+  /** The messages before a given message, oldest first. Undefined when the conversation or the message does not exist. */
   async messagesBefore(
     organizationId: string,
     id: string,
@@ -206,12 +206,12 @@ export class ConversationReader {
         last = event;
       }
     }
-    // A revision that the stream has not reached names nothing.
+    // A revision that the stream has not reached does not exist.
     if (last === undefined || (when.revision !== undefined && last.revision !== when.revision)) return undefined;
     return { state, key, messages: messages.slice(-MESSAGES_SHOWN), revision: last.revision, position: last.position };
   }
 
-  /** Backwards until there are messages enough that count: a short conversation, which most are, takes one read. */
+  /** Reads backwards until enough messages that count are found: one read for a short conversation, which most are. */
   private async latest(
     organizationId: string,
     id: string,
@@ -242,7 +242,7 @@ export class ConversationReader {
     }
     const known = await this.transactor.load(conversationAggregate, organizationId, id, 0);
     if (known === undefined) throw new ThreadlogError('store_unavailable');
-    // The state may be a little newer than the messages; what it counts must be among them.
+    // The state may be slightly newer than the messages; every message that it counts must be among them.
     if (known.revision !== newest.revision) return this.latest(organizationId, id, counts);
     return {
       state: unsealConversation(known.state, key),
@@ -298,7 +298,7 @@ interface Found {
   readonly position: Position;
 }
 
-/** A conversation as it is, or as it was. */
+/** A conversation as it is now, or as it was. */
 export class GetConversation extends Query<{ answer: ConversationAnswer; revision: number; position: Position }> {
   constructor(
     readonly organizationId: string,

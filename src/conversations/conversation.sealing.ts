@@ -2,15 +2,15 @@ import type { Recorded } from '../event-store/aggregate.js';
 import { type DataKey, ERASED, type Sealed } from '../security/sealing.js';
 import type { Conversation, ConversationEvent, LastMessage, MessageFacts } from './conversation.js';
 
-/** A personal value as a reader sees it: what was sealed, or ERASED when its key is gone. */
+/** A personal value as a reader sees it: the sealed value, or ERASED when its key is destroyed. */
 export type Unsealed = unknown;
 
-/** A personal value that is a text; ERASED is one too. */
+/** A personal value that is a text; ERASED is a text too. */
 export const unsealedText = (value: Unsealed): string | null => (typeof value === 'string' ? value : null);
 
 /*
- * The contexts that values are sealed in. Texts that may repeat carry their message's id, so that equal texts do not show as equal bytes;
- * subject and attributes do not, so that a decision sees that nothing would change.
+ * The contexts in which values are sealed. Texts that may repeat include their message's id, so that equal texts do not give equal bytes;
+ * subject and attributes do not, so that a decision can see that nothing would change.
  */
 const SUBJECT = 'conversation.subject';
 const ATTRIBUTE = 'conversation.attribute';
@@ -21,7 +21,7 @@ const COMMENT = 'conversation.comment';
 
 export interface MessageInput {
   readonly type: 'text' | 'attachment' | 'card';
-  /** Absent only beside attachments. */
+  /** Absent only for attachments without a caption. */
   readonly content?: unknown;
   readonly attachments?: readonly unknown[];
 }
@@ -38,7 +38,7 @@ export function sealMessage(key: DataKey, messageId: string, message: MessageInp
 export const sealSubject = (key: DataKey, subject: string): Sealed => key.seal(SUBJECT, subject);
 export const sealComment = (key: DataKey, comment: string): Sealed => key.seal(COMMENT, comment);
 
-/** Names and values sealed one by one, so that a merge needs no plaintext; `null` (remove) stays null. */
+/** Seals names and values separately, so that a merge needs no plaintext; `null` (remove) stays null. */
 export function sealAttributes(key: DataKey, attributes: Readonly<Record<string, unknown>>): Record<string, Sealed | null> {
   return Object.fromEntries(
     Object.entries(attributes).map(([name, value]) => [
@@ -48,7 +48,7 @@ export function sealAttributes(key: DataKey, attributes: Readonly<Record<string,
   );
 }
 
-/** The event with its personal values unsealed; without the key they are ERASED, and attributes are gone, names included. */
+/** The event with its personal values unsealed; without the key they are ERASED, and attributes and their names are gone. */
 export function unsealConversationEvent(
   event: Recorded<ConversationEvent>,
   key: DataKey | undefined,

@@ -44,7 +44,7 @@ export interface ConversationRow {
   updated_at: number;
   shown_revision: number;
   shown_message_count: number;
-  /** Null where it is last_message, which it nearly always is. */
+  /** Null when it equals last_message, which is nearly always so. */
   shown_last_message: LastMessage<Unsealed> | null;
   shown_updated_at: number;
 }
@@ -74,7 +74,7 @@ export const conversationsTable = readTable<ConversationRow>({
     team_id: 'text collate "C"',
     team_name: 'text',
     tags: 'text[] not null',
-    // what `tag` and `customAttributes[…]` filter by, in one index (tagLabel, attributeLabel)
+    // the values that `tag` and `customAttributes[…]` filter by, in one index (tagLabel, attributeLabel)
     labels: 'text[] not null',
     previous_conversation_id: 'text',
     snoozed_until: 'text',
@@ -89,18 +89,18 @@ export const conversationsTable = readTable<ConversationRow>({
     last_message: 'jsonb',
     created_at: 'bigint not null',
     updated_at: 'bigint not null',
-    // what the visitor is told, which notes leave as it is
+    // what the visitor is shown; notes do not change it
     shown_revision: 'integer not null',
     shown_message_count: 'integer not null',
-    // null where it is last_message
+    // null when it equals last_message
     shown_last_message: 'jsonb',
     shown_updated_at: 'bigint not null',
   },
   key: ['organization_id', 'id'],
   guard: 'revision',
   indexes: {
-    // With what the other filters look at, so that a total and the choice of a page's rows need not visit the rows. An update touches all
-    // indexes in any case, since `updated_at` is in most of them.
+    // Includes the columns of the other filters, so totals and the choice of a page's rows need not visit the table. This costs no extra
+    // index update, since most indexes hold `updated_at` and every update touches all indexes anyway.
     updated: '(organization_id, updated_at, id) include (created_at, status, priority, inbox_id, assignee_id, team_id)',
     created: '(organization_id, created_at, id) include (updated_at, status, priority, inbox_id, assignee_id, team_id)',
     status: '(organization_id, status, updated_at, id) include (created_at, priority, inbox_id, assignee_id, team_id, waiting_since)',
@@ -112,7 +112,7 @@ export const conversationsTable = readTable<ConversationRow>({
     waiting: '(organization_id, waiting_since, id) where waiting_since is not null',
     labels: 'using gin (labels)',
   },
-  // Room on each page for the next version of a row that is updated with every message.
+  // Leaves room on each page for the next version of a row, which every message updates.
   storage: 'fillfactor = 80',
 });
 
@@ -123,28 +123,28 @@ export function shownLastMessage(
   return row.shown_message_count === 0 ? null : (row.shown_last_message ?? row.last_message);
 }
 
-/** Bytes of a label that is kept as it is; PostgreSQL refuses index entries of more than 2,700. */
+/** Longest label that is stored as it is, in bytes; PostgreSQL refuses index entries of more than 2,700. */
 const MAX_LABEL_BYTES = 500;
 
 const label = (text: string) =>
   Buffer.byteLength(text) <= MAX_LABEL_BYTES ? text : `sha256:${createHash('sha256').update(text).digest('base64url')}`;
 
-/** The label that conversations with this tag are found by, in whatever form the tag was stored or is asked for. */
+/** The label by which a tag's conversations are found, whatever spelling was stored or asked for. */
 export const tagLabel = (tag: string) => label(`tag:${typedText(tag)}`);
 
-/** The label that conversations with this attribute are found by. The name's length tells where it ends, whatever the two hold. */
+/** The label by which an attribute's conversations are found. The name's length separates name and value, whatever characters they hold. */
 export const attributeLabel = (name: string, value: string) => label(`attribute:${name.length}:${name}=${value}`);
 
 const ms = (instant: string) => Date.parse(instant);
 const instant = (at: number) => new Date(at).toISOString();
 
-/** The labels that a tag and an attribute are found by. Sorted: a state that was read back from its row has its attributes in another order. */
+/** The labels of tags and attributes. Sorted, since a state that was read back from its row has its attributes in another order. */
 function labelsOf(c: Conversation<Unsealed>): string[] {
   const attributes = Object.entries(c.customAttributes).map(([name, value]) => attributeLabel(name, String(value)));
   return [...c.tags.map(tagLabel), ...attributes.sort()];
 }
 
-/** The row of a conversation. @param at where its last event stands */
+/** The row of a conversation. @param at position of its last event */
 export function rowOfConversation(
   organizationId: string,
   id: string,
@@ -192,7 +192,7 @@ export function rowOfConversation(
   };
 }
 
-/** The state that a row was written from. */
+/** The state from which a row was written. */
 export function stateOfRow(row: ConversationRow): Conversation<Unsealed> {
   return {
     exists: true,

@@ -5,14 +5,14 @@ import type { Sealed } from '../security/sealing.js';
 import { conversationCodec } from './conversation.codec.js';
 
 /*
- * The conversation, whole: its events, the state that follows from them, and the decisions. Pure: no I/O, no clock, no chance. Sealed
- * values (personal fields) are compared and carried, never read. Events are kept for ever: add new ones, never change what one means.
+ * The whole conversation: its events, the state that follows from them, and the decisions. Pure: no I/O, no clock, no randomness. Sealed
+ * values (personal fields) are compared and passed on, never read. Events are kept for ever: add new ones, never change what one means.
  */
 
 export const STATUSES = ['open', 'pending', 'snoozed', 'resolved', 'closed'] as const;
 export type Status = (typeof STATUSES)[number];
 
-/** From the most to the least urgent, which is also how lists sort. */
+/** From most to least urgent, which is also the sort order of lists. */
 export const PRIORITIES = ['urgent', 'high', 'normal', 'low'] as const;
 export type Priority = (typeof PRIORITIES)[number];
 
@@ -23,11 +23,11 @@ export type ContentType = (typeof CONTENT_TYPES)[number];
 export const REASONS = ['visitor_message', 'agent', 'automation', 'snooze_elapsed', 'import'] as const;
 export type Reason = (typeof REASONS)[number];
 
-/** Where a conversation came in. */
+/** How a conversation came in. */
 export const CHANNELS = ['api', 'widget', 'import'] as const;
 export type Channel = (typeof CHANNELS)[number];
 
-/** A person, key or rule that speaks for the team. The name is kept as it was when the message was sent. */
+/** A person, key or rule that speaks for the team. Keeps the name from the time of the message. */
 export interface Author {
   readonly type: 'agent' | 'apiKey' | 'automation';
   readonly id: string;
@@ -35,8 +35,8 @@ export interface Author {
 }
 
 /**
- * A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. Content may be absent
- * beside attachments.
+ * A message's facts; `content` and `attachments` are sealed with the visitor's key, in the context of the message's id. Content may be
+ * absent when there are attachments.
  */
 export interface MessageFacts<V = Sealed> {
   readonly messageId: string;
@@ -51,16 +51,16 @@ export interface Assignee {
   readonly name: string;
 }
 
-/** The team whose queue a conversation is in; it stays beside the agent who has the conversation now. */
+/** The team whose queue the conversation is in; independent of the agent who is assigned now. */
 export interface QueueTeam {
   readonly id: string;
   readonly name: string;
 }
 
-/** Why an assignee or a team was taken off: somebody asked for it, or it is archived. */
+/** Why an assignee or a team was removed: on request, or because it is archived. */
 export type TakenOff = 'asked' | 'archived';
 
-/** `V` is the personal value: sealed in the log and in decisions, unsealed for readers (see conversation.sealing.ts). */
+/** `V` is a personal value: sealed in the log and in decisions, unsealed for readers (see conversation.sealing.ts). */
 export type ConversationEvent<V = Sealed> =
   | {
       readonly type: 'ConversationOpened';
@@ -71,7 +71,7 @@ export type ConversationEvent<V = Sealed> =
         readonly companyId?: string;
         readonly priority: Priority;
         readonly subject?: V;
-        /** By key; both sealed, until unsealed for a reader. */
+        /** By key; keys and values are sealed until they are unsealed for a reader. */
         readonly customAttributes?: Readonly<Record<string, V>>;
         readonly previousConversationId?: string;
       };
@@ -85,25 +85,25 @@ export type ConversationEvent<V = Sealed> =
         readonly from: Status;
         readonly to: Exclude<Status, 'snoozed'>;
         readonly reason: Reason;
-        /** The episode that this opened, ended or left as it was; the first is 1. */
+        /** The episode that this change opened, ended or left as it was; the first is 1. */
         readonly episode: number;
       };
     }
   | {
       readonly type: 'ConversationSnoozed';
-      /** `until`: ISO instant, or next_reply to wait for the visitor alone. */
+      /** `until`: ISO instant, or next_reply to wait for the visitor only. */
       readonly data: { readonly from: Status; readonly until: string; readonly reason: Reason };
     }
   | {
       readonly type: 'ConversationAssigned';
-      /** `team` as it is from now on, here and below. */
+      /** `team` is the team from now on, here and below. */
       readonly data: { readonly assignee: Assignee; readonly team: QueueTeam | null };
     }
   | {
       readonly type: 'ConversationUnassigned';
       readonly data: { readonly previous: Assignee; readonly team: QueueTeam | null; readonly reason: TakenOff };
     }
-  /** The team alone; the assignee stays. */
+  /** Changes only the team; the assignee stays. */
   | {
       readonly type: 'ConversationTeamChanged';
       readonly data: { readonly from: QueueTeam | null; readonly to: QueueTeam | null; readonly reason: TakenOff };
@@ -125,7 +125,7 @@ export interface LastMessage<V = Sealed> extends MessageFacts<V> {
   readonly createdAt: string;
 }
 
-/** Everything of a conversation but its older messages. `V` as in ConversationEvent. */
+/** The whole conversation except its older messages. `V` as in ConversationEvent. */
 export interface Conversation<V = Sealed> {
   readonly exists: boolean;
   readonly visitorId: string;
@@ -139,11 +139,11 @@ export interface Conversation<V = Sealed> {
   readonly subject: V | null;
   readonly customAttributes: Readonly<Record<string, V>>;
   readonly assignee: Assignee | null;
-  /** Where the assignee is a team, that one. */
+  /** The queue's team. Where the assignee is a team, this is the same team. */
   readonly team: QueueTeam | null;
   readonly tags: readonly string[];
   readonly previousConversationId: string | null;
-  /** The snooze in force; `revision` is that of the event that set it, which its timer names. */
+  /** The snooze in force; `revision` is the revision of the event that set it, which its timer names. */
   readonly snooze: { readonly until: string; readonly revision: number } | null;
   /** Number of the current or last episode; an episode runs from opening or reopening to resolving or closing. */
   readonly episode: number;
@@ -158,14 +158,14 @@ export interface Conversation<V = Sealed> {
 }
 
 /**
- * What the visitor is told beside the fields themselves: counted from the events alone that change something the visitor sees. A note, an
- * assignment, a tag, a priority, an attribute, an inbox or a snooze leaves it as it is, so that nobody can tell from it what the team does.
+ * What the visitor is shown beyond the fields themselves, counted only from events that change something visible to the visitor. Notes,
+ * assignments, tags, priorities, attributes, inboxes and snoozes do not change it, so that it reveals nothing of the team's work.
  */
 export interface ShownToVisitor<V = Sealed> {
   /** -1 before the first event. */
   readonly revision: number;
   readonly messageCount: number;
-  /** The last message that is no note. */
+  /** The last message that is not a note. */
   readonly lastMessage: LastMessage<V> | null;
   readonly updatedAt: string;
 }
@@ -174,7 +174,7 @@ export interface ShownToVisitor<V = Sealed> {
 export const SHOWN_STATUSES = ['open', 'pending', 'resolved', 'closed'] as const;
 export type ShownStatus = (typeof SHOWN_STATUSES)[number];
 
-/** A snooze is the team's own calendar: to the visitor the conversation is open. */
+/** Snoozes are internal to the team: the visitor sees an open conversation. */
 export const shownStatus = (status: Status): ShownStatus => (status === 'snoozed' ? 'open' : status);
 
 export const initialConversation: Conversation<never> = {
@@ -205,8 +205,8 @@ export const initialConversation: Conversation<never> = {
 };
 
 /**
- * The state after one more event. Also the fold behind every read model of conversations. New names stand before a spread here and below:
- * V8 puts those that follow one in by a slow path, which doubles the cost of a fold.
+ * The state after one more event; read models of conversations fold with it too. New fields stand before a spread here and below: V8 adds
+ * fields that follow a spread on a slow path, which doubles the cost of a fold.
  */
 export function evolveConversation<V>(before: Conversation<V>, event: Recorded<ConversationEvent<V>>): Conversation<V> {
   const at = event.metadata.occurredAt;
@@ -236,7 +236,7 @@ export function evolveConversation<V>(before: Conversation<V>, event: Recorded<C
     case 'MessageSent': {
       const { author } = event.data;
       const type = author.type === 'automation' ? 'automation' : 'agent';
-      // Only a person ends the wait; an automatic answer leaves the visitor waiting for one.
+      // Only a person ends the wait; an automatic answer leaves the visitor waiting.
       return { ...withMessage(c, { type, createdAt: at, ...event.data }), waitingSince: type === 'agent' ? null : c.waitingSince };
     }
     case 'NoteAdded':
@@ -290,12 +290,12 @@ function withMessage<V>(c: Conversation<V>, message: LastMessage<V>): Conversati
   return { ...c, messageCount: c.messageCount + 1, lastMessage: message, shown };
 }
 
-/** Something that the visitor sees has changed with the event that `c` was updated by. */
+/** The event that updated `c` changed something visible to the visitor. */
 function shownChange<V>(c: Conversation<V>): ShownToVisitor<V> {
   return { ...c.shown, revision: c.shown.revision + 1, updatedAt: c.updatedAt };
 }
 
-/** The message that an event holds; undefined for events that hold none. */
+/** The message in an event; undefined for events without a message. */
 export function messageOfEvent<V>(event: Recorded<ConversationEvent<V>>): LastMessage<V> | undefined {
   const createdAt = event.metadata.occurredAt;
   switch (event.type) {
@@ -329,10 +329,10 @@ export const conversationAggregate: Aggregate<Conversation, ConversationEvent> =
   evolve: evolveConversation,
 };
 
-/** A decision says what happens next, or refuses with a ThreadlogError. Asked again on its own result, it answers []. */
+/** A decision returns the next events, or refuses with a ThreadlogError. On its own result it returns []. */
 export type Decision = (c: Conversation) => readonly ConversationEvent[];
 
-/** What an agent may set by PUT; `snoozed` has its own command. */
+/** The statuses that an agent may set by PUT; `snoozed` has its own command. */
 export type SettableStatus = Exclude<Status, 'snoozed'>;
 
 const MOVES: { readonly [S in Status]: readonly string[] } = {
@@ -361,10 +361,10 @@ const existing =
     return decision(c);
   };
 
-/** Decides nothing, on a conversation that exists. */
+/** Decides nothing, but requires that the conversation exists. */
 export const ifExists: Decision = existing(() => []);
 
-/** Several decisions as one, each on the state that the one before would leave behind. */
+/** Several decisions in one, each on the state that the one before leaves. */
 export function inTurn(...decisions: readonly Decision[]): Decision {
   return (c) => {
     const events: ConversationEvent[] = [];
@@ -378,7 +378,7 @@ export function inTurn(...decisions: readonly Decision[]): Decision {
   };
 }
 
-/** An event as it will be recorded, as far as a later decision of the same append may look at it. */
+/** An event as it will be recorded, as far as later decisions of the same append look at it. */
 function foreseen(c: Conversation, event: ConversationEvent): Recorded<ConversationEvent> {
   return { revision: -1, metadata: { occurredAt: c.updatedAt, keyId: c.keyId }, ...event } as Recorded<ConversationEvent>;
 }
@@ -392,7 +392,7 @@ export interface Opening {
   readonly companyId?: string;
   readonly priority?: Priority;
   readonly subject?: Sealed;
-  /** `null` removes one, and of a conversation that is to be there are none yet. */
+  /** `null` removes an attribute; a new conversation has none to remove. */
   readonly customAttributes?: Readonly<Record<string, Sealed | null>>;
   readonly previousConversationId?: string;
 }
@@ -409,8 +409,8 @@ export function open({ customAttributes, ...opening }: Opening): Decision {
 const NOBODY: ReadonlySet<string> = new Set();
 
 /**
- * The visitor speaks: opens what was pending, snoozed or resolved.
- * @param archived ids of archived agents and teams, here and below: a conversation that becomes open does not stay with them
+ * The visitor writes a message, which opens a pending, snoozed or resolved conversation.
+ * @param archived ids of archived agents and teams, here and below: they lose a conversation that becomes open
  */
 export function receive(message: MessageFacts, archived = NOBODY): Decision {
   return existing((c) => {
@@ -421,7 +421,7 @@ export function receive(message: MessageFacts, archived = NOBODY): Decision {
   });
 }
 
-/** The team speaks to the visitor, and may set a status in the same append. A reply wakes nothing by itself. */
+/** The team writes to the visitor, and may set a status in the same append. A reply alone reopens nothing. */
 export function reply(message: MessageFacts, author: Author, status?: SettableStatus, archived = NOBODY): Decision {
   const send: Decision = existing((c) => {
     if (isLast(c, message)) return [];
@@ -431,7 +431,7 @@ export function reply(message: MessageFacts, author: Author, status?: SettableSt
   return status === undefined ? send : inTurn(send, setStatus(status, author.type === 'automation' ? 'automation' : 'agent', archived));
 }
 
-/** The team speaks to itself. */
+/** An internal note of the team. */
 export function addNote(message: MessageFacts, author: Author, status?: SettableStatus, archived = NOBODY): Decision {
   const add: Decision = existing((c) => {
     if (isLast(c, message)) return [];
@@ -479,9 +479,9 @@ export function snooze(until: string, now: number, reason: Reason = 'agent'): De
 }
 
 /**
- * The timer's command. It names the snooze that set it, and does nothing when another or none is in force.
- * @param firedAt ms by the clock that all timers go by, and not by the stream's time: an event of a process whose clock ran ahead must not
- *   make a snooze end early
+ * The timer's command. Names the snooze that set the timer, and does nothing when another snooze or none is in force.
+ * @param firedAt ms by the clock of all timers, not by the stream's time: an event from a process whose clock ran ahead must not end a
+ *   snooze early
  */
 export function wake(snoozeRevision: number, firedAt: number, archived = NOBODY): Decision {
   return existing((c) =>
@@ -492,10 +492,10 @@ export function wake(snoozeRevision: number, firedAt: number, archived = NOBODY)
 }
 
 /**
- * Says who has the conversation, which team's queue it is in, or both; what is undefined stays as it is, but for this: a team that is
- * assigned has the conversation in its own queue. So assigning to a team sets the team as well, and while a team is assigned, taking it off
- * ends its queue too, and another queue assigns the conversation to that team.
- * @param team not another one beside an assignee that is a team
+ * Sets the assignee, the team's queue, or both; an undefined field stays as it is, with one exception: an assigned team holds the
+ * conversation in its own queue. So assigning a team also sets the queue, removing an assigned team also clears the queue, and while a team
+ * is assigned, another queue assigns the conversation to that queue's team.
+ * @param team must not differ from an assignee that is a team
  */
 export function assign(assignee: Assignee | null | undefined, team?: QueueTeam | null): Decision {
   return existing((c) => {
@@ -503,7 +503,7 @@ export function assign(assignee: Assignee | null | undefined, team?: QueueTeam |
     const who = assignee === undefined ? assigneeInQueue(c, team) : assignee;
     const queue = queueBeside(c, assignee, team);
     const sameQueue = c.team?.id === queue?.id;
-    // The name of a team that stays is the one that it was put down with.
+    // A team that stays keeps the name under which it was recorded.
     const kept = sameQueue ? c.team : queue;
     if (c.assignee?.id === who?.id)
       return sameQueue ? [] : [{ type: 'ConversationTeamChanged', data: { from: c.team, to: kept, reason: 'asked' } }];
@@ -512,7 +512,7 @@ export function assign(assignee: Assignee | null | undefined, team?: QueueTeam |
   });
 }
 
-/** Who has the conversation once it is in a queue: an agent keeps it, a team has it in no queue but its own. */
+/** The assignee once a conversation enters a queue: an agent keeps it, a team keeps it only in its own queue. */
 function assigneeInQueue({ assignee }: Conversation, team: QueueTeam | null | undefined): Assignee | null {
   if (team === undefined || assignee?.type !== 'team' || assignee.id === team?.id) return assignee;
   return team === null ? null : { id: team.id, type: 'team', name: team.name };
@@ -524,10 +524,10 @@ function queueBeside(c: Conversation, assignee: Assignee | null | undefined, tea
   return assignee === null ? queueWithout(c) : c.team;
 }
 
-/** The queue that a conversation is in once nobody has it: that of a team that had it is over. */
+/** The queue once nobody is assigned: the queue of an assigned team is cleared. */
 const queueWithout = ({ assignee, team }: Conversation): QueueTeam | null => (assignee?.type === 'team' ? null : team);
 
-/** Takes archived agents and teams off a conversation that has not ended. One that has ended loses them when it is reopened. */
+/** Removes archived agents and teams from a conversation that has not ended. An ended conversation loses them when it is reopened. */
 export function takeOffArchived(archived: ReadonlySet<string>): Decision {
   return existing((c) => (c.episodeEnded ? [] : archivedTakenOff(c, archived)));
 }
@@ -548,7 +548,7 @@ function archivedTakenOff(c: Conversation, archived: ReadonlySet<string>): Conve
 
 export const MAX_TAGS = 100;
 
-/** Adds tags in their typed form, but for those that are there already, in whatever form older builds stored them. */
+/** Adds tags in their typed form, except those that are there already, in whatever form older builds stored them. */
 export function addTags(tags: readonly string[]): Decision {
   return existing((c) => {
     notClosed(c);
@@ -559,7 +559,7 @@ export function addTags(tags: readonly string[]): Decision {
   });
 }
 
-/** Removes every tag that is this one in its typed form: older builds stored several spellings of one beside each other. */
+/** Removes every tag with this typed form: older builds stored several spellings of a tag beside each other. */
 export function removeTag(tag: string): Decision {
   const typed = typedText(tag);
   return existing((c) => {
@@ -569,8 +569,8 @@ export function removeTag(tag: string): Decision {
 }
 
 /*
- * The fields that one request may change together with the status: what would change nothing is not refused, so that closing and changing
- * at once can be asked again.
+ * The fields that one request may change together with the status. A change to the value that is already there is not refused, so that a
+ * request that closes and changes a conversation can be repeated.
  */
 
 export function changeSubject(subject: Sealed | null): Decision {
@@ -620,7 +620,7 @@ export function changeInbox(inboxId: string): Decision {
 
 /**
  * Rates the latest ended episode, in any status. Rating it again changes the rating.
- * @param comment undefined keeps the one that the episode has, null removes it
+ * @param comment undefined keeps the episode's comment, null removes it
  */
 export function rate(rating: number, comment?: Sealed | null): Decision {
   return existing((c) => {

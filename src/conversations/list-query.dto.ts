@@ -18,17 +18,17 @@ import { type ConversationFilter, type Sort, SORTS } from './conversation.list.j
 import { PAGING_PARAMETERS } from '../read-models/paging.js';
 import { PRIORITIES, type Priority, type Status, STATUSES } from './conversation.js';
 
-/** Values of one repeated parameter. */
+/** The values of a repeated parameter. */
 const MAX_VALUES = 50;
 
-/** A repeated parameter means any of its values. */
+/** A repeated parameter matches any of its values. */
 const Listed = (): PropertyDecorator => (target, property) => {
   Becomes((value) => (typeof value === 'string' ? madeOfText([value]) : value))(target, property);
   IfGiven()(target, property);
   IsList({ min: 1, max: MAX_VALUES })(target, property);
 };
 
-/** The filters of GET /conversations, which other requests name too. Every value is a text, so nothing is converted silently. */
+/** The filters of GET /conversations, which other requests use too. Every value is a text, so nothing is converted silently. */
 export class ConversationFilterDto {
   @Listed() @IsOneOf(STATUSES, { each: true }) status?: Status[];
   @Listed() @IsOneOf(PRIORITIES, { each: true }) priority?: Priority[];
@@ -43,13 +43,13 @@ export class ConversationFilterDto {
   @IfGiven() @IsInstant() createdBefore?: string;
   @IfGiven() @IsInstant() updatedAfter?: string;
   @IfGiven() @IsInstant() updatedBefore?: string;
-  /** `customAttributes[key]=value`, gathered by the parser of addresses. */
+  /** `customAttributes[key]=value`, collected by the query string parser. */
   @Described({ type: 'object', maxProperties: MAX_VALUES, propertyNames: { maxLength: 64 }, additionalProperties: { type: 'string' } })
   @IfGiven()
   @IsRecord()
   customAttributes?: Record<string, unknown>;
 
-  /** @param path of the filter in the request, for what errors name. @throws ThreadlogError validation_failed */
+  /** @param path of the filter in the request, for error messages. @throws ThreadlogError validation_failed */
   filter(path = ''): ConversationFilter {
     const ms = (text: string | undefined) => (text === undefined ? undefined : parseInstant(text));
     const filter = {
@@ -80,7 +80,7 @@ export class ConversationFilterDto {
     for (const [name, value] of entries)
       if (textFault(name, 64) !== undefined || typeof value !== 'string' || value.includes('\0'))
         errors.push({
-          // In an address the parameter has its name in brackets.
+          // In a query string the parameter has its name in brackets.
           field: path === '' ? `customAttributes[${name.slice(0, 64)}]` : fieldPath(['customAttributes', name], path),
           message: 'must be one name and one value',
         });
@@ -89,16 +89,16 @@ export class ConversationFilterDto {
   }
 }
 
-/** Times run from the newest, priorities from urgent, unless the order is given. */
+/** By default times sort newest first, and priorities from urgent. */
 export function sorting(by: Sort = 'updatedAt', order: 'asc' | 'desc' = by === 'priority' ? 'asc' : 'desc') {
   return { by, order };
 }
 
-/** The address of GET /conversations. */
+/** The query string of GET /conversations. */
 export class ListQueryDto extends ConversationFilterDto {
   @IsOptional() @IsOneOf(SORTS) sort?: Sort;
   @IsOptional() @IsOneOf(['asc', 'desc']) order?: 'asc' | 'desc';
-  // Checked by readPaging, which all lists share.
+  // Checked by readPaging, which all lists use.
   @Described(PAGING_PARAMETERS.page) @IsOptional() page?: unknown;
   @Described(PAGING_PARAMETERS.limit) @IsOptional() limit?: unknown;
   @Described(PAGING_PARAMETERS.cursor) @IsOptional() cursor?: unknown;

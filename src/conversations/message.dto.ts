@@ -21,7 +21,7 @@ import {
 import { Described } from '../http/request-schema.js';
 import { CONTENT_TYPES } from './conversation.js';
 
-/** Characters of a message; also bounded by the body's size in bytes. */
+/** Characters of a message; the body's size in bytes is limited too. */
 export const MAX_CONTENT = 50_000;
 const MAX_ATTACHMENTS = 20;
 const MAX_ACTIONS = 10;
@@ -61,7 +61,7 @@ export class TextMessageDto {
 
 export class AttachmentMessageDto {
   @IsOneOf(['attachment']) type!: 'attachment';
-  /** The caption; what is attached may stand alone. */
+  /** The caption; attachments may stand without a caption. */
   @NullIsAbsent() @IsVisibleText(MAX_CONTENT) content?: string;
   @IsNestedList(AttachmentDto, { min: 1, max: MAX_ATTACHMENTS })
   attachments!: AttachmentDto[];
@@ -73,7 +73,7 @@ export class CardMessageDto {
   content!: CardDto;
 }
 
-/** What is no message of any type: names what the types are. */
+/** Stands for a message of unknown type, so that the error lists the types. */
 class UntypedMessageDto {
   @IsOneOf(CONTENT_TYPES) type!: string;
 }
@@ -82,7 +82,7 @@ export type MessageDto = TextMessageDto | AttachmentMessageDto | CardMessageDto;
 
 const CLASSES = { text: TextMessageDto, attachment: AttachmentMessageDto, card: CardMessageDto } as const;
 
-/** A message in a request: a string is a text, an object says its type. */
+/** A message in a request: a string is a text, an object names its type. */
 export const IsMessage = (): PropertyDecorator => (target, property) => {
   Becomes(messageOf)(target, property);
   Described((of) => ({

@@ -4,9 +4,9 @@ import { messageAnswer, messageSchema } from './conversation.answer.js';
 import { type Unsealed, unsealedText } from './conversation.sealing.js';
 
 /*
- * What a visitor is answered of its own conversations: what it said, what it was told, its rating, and whether the matter is settled. Not
- * here, since they are the team's: notes, assignee, team, tags, priority, custom attributes, inbox, snoozes, and who waits since when.
- * Revision, counts and times are those of `Conversation.shown`, so that no byte of an answer tells that there is more.
+ * What a visitor may read of its own conversations: its messages, the replies, its rating, and whether the matter is settled. Internal
+ * fields are left out: notes, assignee, team, tags, priority, custom attributes, inbox, snoozes, and since when somebody waits.
+ * Revision, counts and times come from `Conversation.shown`, so that no byte of an answer hints at internal changes.
  */
 
 const instant = z.iso.datetime({ precision: 3 });
@@ -20,7 +20,7 @@ export const visitorMessageSchema = z
     content: messageSchema.shape.content,
     attachments: messageSchema.shape.attachments,
     createdAt: instant,
-    /** The agent's name as it was then. Left out of what a rule sent, and of what was sent with a key that is no agent's. */
+    /** The agent's name at the time of the message. Absent for messages of a rule or of a key that is bound to no agent. */
     author: z.strictObject({ name: z.string() }).optional(),
   })
   .meta({ id: 'VisitorMessage' });
@@ -28,19 +28,19 @@ export type VisitorMessageAnswer = z.infer<typeof visitorMessageSchema>;
 
 const base = {
   id: z.string(),
-  /** `open` also while it is snoozed. */
+  /** `open` while it is snoozed, too. */
   status: z.enum(SHOWN_STATUSES),
   subject: z.string().nullable(),
   channel: z.enum(CHANNELS),
   rating: z.strictObject({ rating: z.number().int(), comment: z.string().nullable() }).nullable(),
-  /** Counts what the visitor sees, from 0. */
+  /** Counts the changes that the visitor sees, from 0. */
   revision: z.number().int(),
   createdAt: instant,
   updatedAt: instant,
   messageCount: z.number().int(),
 };
 
-/** In a visitor's list, and as the answer of its rating. */
+/** In a visitor's list, and in the answer to its rating. */
 export const visitorConversationSummarySchema = z
   .strictObject({ ...base, lastMessage: visitorMessageSchema.nullable() })
   .meta({ id: 'VisitorConversationSummary' });
@@ -52,13 +52,13 @@ export const visitorConversationSchema = z
   .meta({ id: 'VisitorConversation' });
 export type VisitorConversationAnswer = z.infer<typeof visitorConversationSchema>;
 
-/** What of a conversation these answers are made of. */
+/** The parts of a conversation from which these answers are made. */
 export type Shown = Pick<Conversation<Unsealed>, 'status' | 'subject' | 'channel' | 'rating' | 'createdAt' | 'shown'>;
 
-/** Every message but a note. */
+/** Every message except notes. */
 export const isShown = (message: LastMessage<unknown>) => message.type !== 'note';
 
-/** @throws Error for a note: whoever hands one in has a fault that must not be answered */
+/** @throws Error for a note, which must never reach a visitor: the caller has a bug */
 export function visitorMessageAnswer(message: LastMessage<Unsealed>): VisitorMessageAnswer {
   const { id, type, contentType, content, attachments, createdAt } = messageAnswer(message, false);
   if (type === 'note') throw new Error('a note is not for visitors');

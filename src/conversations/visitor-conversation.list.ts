@@ -11,7 +11,7 @@ import { Cursors, type PageMeta, pageOfRows, readPaging, TOTAL_LIMIT } from '../
 export const OWN_SORTS = ['updatedAt', 'createdAt'] as const;
 export type OwnSort = (typeof OWN_SORTS)[number];
 
-/** Filtered, sorted and paged by what the visitor sees alone: the order and the cursors would tell of a note as well as a field. */
+/** Filtered, sorted and paged only by what the visitor sees: order and cursors would reveal a note just as a field would. */
 const SORT_COLUMNS = { updatedAt: 'shown_updated_at', createdAt: 'created_at' } as const;
 
 /** A visitor's own conversations. */
@@ -19,10 +19,10 @@ export class ListOwnConversations extends Query<{ data: VisitorConversationSumma
   constructor(
     readonly organizationId: string,
     readonly visitorId: string,
-    /** Any of these; all when absent. */
+    /** Any of these; all by default. */
     readonly status: readonly ShownStatus[] | undefined,
     readonly sort: { readonly by: OwnSort; readonly order: 'asc' | 'desc' },
-    /** page, limit, cursor, total as they came in the address */
+    /** page, limit, cursor, total, as in the query string */
     readonly paging: Readonly<Record<string, unknown>>,
   ) {
     super();

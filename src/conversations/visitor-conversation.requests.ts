@@ -18,7 +18,7 @@ import type { VisitorConversationAnswer, VisitorConversationSummary, VisitorMess
 /** The holder of a visitor token. */
 export type VisitorPrincipal = Principal & { readonly visitorId: string };
 
-/** The body of POST /conversations, as far as a visitor may fill it in. */
+/** The body of POST /conversations, as far as a visitor may set it. */
 export interface VisitorOpening {
   readonly visitor?: { readonly id?: string | null } | null;
   readonly inboxId?: string;
@@ -31,9 +31,9 @@ const OPENING = ['visitor', 'inboxId', 'message', 'subject', 'previousConversati
 const LISTING = ['status', 'sort', 'order', 'page', 'limit', 'cursor', 'total'];
 
 /**
- * What the routes of conversations answer to a visitor token: the visitor's own conversations and nothing of anyone else's, in the shapes of
- * visitor-conversation.answer.ts. Another's conversation is answered as one that does not exist. Reads name no position, and what a write
- * names is opaque.
+ * How the routes of conversations answer a visitor token: only with the visitor's own conversations, in the shapes of
+ * visitor-conversation.answer.ts. Another visitor's conversation is answered as if it did not exist. Reads return no position, and the
+ * position of a write is opaque.
  */
 @Injectable()
 export class VisitorConversations {
@@ -51,7 +51,7 @@ export class VisitorConversations {
     const { visitor, message, inboxId, subject, previousConversationId } = body;
     refuse(body, OPENING);
     if ((body as { as?: string }).as === 'agent') throw notForVisitors(['as']);
-    // Its fields are set by who mints the token: a visitor who chose an e-mail address would be found by it in another's place.
+    // Whoever mints the token sets the visitor's fields: a visitor who chose an e-mail address would be found by it in place of its owner.
     refuse(visitor ?? {}, ['id'], 'visitor.');
     if (typeof visitor?.id === 'string' && visitor.id !== visitorId)
       throw new ThreadlogError('forbidden', 'a visitor token opens conversations for its own visitor');
@@ -121,13 +121,13 @@ export class VisitorConversations {
   }
 }
 
-/** The revision and the position that a visitor is told of. */
+/** The revision and the position that a visitor may see. */
 const shown = ({ state, position }: ConversationChanged) => ({ revision: state.shown.revision, position });
 
 const notForVisitors = (fields: readonly string[]) =>
   new ThreadlogError('validation_failed', undefined, { errors: fields.map((field) => ({ field, message: 'is not for visitors' })) });
 
-/** @throws ThreadlogError validation_failed that names every field that is given and not among these */
+/** @throws ThreadlogError validation_failed that names every given field that is not among these */
 function refuse(given: object, fields: readonly string[], path = ''): void {
   const others = Object.entries(given).flatMap(([name, value]) => (value === undefined || fields.includes(name) ? [] : [`${path}${name}`]));
   if (others.length > 0) throw notForVisitors(others);

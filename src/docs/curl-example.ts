@@ -2,14 +2,14 @@ import type { Operation } from './openapi.js';
 
 /** A request as a shell command. */
 export interface CurlExample {
-  /** What it asks for, where the operation has several; else empty. */
+  /** What the example is for, where the operation has several; otherwise empty. */
   readonly title: string;
   readonly command: string;
 }
 
 /**
- * The examples of an operation: one for each body that it shows, or one without a body. `THREADLOG_URL` and `THREADLOG_KEY` are the shell's,
- * and what stands in capitals in the path is to be replaced.
+ * The examples of an operation: one for each of its example bodies, or a single one without a body. The shell provides `THREADLOG_URL` and
+ * `THREADLOG_KEY`; the reader replaces the words in capitals in the path.
  */
 export function curlExamples(method: string, path: string, { requestBody, 'x-roles': roles }: Operation): readonly CurlExample[] {
   const address = `"$THREADLOG_URL${path.replaceAll(/\{(\w+)\}/g, (_, name: string) => name.toUpperCase())}"`;
@@ -27,5 +27,5 @@ export function curlExamples(method: string, path: string, { requestBody, 'x-rol
 
 const inLines = (parts: readonly string[]) => parts.join(' \\\n  ');
 
-/** In single quotes a shell changes nothing; the quote itself stands between two such texts. */
+/** A shell changes nothing inside single quotes; the quote itself goes between two quoted texts. */
 const quoted = (text: string) => `'${text.replaceAll("'", String.raw`'\''`)}'`;

@@ -1,6 +1,6 @@
 /**
- * What the page does beyond being read: a search over the operations and schemas, and a button that copies an example. Both are made here, so
- * that a browser without scripts shows no controls that do nothing. It calls nothing and stores nothing.
+ * The page's interactive parts: a search over operations and schemas, and a button that copies an example. The script creates both, so
+ * that a browser without scripts shows no dead controls. It sends no requests and stores nothing.
  */
 export const SCRIPT = `
 'use strict';
@@ -42,7 +42,7 @@ document.addEventListener('keydown', (event) => {
   }
 });
 
-// A link to what the search has hidden shows it again.
+// A link to an operation that the search has hidden shows the operation again.
 function reveal() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target === null || !target.hidden) return;
@@ -52,7 +52,7 @@ function reveal() {
 }
 addEventListener('hashchange', reveal);
 
-// Only pages of https and of this machine may write to the clipboard.
+// Only pages served over https or from this machine may write to the clipboard.
 if (navigator.clipboard !== undefined)
   for (const example of document.querySelectorAll('.example')) {
     const button = document.createElement('button');

@@ -10,8 +10,8 @@ const variables = (colors: Readonly<Record<string, string>>) =>
     .join(' ');
 
 /**
- * The page's only style sheet. Nothing scrolls sideways, so that no part needs the keyboard for it: long lines wrap. What can be clicked is
- * 24 pixels high or more (WCAG 2.2, 2.5.8).
+ * The page's only style sheet. Long lines wrap, so that nothing scrolls sideways and no part needs keyboard scrolling. Every clickable part
+ * is at least 24 pixels high (WCAG 2.2, 2.5.8).
  */
 export const STYLE = `
 :root { color-scheme: light dark; ${variables(COLORS.light)} }

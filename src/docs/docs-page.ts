@@ -7,10 +7,10 @@ import { STYLE } from './docs-page.style.js';
 const escape = (text: string) =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;').replaceAll('"', '&quot;').replaceAll('\n', ' ');
 const lines = (text: string) => text.split('\n').map(escape).join('\n');
-/** Words in backticks are code. */
+/** Shows words in backticks as code. */
 const prose = (text: string) => escape(text).replaceAll(/`([^`]+)`/g, '<code>$1</code>');
 
-/** The document as one page of HTML, to be read without any script; the script adds a search and buttons that copy. */
+/** The document as one page of HTML, readable without any script; the script adds a search and buttons that copy. */
 export function docsPage(document: OpenApiDocument): string {
   const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method: method.toUpperCase(), operation })),
@@ -129,7 +129,7 @@ function pointedAt<T>({ components }: OpenApiDocument, kind: 'parameters' | 'res
 
 const description = ({ description: said }: JsonSchema) => (typeof said === 'string' ? `<p>${prose(said)}</p>` : '');
 
-/** A schema as people write types down. */
+/** A schema in the notation of types. */
 function shape(schema: JsonSchema, depth: number): string {
   const { $ref, type, anyOf, oneOf, allOf, properties, required = [], items, additionalProperties } = schema;
   if (typeof $ref === 'string') {

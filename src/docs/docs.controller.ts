@@ -12,7 +12,7 @@ import { STYLE } from './docs-page.style.js';
 
 const hashOf = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
-/** Runs the page's own script and style sheet by their hashes, and nothing else. */
+/** Allows only the page's own script and style sheet, by their hashes. */
 const POLICY = [
   "default-src 'none'",
   `style-src ${hashOf(STYLE)}`,
@@ -22,7 +22,7 @@ const POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
-/** What the API is, for people and for programs. It tells nothing of what is stored, so it needs no key. */
+/** The API's documentation, for people and for programs. It reveals no stored data, so it needs no key. */
 @Controller('api')
 @About('This document, for people and for programs.')
 export class DocsController {
@@ -41,7 +41,7 @@ export class DocsController {
     return this.make().document;
   }
 
-  /** One file, with nothing from anywhere else; it reads without its script. */
+  /** A single file without external resources, readable without its script. */
   @Get('docs')
   @Public()
   @Answers(
@@ -54,7 +54,7 @@ export class DocsController {
     return this.make().page;
   }
 
-  /** With the first request, since it takes some milliseconds of the start. */
+  /** Built at the first request, since it would take some milliseconds of the start. */
   private make(): { document: OpenApiDocument; page: string } {
     if (this.made === undefined) {
       const document = openApiDocument(this.discovery.getControllers().map(({ metatype }) => metatype as Type));

@@ -10,10 +10,10 @@ import { examplesOf, type JsonSchema, requestSchema } from '../http/request-sche
 import type { CallerRole } from '../security/roles.js';
 import { API_PREFIX, type Route, routesOf } from '../http/routes.js';
 
-/** Of this API and of package.json. */
+/** The version of this API and of package.json. */
 export const VERSION = '0.1.0';
 
-/** An OpenAPI 3.1 document, as far as we look into our own. */
+/** An OpenAPI 3.1 document, as far as our own code reads it. */
 export interface OpenApiDocument extends JsonSchema {
   readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>;
   readonly components: {
@@ -67,18 +67,18 @@ const HEADER_PARAMETERS = {
     type: 'string',
     pattern: '^[\\x21-\\x7e]{1,255}$',
   }),
-  IfMatch: parameter('If-Match', 'The revision that is written over, as ETag told it: "5". Another one is 412.'),
-  MinPosition: parameter('X-Min-Position', 'Waits until the answer holds what was written at this X-Position.'),
+  IfMatch: parameter('If-Match', 'The expected revision, as in ETag: "5". Any other revision is 412.'),
+  MinPosition: parameter('X-Min-Position', 'Waits until the answer includes the write with this X-Position.'),
   ActingAgent: parameter('X-Agent-Id', 'The agent that an unbound admin key acts for.'),
-  RequestId: parameter('X-Request-Id', 'Comes back in the answer, and stands in logs and events.'),
+  RequestId: parameter('X-Request-Id', 'Returned in the answer, and recorded in logs and events.'),
 } as const satisfies Record<string, Parameter>;
 
 const header = (description: string, schema: JsonSchema = text) => ({ description, schema });
 const HEADERS = {
-  'X-Request-Id': header('Of the request.'),
+  'X-Request-Id': header("The request's id."),
   ETag: header('The revision in quotation marks.'),
-  'X-Position': header('Where in the log this is; for X-Min-Position.'),
-  Location: header('Address of what was made.'),
+  'X-Position': header('The position in the log, for X-Min-Position.'),
+  Location: header('Path of the created resource.'),
   'X-RateLimit-Limit': header('Requests a minute.', { type: 'integer' }),
   'X-RateLimit-Remaining': header('Requests that are left.', { type: 'integer' }),
   'X-RateLimit-Reset': header('When the minute ends, in seconds since 1970.', { type: 'integer' }),
@@ -90,9 +90,9 @@ const RATE_LIMIT = ['X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-R
 const headersOf = (names: readonly Header[]) => Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 
 /**
- * The API as an OpenAPI 3.1 document: paths, roles and statuses from the routes, requests from the checks of the DTOs, answers from the
- * schemas that the routes declare, errors from the one table.
- * @throws Error when a route declares no answers, or a DTO has a check that tells nothing of its schema
+ * The API as an OpenAPI 3.1 document: paths, roles and statuses come from the routes, requests from the checks of the DTOs, answers from
+ * the schemas that the routes declare, and errors from the one table.
+ * @throws Error when a route declares no answers, or a DTO has a check without a schema
  */
 export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
   const schemas = new Schemas();
@@ -100,7 +100,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
   const paths: Record<string, Record<string, Operation>> = {};
   const problem = schemas.ofAnswer(problemSchema);
   const refused = (status: number, codes: readonly ErrorCode[]): Reference => {
-    // Routes share what they refuse alike.
+    // Routes that refuse the same errors share a response.
     const name = `${status}.${codes.join('.')}`;
     responses[name] ??= {
       description: codes.map((code) => `\`${code}\`: ${ERRORS[code].title}`).join('. '),
@@ -125,7 +125,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
       title: 'Threadlog',
       version: VERSION,
       description:
-        'Conversations between visitors and a support team, stored as an append-only stream of events. What holds of all routes alike is in docs/api.md.',
+        'Conversations between visitors and a support team, stored as an append-only stream of events. docs/api.md describes the rules for all routes.',
     },
     jsonSchemaDialect: 'https://json-schema.org/draft/2020-12/schema',
     servers: [{ url: '/' }],
@@ -145,10 +145,10 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
   };
 }
 
-/** What a path's first step names. */
+/** The tag of a path: its first step. */
 const tagOf = (path: string) => path.replace(`${API_PREFIX}/`, '').split('/')[path.startsWith(API_PREFIX) ? 0 : 1] ?? '';
 
-/** The first steps of the paths, in their order. @throws Error for one that no controller describes */
+/** The first steps of the paths, in their order. @throws Error for a step that no controller describes */
 function tagsOf(routes: readonly Route[]): { name: string; description: string }[] {
   return [...new Set(routes.map(({ path }) => tagOf(path)))].map((name) => {
     const description = routes.flatMap(({ path, controller }) => (tagOf(path) === name ? (aboutOf(controller) ?? []) : []))[0];
@@ -179,7 +179,7 @@ function operation(
   const tag = tagOf(path);
   const codes = new Set<ErrorCode>([...(isOpen ? [] : alwaysPossible(route)), ...errors]);
   const byStatus = new Map<number, ErrorCode[]>();
-  // In the order of the table, so that routes which refuse the same say it the same.
+  // In the order of the table, so that routes with the same errors describe them the same way.
   for (const code of Object.keys(ERRORS) as ErrorCode[])
     if (codes.has(code)) byStatus.set(ERRORS[code].status, [...(byStatus.get(ERRORS[code].status) ?? []), code]);
   return {
@@ -209,7 +209,7 @@ function operation(
 
 const named = (body: new () => object) => Object.fromEntries(Object.entries(examplesOf(body)).map(([name, value]) => [name, { value }]));
 
-/** @param visitor what a visitor is answered instead: the second of the two that the document then names */
+/** @param visitor the answers for a visitor: the document names them as the second alternative */
 function success(answer: AnswerBody, visitor: z.ZodType | undefined, status: number, isOpen: boolean, schemas: Schemas): Answer {
   const isOfOne = answer instanceof z.ZodObject && !('meta' in answer.shape);
   const headers: Header[] = [
@@ -233,7 +233,7 @@ const DESCRIPTIONS: Readonly<Record<number, string>> = {
   503: 'Not now.',
 };
 
-/** The errors of every route of its kind, from the order in which a request is looked at. */
+/** The errors that every route of its kind shares, in the order in which a request is checked. */
 function alwaysPossible({ method, path }: Route): readonly ErrorCode[] {
   const codes: ErrorCode[] = [
     'headers_too_large',
@@ -270,7 +270,7 @@ export function requestTypesOf({ controller, handler }: Route): { body?: new () 
 function queryParameters(type: new () => object, schemas: Schemas): Parameter[] {
   const { properties } = requestSchema(type, (nested) => schemas.ofRequest(nested));
   return Object.entries(properties).map(([name, schema]) => {
-    // What an address does not have cannot be null there.
+    // A missing query parameter cannot be null.
     const { type: types, ...rest } = schema;
     const said: JsonSchema = Array.isArray(types) ? { type: types.find((one) => one !== 'null') as unknown, ...rest } : withoutNull(schema);
     return { name, in: 'query', schema: said, ...(said['type'] === 'object' ? { style: 'deepObject', explode: true } : {}) } as Parameter;
@@ -282,7 +282,7 @@ function withoutNull(schema: JsonSchema): JsonSchema {
   return choices?.length === 2 && choices[1]?.['type'] === 'null' ? (choices[0] as JsonSchema) : schema;
 }
 
-/** The schemas that are referred to by name. */
+/** The schemas that have names in the document. */
 class Schemas {
   private readonly named = new Map<string, JsonSchema>();
   private readonly requests = new Map<new () => object, string>();
@@ -317,7 +317,7 @@ class Schemas {
   }
 }
 
-/** As tools read it: every number of an answer is a safe integer, and a pair of texts is a list of two. */
+/** Adapts schemas for tools: every number in an answer is a safe integer, and a pair of texts is a list of two. */
 function plainly({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
   const { prefixItems } = jsonSchema;
   if (Array.isArray(prefixItems) && new Set(prefixItems.map((one) => JSON.stringify(one))).size === 1) {
@@ -328,7 +328,7 @@ function plainly({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void 
   if (jsonSchema['maximum'] === Number.MAX_SAFE_INTEGER) delete jsonSchema['maximum'];
 }
 
-/** References as the document has them. */
+/** References in the form that the document uses. */
 function pointed(schema: JsonSchema): JsonSchema {
   return JSON.parse(JSON.stringify(schema), (key, value: unknown) =>
     key === '$ref' && typeof value === 'string' ? value.replace('#/$defs/', '#/components/schemas/') : value,

@@ -1,18 +1,18 @@
 import type { FastifyReply } from 'fastify';
 
-/** What an answer says in its headers of the resource that it is about. */
+/** What an answer's headers say about its resource. */
 export interface AnswerHead {
   /** ETag. */
   readonly revision?: number;
-  /** X-Position: from here on reads see what the answer tells of. */
+  /** X-Position: reads from this position on include the change. */
   readonly position?: string;
-  /** The path of what was made. */
+  /** The path of the created resource. */
   readonly location?: string;
-  /** Where it is not the one status that the route declares. */
+  /** The status, where it is not the one that the route declares. */
   readonly status?: number;
 }
 
-/** A body with the headers that go with it. A handler answers it instead of the body alone, and the HTTP adapter takes it apart. */
+/** A body with its headers. A handler returns it instead of the bare body, and the HTTP adapter takes it apart. */
 export class Answered<B> {
   constructor(
     readonly body: B,
@@ -25,7 +25,7 @@ interface Versioned {
   readonly position: string;
 }
 
-/** The answer of a write, or of the read of one resource. */
+/** The answer of a write, or of a read of one resource. */
 export const dataAnswer = <T>(
   { revision, position }: Versioned,
   data: T,
@@ -35,7 +35,7 @@ export const dataAnswer = <T>(
 /** The answer of a write that has no body. */
 export const emptyAnswer = ({ revision, position }: Versioned): Answered<undefined> => new Answered(undefined, { revision, position });
 
-/** Sets what an answer says in its head. */
+/** Sets the headers of an answer. */
 export function describeAnswer(reply: FastifyReply, { revision, position, location, status }: AnswerHead): void {
   if (revision !== undefined) void reply.header('etag', `"${revision}"`);
   if (position !== undefined) void reply.header('x-position', position);

@@ -2,7 +2,7 @@ import cors from '@fastify/cors';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { CorsOrigins } from './origins.js';
 
-/** Only these paths answer other origins: /metrics and /health are for those who run the server, and `*` must not open them to every page. */
+/** Only these paths answer other origins: /metrics and /health are for operators, and `*` must not open them to every page. */
 const BELOW = '/api/';
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE'];
@@ -26,10 +26,10 @@ const EXPOSED_HEADERS = [
   'X-RateLimit-Remaining',
   'X-RateLimit-Reset',
 ];
-/** How long a browser may keep the answer to a preflight (seconds). Chromium keeps none for longer. */
+/** How long a browser may cache the answer to a preflight (seconds). Chromium caches no answer for longer. */
 const MAX_AGE = 7_200;
 
-/** Answers preflights, and lets pages of these origins read every answer below /api, errors too. Cookies are never allowed: none is used. */
+/** Answers preflights, and lets pages of these origins read every answer below /api, including errors. Cookies are never allowed. */
 export async function allowOrigins(server: FastifyInstance, origins: CorsOrigins): Promise<void> {
   const shared = {
     methods: METHODS,
@@ -43,15 +43,15 @@ export async function allowOrigins(server: FastifyInstance, origins: CorsOrigins
       callback(null, {
         ...shared,
         origin: !request.url.startsWith(BELOW) ? false : origins === '*' ? origins : [...origins],
-        // Any other OPTIONS is no preflight, and answered by the API itself.
+        // Any other OPTIONS request is not a preflight; the API itself answers it.
         preflight: isPreflight(request),
       }),
   });
 }
 
 /**
- * As the hook of allowOrigins() does, for what is answered before any hook runs.
- * @returns whether that was a preflight, and is answered
+ * Like the hook of allowOrigins(), for requests that are answered before any hook runs.
+ * @returns true if the request was a preflight, which is answered now
  */
 export function answerOrigin(origins: CorsOrigins, request: FastifyRequest, reply: FastifyReply): boolean {
   const { origin } = request.headers;

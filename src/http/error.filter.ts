@@ -12,15 +12,15 @@ export class ErrorFilter implements ExceptionFilter {
   }
 }
 
-/** Also called by Fastify for what fails before a route is reached. */
+/** Fastify also calls it for requests that fail before a route is reached. */
 export function sendProblem(error: unknown, request: FastifyRequest, reply: FastifyReply): void {
   if (reply.sent) return;
   const known = afterWrite(asThreadlogError(error), request, reply);
   const { status, title } = ERRORS[known.code];
   if (status >= 500) {
-    // An unknown fault's own text may hold anything, so it goes to the log and never to the client.
+    // The text of an unknown fault may hold anything, so it goes to the log and never to the client.
     const cause = known.cause ?? error;
-    // Any caller can ask for what is not reached in time, which is no fault of ours; that a stream was parked was logged when it was.
+    // Any caller can ask for a position that is not reached in time: no error of ours. A parked stream was logged when it was parked.
     request.log[known.code === 'read_model_behind' || known.code === 'stream_parked' ? 'info' : 'error'](
       {
         requestId: request.id,
@@ -51,8 +51,8 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
 }
 
 /**
- * A store that goes after a part of the request is in the log must not be told as one that wrote nothing: the client is to ask again. What
- * describes a change is for answers that tell of it.
+ * When a store goes away after a part of the request is in the log, the answer must not claim that nothing was written: the client should
+ * retry. Headers that describe a change belong only to answers about that change.
  */
 function afterWrite(known: ThreadlogError, request: FastifyRequest, reply: FastifyReply): ThreadlogError {
   for (const name of ['x-position', 'etag', 'location']) void reply.removeHeader(name);

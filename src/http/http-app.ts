@@ -27,7 +27,7 @@ const BODY_LIMIT = 512 * 1024;
 const MAX_PARAM_LENGTH = 512;
 const MAX_QUERY_PARAMETERS = 200;
 
-/** A request's id comes from the caller when it is short and harmless, so that it can be followed through both logs. */
+/** Takes the request's id from the caller if it is short and harmless, so that both sides' logs can be matched. */
 const REQUEST_ID = /^[A-Za-z0-9._:@-]{1,64}$/;
 
 /**
@@ -49,16 +49,16 @@ export async function createHttpApp(
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
     },
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH, querystringParser },
-    // What fails before any route, hook or handler of ours is reached.
+    // For requests that fail before any route, hook or handler of ours.
     frameworkErrors: (error, request, reply) => {
       void reply.header('x-request-id', request.id);
       if (corsOrigins !== undefined && answerOrigin(corsOrigins, request, reply)) return;
       sendProblem(error, request, reply);
     },
     clientErrorHandler,
-    // Idle keep-alive connections must not hold up the end of the process.
+    // Idle keep-alive connections must not delay the end of the process.
     forceCloseConnections: 'idle',
-    // What still arrives on an open connection at the end is answered like everything else, and the connection closed after it.
+    // A request that still arrives on an open connection is answered as usual, and the connection is closed afterwards.
     return503OnClosing: false,
   });
   server.removeAllContentTypeParsers();
@@ -67,7 +67,7 @@ export async function createHttpApp(
     const charset = /charset=\s*"?([^";\s]+)/i.exec(contentType)?.[1];
     if ((charset !== undefined && !/^utf-?8$/i.test(charset)) || encoding.toLowerCase() !== 'identity')
       return done(new ThreadlogError('unsupported_media_type'));
-    // Many clients name a content type on every DELETE; for the other methods a body that is announced must be there.
+    // Many clients send a content type with every DELETE; with the other methods an announced body must be there.
     if (body.length === 0 && request.method === 'DELETE') return done(null, undefined);
     if (body.length === 0) return done(new ThreadlogError('malformed_json', 'the body is empty'));
     try {
@@ -81,7 +81,7 @@ export async function createHttpApp(
     void reply.header('x-content-type-options', 'nosniff');
     void reply.header('cache-control', 'no-store');
   });
-  // Before the first hook that refuses anything: a page can only read a refusal that names its origin.
+  // Before the first hook that refuses a request: a page can read a refusal only if it names the page's origin.
   if (corsOrigins !== undefined) await allowOrigins(server, corsOrigins);
   server.addHook('onRequest', async (request) => {
     if (request.query === TOO_MANY)
@@ -112,8 +112,8 @@ export async function createHttpApp(
 }
 
 /**
- * Nest would answer in its own words what no route answers and what fails before one is reached. What handlers answer with headers is taken
- * apart here: an interceptor would do it at the cost of an observable a request.
+ * Otherwise Nest would answer unknown routes and early failures in its own words. This is also where answers with headers are taken apart:
+ * an interceptor would cost an observable for each request.
  */
 class ProblemAdapter extends FastifyAdapter {
   constructor(
@@ -143,7 +143,7 @@ class ProblemAdapter extends FastifyAdapter {
   }
 }
 
-/** Bytes that are no UTF-8 are refused: replaced by U+FFFD, a text would no longer be what was sent. */
+/** Refuses bytes that are not UTF-8: with U+FFFD in their place, the text would no longer be what the client sent. */
 function utf8(body: Buffer): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body);
@@ -152,7 +152,7 @@ function utf8(body: Buffer): string {
   }
 }
 
-/** What Node's own parser refuses has no request and no reply: the answer is written to the socket. */
+/** A request that Node's own parser refuses has no request and no reply object: the answer is written to the socket. */
 function clientErrorHandler(error: Error & { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return;
   if (socket.writable) {
@@ -168,10 +168,10 @@ function clientErrorHandler(error: Error & { code?: string }, socket: Socket): v
   socket.destroySoon();
 }
 
-/** Stands for an address with too many parameters: the router, which reads them, has nobody to throw to. */
+/** Marks a query string with too many parameters: the router, which parses it, cannot throw to a handler. */
 const TOO_MANY: Record<string, unknown> = Object.freeze({});
 
-/** `a=1&a=2` is a list; `customAttributes[plan]=pro` is gathered into one object. */
+/** `a=1&a=2` is a list; `customAttributes[plan]=pro` is collected into one object. */
 function querystringParser(text: string): Record<string, unknown> {
   const flat = parseQuery(text) as Record<string, unknown>;
   const names = Object.keys(flat);
@@ -185,7 +185,7 @@ function querystringParser(text: string): Record<string, unknown> {
   return { ...gathered };
 }
 
-/** What reads addresses later would pass over these names in silence, and list everything instead of nothing. */
+/** Later readers of the query string would silently ignore these names, and list everything instead of nothing. */
 function refuseForbiddenNames(query: Readonly<Record<string, unknown>>): void {
   const { customAttributes = {} } = query;
   for (const name of [...Object.keys(query), ...Object.keys(customAttributes as object)])
@@ -193,7 +193,7 @@ function refuseForbiddenNames(query: Readonly<Record<string, unknown>>): void {
       throw new ThreadlogError('validation_failed', undefined, { errors: [{ field: name, message: 'is not a name that is allowed' }] });
 }
 
-/** Which methods an address answers, for 405. */
+/** The methods that a path supports, for 405. */
 function rememberRoutes(server: FastifyInstance): { allowed(path: string): string[] } {
   const patterns: { method: string; pattern: RegExp }[] = [];
   server.addHook('onRoute', ({ method, url }) => {

@@ -2,9 +2,9 @@
 export type CorsOrigins = readonly string[] | '*';
 
 /**
- * Reads a list of origins separated by commas, each in the form in which a browser sends it.
- * @returns `*`, or the origins without repetition
- * @throws Error that names the first entry that is no origin
+ * Reads a list of origins separated by commas, each as a browser sends it.
+ * @returns `*`, or the origins without duplicates
+ * @throws Error that names the first invalid entry
  */
 export function parseOrigins(text: string): CorsOrigins {
   if (text.trim() === '*') return '*';
@@ -16,6 +16,6 @@ function parseOrigin(text: string): string {
   if (match === null || !URL.canParse(text))
     throw new Error(`"${text}" is no origin, which is scheme://host or scheme://host:port; * stands alone`);
   const { origin } = new URL(text);
-  // The origin of a scheme that browsers do not know, such as an app's capacitor://localhost, is "null" to URL and itself to the app.
+  // For a scheme that browsers do not know, such as an app's capacitor://localhost, URL says "null" and the app sends the text itself.
   return origin === 'null' ? text.replace(/\/$/, '').toLowerCase() : origin;
 }

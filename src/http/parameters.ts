@@ -8,21 +8,21 @@ import { commandContext } from './request-context.js';
 const requestOf = (host: ExecutionContext) => host.switchToHttp().getRequest<FastifyRequest>();
 
 /**
- * The context of the command that the request asks for: a CommandContext.
- * @throws ThreadlogError revision_mismatch for an If-Match that names no revision
+ * The CommandContext of the request.
+ * @throws ThreadlogError revision_mismatch for an If-Match without a valid revision
  */
 export const InContext = createParamDecorator((_: undefined, host: ExecutionContext): CommandContext | Promise<never> => {
   try {
     return commandContext(requestOf(host));
   } catch (error) {
-    // Only a request that is good in itself has a precondition, so what is wrong with its path and body is told first. The pipes look at
-    // both in this turn of the event loop.
+    // The precondition counts only for an otherwise valid request, so errors in path and body come first. The pipes check both in this turn
+    // of the event loop.
     return new Promise((_resolve, reject) => setImmediate(reject, error));
   }
 });
 
-/** Who sends the request: a Principal. */
+/** The sender of the request: a Principal. */
 export const Caller = createParamDecorator((_: undefined, host: ExecutionContext): Principal => principalOf(requestOf(host)));
 
-/** The id of the caller's organization: a string. */
+/** The id of the caller's organization, a string. */
 export const OrganizationId = createParamDecorator((_: undefined, host: ExecutionContext) => principalOf(requestOf(host)).organizationId);

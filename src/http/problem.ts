@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { type ErrorCode, ERRORS } from '../errors.js';
 
-/** RFC 9457 with this API's own members, and nothing else. */
+/** RFC 9457 with this API's own members, and no others. */
 export const problemSchema = z
   .strictObject({
     type: z.string(),

@@ -6,37 +6,37 @@ import type { Clock } from '../clock.js';
 import { ThreadlogError } from '../errors.js';
 
 const WINDOW_MS = 60_000;
-/** API keys and addresses that are counted at once, each; beyond it those are forgotten that were not seen for longest. */
+/** The most API keys, and the most addresses, that are counted at once; beyond it the least recently seen are forgotten. */
 const COUNTED = 50_000;
 
 interface Window {
   count: number;
-  /** ms; the window begins with the first request that it counts. */
+  /** ms; the window begins with the first request that is counted. */
   endsAt: number;
 }
 
-/** Counted failures of one address, and the lookups that may become some. */
+/** The counted failures of an address, and the running lookups that may become failures. */
 interface Attempts extends Window {
   pending: number;
   readonly waiting: (() => void)[];
 }
 
 /**
- * How often an API key may call, and an address may fail to authenticate, in a minute. Counted in this process alone: with n API processes
- * behind a balancer a key gets up to n times as much. What is over the limit is refused before anything is looked up or written.
+ * How many requests an API key may send, and how many failed authentications an address may have, in a minute. Counted in this process
+ * alone: with n API processes behind a balancer a key gets up to n times as much. Requests over the limit are refused before any lookup.
  */
 export class RateLimits {
   private readonly requests = new LRUCache<string, Window>({ max: COUNTED });
   private readonly failures = new LRUCache<string, Attempts>({ max: COUNTED });
 
-  /** @param limits per minute; 0 is none */
+  /** @param limits per minute; 0 means no limit */
   constructor(
     private readonly limits: { readonly requests: number; readonly failures: number },
     private readonly clock: Clock,
   ) {}
 
   /**
-   * Counts one request of a key, and says in the answer what is left.
+   * Counts one request of a key, and reports the rest of the limit in the answer's headers.
    * @throws ThreadlogError rate_limited
    */
   countRequest({ keyId, rateLimitPerMinute }: Principal, reply: FastifyReply): void {
@@ -52,10 +52,10 @@ export class RateLimits {
   }
 
   /**
-   * Runs a lookup that tells whether credentials are good, as one of the few failures that an address has in a minute. As many lookups run
-   * at once as there are failures left, and the others wait: good credentials are never refused for others that came at the same moment,
-   * and a hundred bad ones at once are no more than a hundred in turn.
-   * @param address the client's; of IPv6 the network counts, since whoever has one address there has 2^64
+   * Runs a lookup that tells whether credentials are valid, and counts a failure against the address's limit for the minute. Runs at most
+   * as many lookups at once as failures are left, and lets the others wait: valid credentials are never refused because of others that
+   * arrive at the same moment, and a hundred invalid ones at once are no better than a hundred in turn.
+   * @param address of the client; for IPv6 the network counts, since whoever has one address in it has 2^64
    * @throws ThreadlogError rate_limited
    */
   async authenticate<T>(address: string, reply: FastifyReply, lookUp: () => Promise<T | undefined>): Promise<T | undefined> {
@@ -95,7 +95,7 @@ export class RateLimits {
   }
 }
 
-/** Also where the clock was set back: nobody waits for longer than a minute. */
+/** Also true after the clock was set back: nobody waits longer than a minute. */
 const isOver = ({ endsAt }: Window, now: number) => now >= endsAt || endsAt - now > WINDOW_MS;
 
 function describe(reply: FastifyReply, limit: number, { count, endsAt }: Window): void {
@@ -109,11 +109,11 @@ function tooMany({ endsAt }: Window, now: number, detail: string): ThreadlogErro
   return new ThreadlogError('rate_limited', detail, { retryAfterSeconds: Math.max(1, Math.ceil((endsAt - now) / 1000)) });
 }
 
-/** An IPv4 address, also one written as IPv6; the first 64 bits of any other IPv6 address. */
+/** An IPv4 address, also when it is written as IPv6; the first 64 bits of any other IPv6 address. */
 export function networkOf(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
   if (mapped !== undefined) return mapped;
-  // What a proxy writes may be anything; it is counted as it is, in bounded memory.
+  // A proxy may write anything here; any text is counted as it is, in bounded memory.
   if (isIP(address) !== 6) return address.slice(0, 64);
   const [head = '', tail] = address.toLowerCase().split('::', 2);
   const groups = (part: string | undefined) => (part === undefined || part === '' ? [] : part.split(':'));

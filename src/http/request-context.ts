@@ -8,16 +8,16 @@ import { randomIds } from '../ids.js';
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** commandId of a keyed request, set while it is in flight. */
+    /** commandId of a keyed request while it is in flight. */
     keyedCommandId?: string;
-    /** Of a keyed request. */
+    /** Only for a keyed request. */
     identity?: RequestIdentity;
-    /** Whether any of what the request does is in the log. */
+    /** Whether the log holds any of the request's changes. */
     writes?: { any: boolean };
   }
 }
 
-/** Who acts: the token's visitor, the key's agent, the agent that an admin key acts for, or the key itself. */
+/** The actor: the token's visitor, the key's agent, the agent that an admin key acts for, or the key itself. */
 export function actorOf(request: FastifyRequest): Actor {
   const principal = principalOf(request);
   if (principal.visitorId !== null) return { type: 'visitor', id: principal.visitorId };
@@ -25,13 +25,13 @@ export function actorOf(request: FastifyRequest): Actor {
   return agentId === null ? { type: 'apiKey', id: principal.keyId } : { type: 'agent', id: agentId };
 }
 
-/** The guard has checked that the key may and that the agent exists, and says in `refused` that the agent is archived. */
+/** The guard has checked the permission and that the agent exists; it sets `refused` when the agent is archived. */
 function actingAgent(request: FastifyRequest): string | null {
   const header = request.headers['x-agent-id'];
   return typeof header === 'string' ? header : null;
 }
 
-/** The command's place in the log's metadata, from the request. */
+/** The command's entries in the log's metadata, from the request. */
 export function commandContext(request: FastifyRequest): CommandContext {
   const { organizationId } = principalOf(request);
   const commandId = request.keyedCommandId ?? randomIds.next();
@@ -50,12 +50,12 @@ export function commandContext(request: FastifyRequest): CommandContext {
   };
 }
 
-/** RFC 9110, 8.8.3: what may stand between two quotes. */
+/** RFC 9110, 8.8.3: the characters allowed between two quotes. */
 const ENTITY_TAGS = /^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/;
 
 /**
- * The revisions of which one must be the resource's: `"5"`, or a list of such (RFC 9110, 13.1.1). A weak tag matches nothing, nor does a
- * strong one that is no revision. `*` asks only that the resource exists, which every write does anyway.
+ * The revisions of If-Match, one of which must be the resource's: `"5"`, or a list of these (RFC 9110, 13.1.1). Weak tags match nothing,
+ * nor do strong tags that are not revisions. `*` requires only that the resource exists, which every write requires anyway.
  */
 function ifMatchOf(request: FastifyRequest): readonly number[] | undefined {
   const header = request.headers['if-match'];

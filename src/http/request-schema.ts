@@ -7,7 +7,7 @@ type Description = JsonSchema | ((of: SchemaOf) => JsonSchema);
 
 const DESCRIBED = new WeakMap<object, Map<string, Description>>();
 
-/** The JSON Schema of a property, where its checks alone do not tell it. */
+/** The JSON Schema of a property, where its checks do not determine it. */
 export const Described =
   (description: Description): PropertyDecorator =>
   (target, property) => {
@@ -18,13 +18,13 @@ export const Described =
 
 const EXAMPLES = new WeakMap<object, Readonly<Record<string, object>>>();
 
-/** Bodies that a route takes as they stand, each under a few words that say what it asks for. The first is the plainest. */
+/** Example bodies of a route, each under a few words that describe its purpose. The simplest comes first. */
 export const Examples =
   (examples: Readonly<Record<string, object>>): ClassDecorator =>
   (type) =>
     void EXAMPLES.set(type, examples);
 
-/** The examples of a DTO's own, not those of a class that it extends. */
+/** The examples of the DTO itself, without those of a class that it extends. */
 export const examplesOf = (type: new () => object): Readonly<Record<string, object>> => EXAMPLES.get(type) ?? {};
 
 function descriptionOf(type: new () => object, property: string): Description | undefined {
@@ -36,7 +36,7 @@ function descriptionOf(type: new () => object, property: string): Description | 
   return undefined;
 }
 
-/** The check of validation.ts that two properties are not both there, by its name. */
+/** The name of the check in validation.ts that two properties are not both present. */
 export const NOT_BESIDE = 'isNotBeside';
 
 interface Property {
@@ -46,10 +46,10 @@ interface Property {
 }
 
 /**
- * The schema of what a DTO takes, from the checks that it declares: what the one refuses, the other refuses, but for what JSON Schema cannot
- * say (that a text shows something, that a day is in the calendar).
- * @param of refers to nested classes
- * @throws Error for a check that says nothing of its schema
+ * The schema of a DTO, from its declared checks. Schema and checks refuse the same requests, except where JSON Schema cannot express a
+ * check (that a text is visible, that a day is in the calendar).
+ * @param of returns the reference to a nested class's schema
+ * @throws Error for a check without a schema
  */
 export function requestSchema(
   type: new () => object,
@@ -69,7 +69,7 @@ export function requestSchema(
   }
   const names = [...properties.keys()];
   const required: string[] = [];
-  // Sets of properties of which at least one must be there, each as JSON.
+  // Sets of properties of which at least one must be present, each as JSON.
   const alternatives = new Set<string>();
   const schemas: Record<string, JsonSchema> = {};
   for (const [name, { schema, items, conditions }] of properties) {
@@ -79,7 +79,7 @@ export function requestSchema(
       ...schema,
       ...(Object.keys(items).length === 0 ? {} : { type: 'array', items }),
     };
-    // Whether a value is looked at may depend on what stands beside it.
+    // Whether a value is checked may depend on other properties.
     const isChecked = (value: unknown, beside: readonly string[]) => {
       const object = Object.fromEntries(names.map((one) => [one, one === name ? value : beside.includes(one) ? {} : undefined]));
       return conditions.every((condition) => condition(object, value));
@@ -104,7 +104,7 @@ export function requestSchema(
   };
 }
 
-/** Our own rules carry their schema with them. */
+/** Our own rules carry their schema. */
 function schemaOfCheck(
   type: new () => object,
   property: string,

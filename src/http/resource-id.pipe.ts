@@ -1,10 +1,10 @@
 import { Injectable, type PipeTransform } from '@nestjs/common';
 import { ThreadlogError } from '../errors.js';
 
-/** `none` was an id that could be chosen once: what has it is still found. */
+/** Accepts `none`, which used to be a valid id, so that old resources are still found. */
 const IN_A_PATH = /^(?!\.{1,2}$)[A-Za-z0-9._:@-]{1,128}$/;
 
-/** An id in a path: one of a shape that no resource can have names nothing, which is 404 as for any unknown id. */
+/** An id in a path. An id with an impossible shape is 404, like any unknown id. */
 @Injectable()
 export class ResourceIdPipe implements PipeTransform<string, string> {
   transform(id: string): string {

@@ -1,7 +1,7 @@
 import { RequestMethod, type Type } from '@nestjs/common';
 import { MetadataScanner } from '@nestjs/core';
 
-/** Base path of the API; what is not below it (health) is for those who run it. */
+/** Base path of the API; paths outside it (health) are for operators. */
 export const API_PREFIX = '/api/support';
 /** Base paths of controllers that are not below API_PREFIX. */
 export const OUTSIDE_THE_API = ['health', 'api', 'metrics'] as const;
@@ -9,10 +9,10 @@ export const OUTSIDE_THE_API = ['health', 'api', 'metrics'] as const;
 /** A route as its controller declares it. */
 export interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'DELETE';
-  /** Whole, with its parameters in braces: `/api/support/conversations/{id}/tags/{tag}`. */
+  /** The full path, with its parameters in braces: `/api/support/conversations/{id}/tags/{tag}`. */
   readonly path: string;
   readonly controller: Type;
-  /** The method of the controller, which carries what the route declares of itself. */
+  /** The controller's method, which carries the route's declarations. */
   readonly handler: () => unknown;
 }
 
@@ -24,8 +24,8 @@ const METHODS: Readonly<Record<number, Route['method']>> = {
 };
 
 /**
- * Every route of the controllers, in the order in which they are declared.
- * @throws Error for a method that this API has no meaning for
+ * Every route of the controllers, in the order of declaration.
+ * @throws Error for an HTTP method that this API does not use
  */
 export function routesOf(controllers: readonly Type[]): Route[] {
   const scanner = new MetadataScanner();

@@ -3,15 +3,15 @@ import { Injectable } from '@nestjs/common';
 import type { FastifyInstance } from 'fastify';
 
 /**
- * The end of an API process under load. A connection that the server closes while the client is about to use it costs the client a request,
- * and nothing tells the client that it was not done. So the process first says that it is going, to balancers by its readiness and to clients
- * by `Connection: close` on every answer (RFC 9112 §9.6), and goes on answering; only what nobody used meanwhile is closed from here.
+ * Ends an API process under load. A connection that the server closes just when the client uses it costs the client a request, and the
+ * client cannot know whether it was handled. So the process first announces its end, to balancers by its readiness and to clients by
+ * `Connection: close` on every answer (RFC 9112 §9.6), and goes on answering; the server itself closes only connections that stay unused.
  */
 @Injectable()
 export class Shutdown {
   #begun = false;
 
-  /** Whether the process is on its way out; its readiness then says no. */
+  /** Whether the process is shutting down; its readiness then fails. */
   get begun(): boolean {
     return this.#begun;
   }
@@ -23,7 +23,7 @@ export class Shutdown {
     });
   }
 
-  /** Returns when the clients have had their time (ms) to go elsewhere. */
+  /** Returns after the clients have had their time (ms) to switch to another process. */
   async begin(delayMs: number): Promise<void> {
     this.#begun = true;
     await sleep(delayMs);

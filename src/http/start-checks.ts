@@ -5,8 +5,8 @@ import { declaredRoles } from '../security/auth.guard.js';
 import { routesOf } from './routes.js';
 
 /**
- * @throws Error when a route declares no roles (it would be open to all or to none by accident), or no answers (the API's document would not
- * have it)
+ * @throws Error when a route declares no roles (it would be open to all or to none by accident) or no answers (it would be missing in the
+ * OpenAPI document)
  */
 export function assertRoutesDeclared(app: INestApplicationContext): void {
   const controllers = app.get(DiscoveryService, { strict: false }).getControllers();

@@ -15,14 +15,14 @@ import { Described, type JsonSchema, NOT_BESIDE } from './request-schema.js';
 import { saysNothing, typedText } from '../texts/unseen-characters.js';
 
 /**
- * Bodies and queries: only declared fields, no conversion of types, every wrong field named at once. In the place of Nest's
- * ValidationPipe, which does the same in three times the time: it waits for validators that none of ours are, and walks each body twice
- * more for names that parseStrictJson has refused already.
+ * Bodies and queries: only declared fields, no conversion of types, every wrong field named at once. Replaces Nest's ValidationPipe, which
+ * does the same in three times the time: it waits for asynchronous validators, which we do not have, and walks each body twice more for
+ * names that parseStrictJson has refused already.
  */
 export class DtoPipe implements PipeTransform {
   transform(given: unknown, { type, metatype }: ArgumentMetadata): unknown {
     if (type === 'custom' || metatype === undefined || NATIVE.has(metatype)) return given;
-    // A request without a body lacks what its DTO asks for, by name.
+    // Without a body, every field that the DTO requires is reported as missing.
     const value = given === undefined ? {} : given;
     if (typeof value !== 'object' || value === null || Array.isArray(value))
       throw new ThreadlogError('validation_failed', undefined, { errors: [{ field: '', message: 'must be an object' }] });
@@ -41,15 +41,15 @@ const VALIDATION = {
   forbidUnknownValues: true,
   validationError: { target: false, value: true },
 } as const;
-/** Faults that are told one by one: a body has room for many thousands. */
+/** The most faults that an error lists: a body has room for many thousands. */
 const MAX_NAMED = 100;
 
-/** What is made of a property's value before it is checked, by the prototype of the class that declares it. */
+/** How a property's value is converted before its checks, by the prototype of the declaring class. */
 const BECOMES = new WeakMap<object, Map<string, (value: unknown) => unknown>>();
 
 /**
- * Makes something of a property's value before it is checked. What it cannot make anything of, it hands on for the checks to refuse. Of
- * several on one property each gets what the one below it made.
+ * Converts a property's value before it is checked. A value that cannot be converted is passed on, and the checks refuse it. Of several
+ * conversions on one property, each gets the result of the one below it.
  */
 export const Becomes =
   (make: (value: unknown) => unknown): PropertyDecorator =>
@@ -60,17 +60,17 @@ export const Becomes =
     BECOMES.set(target, made);
   };
 
-/** The other checks hold for what is given at all: null, unlike with `IsOptional`, is given. */
+/** The other checks apply whenever the property is present; unlike with `IsOptional`, null counts as present. */
 export const IfGiven = (): PropertyDecorator => (target, property) =>
   ValidateIf((given: object) => (given as Record<string | symbol, unknown>)[property] !== undefined)(target, property);
 
-/** A field that may be left out, and that null leaves out too. */
+/** An optional field, for which null counts as absent. */
 export const NullIsAbsent = (): PropertyDecorator => (target, property) => {
   Becomes((value) => value ?? undefined)(target, property);
   ValidateIf((given: object) => ((given as Record<string | symbol, unknown>)[property] ?? undefined) !== undefined)(target, property);
 };
 
-/** Several such fields that a class inherits. */
+/** Several such fields, inherited by a class. */
 export const NullsAreAbsent =
   (...properties: readonly string[]): ClassDecorator =>
   (type) => {
@@ -80,7 +80,7 @@ export const NullsAreAbsent =
 export const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Refuses a property beside which another is given. Stands above the checks of the value itself. */
+/** Refuses a property when another one is present. Stands above the checks of the value itself. */
 export const IsNotBeside =
   (other: string): PropertyDecorator =>
   (target, property) =>
@@ -96,7 +96,7 @@ export const IsNotBeside =
       },
     });
 
-/** The other checks hold for what is given, and where `other` is not: one of the two must be there. */
+/** The other checks apply when the property is present or `other` is absent: one of the two is required. */
 export const IfGivenOrWithout =
   (other: string): PropertyDecorator =>
   (target, property) => {
@@ -107,10 +107,10 @@ export const IfGivenOrWithout =
     MISSING.set(target, (MISSING.get(target) ?? new Map<string, string>()).set(String(property), `must be there, or ${other}`));
   };
 
-/** What is said of a property that is missing, where there is more to say than that, by the prototype of its class. */
+/** The message for a missing property, where "is missing" is not enough, by the prototype of its class. */
 const MISSING = new WeakMap<object, Map<string, string>>();
 
-/** An object of a class, with what that class declares. */
+/** An object of a class, checked as that class declares. */
 export const IsNested =
   (type: new () => object): PropertyDecorator =>
   (target, property) => {
@@ -120,12 +120,12 @@ export const IsNested =
     IsRecord()(target, property);
   };
 
-/** Stands with ValidateNested, which takes a list for an object. */
+/** Needed beside ValidateNested, which accepts a list as an object. */
 export const IsRecord = (message = 'must be an object') =>
   rule('isRecord', (value) => (isRecord(value) ? undefined : message), { type: 'object' });
 
 interface ListSize {
-  /** 0 when absent. */
+  /** 0 by default. */
   readonly min?: number;
   readonly max: number;
 }
@@ -147,7 +147,7 @@ export const IsNestedList =
     )(target, property);
   };
 
-/** A list; what its entries are is said by checks with `each` below it. @param unique refuses an entry that is there twice */
+/** A list; checks with `each` below it apply to its entries. @param unique refuses duplicate entries */
 export const IsList = (size: ListSize & { readonly unique?: boolean }) =>
   rule('isList', (value) => listFault(value, size) ?? (size.unique === true ? some(repeated(value as unknown[])) : undefined), {
     ...listSchema(size),
@@ -174,8 +174,8 @@ function repeated(values: readonly unknown[]): Fault[] {
 const some = (faults: readonly Fault[]) => (faults.length === 0 ? undefined : faults);
 
 /**
- * The given fields as an instance of the class that declares them, which is what class-validator checks. Names such as __proto__ never
- * come here: parseStrictJson and the reader of addresses refuse them.
+ * The given fields as an instance of their class, as class-validator needs it. Names such as __proto__ never get here: parseStrictJson and
+ * the query string parser refuse them.
  */
 export function instanceOf<T extends object>(type: new () => T, fields: object): T {
   const instance = Object.assign(new type(), fields) as T & Record<string, unknown>;
@@ -194,8 +194,8 @@ export function instanceOf<T extends object>(type: new () => T, fields: object):
 }
 
 /**
- * What a class declares is gathered anew from all classes at each validation, though it cannot change once the program runs. Remembered
- * by class, that is a tenth of the time of a small body.
+ * class-validator collects the declarations of a class again at each validation, though they cannot change while the program runs. Caching
+ * them by class saves a tenth of the time of a small body.
  */
 function rememberDeclarations(): void {
   const storage = getMetadataStorage();
@@ -207,7 +207,7 @@ function rememberDeclarations(): void {
     if (declared === undefined) known.set(target, (declared = gather(target, schema, always, strictGroups, groups)));
     return declared;
   };
-  // By name without a prototype: in a plain object every class would declare what all objects have, such as hasOwnProperty.
+  // Without a prototype: in a plain object every class would seem to declare inherited names, such as hasOwnProperty.
   const group = storage.groupByPropertyName.bind(storage);
   const grouped = new WeakMap<object, ReturnType<typeof group>>();
   storage.groupByPropertyName = (declarations) => {
@@ -219,33 +219,33 @@ function rememberDeclarations(): void {
 }
 rememberDeclarations();
 
-/** One thing that is wrong, and where within the value. */
+/** A fault, with its path within the value. */
 export interface Fault {
   readonly path: readonly PropertyKey[];
   readonly message: string;
 }
-/** What is wrong with a value: one thing with the value itself, or several within it. */
+/** The faults of a value: one message about the value itself, or several faults within it. */
 type Faults = string | readonly Fault[] | undefined;
 
-/** What a check says of a value that it refuses, handed through class-validator as the check's context. */
+/** A check's message about a refused value, passed through class-validator as the check's context. */
 interface Telling {
   readonly tell: (value: unknown) => Faults;
 }
-/** Without a message class-validator hands no context through. */
+/** class-validator passes no context on without a message. */
 const REFUSED = 'is refused';
 const telling = (tell: Telling['tell'], options: ValidationOptions = {}): ValidationOptions => ({ ...options, context: { tell } });
 
-/** Objects and lists that were made of a text: what is wrong in them is wrong with the text. */
+/** Objects and lists that were parsed from a text: their faults are reported for the text. */
 const MADE_OF_TEXT = new WeakSet<object>();
-/** What stands for a text in a request. */
+/** Marks an object that a request sends as a text. */
 export function madeOfText<T extends object>(instance: T): T {
   MADE_OF_TEXT.add(instance);
   return instance;
 }
 
 /**
- * One entry for each field that is wrong, or several for what is wrong within it. Of the checks that refuse a value the topmost speaks: it
- * says what the value is, and those below it would speak of something else than what was sent.
+ * One entry for each wrong field, or several for faults within it. When several checks refuse a value, the topmost one gives the message:
+ * it states the value's type, and the checks below it would describe something that was not sent.
  */
 function fieldErrors(errors: readonly ValidationError[], of: unknown, below = ''): FieldError[] {
   return errors.flatMap(({ property, value, constraints = {}, contexts, children = [] }): FieldError[] => {
@@ -277,9 +277,9 @@ function whenMissing(of: unknown, property: string): string | undefined {
 
 /**
  * A check of our own.
- * @param tell what is wrong with a value; undefined for a good one
- * @param schema what the check says in JSON Schema, from which the API's document is generated
- * @param options `each`: the check holds for every entry of a list
+ * @param tell the faults of a value; undefined for a valid value
+ * @param schema the check as JSON Schema, from which the OpenAPI document is generated
+ * @param options `each`: the check applies to every entry of a list
  */
 export function rule(name: string, tell: Telling['tell'], schema: JsonSchema, options: ValidationOptions = {}): PropertyDecorator {
   const inEach = (value: unknown): Faults =>
@@ -302,7 +302,7 @@ export function rule(name: string, tell: Telling['tell'], schema: JsonSchema, op
     });
 }
 
-/** One of some texts. @param hint said after them */
+/** One of several texts. @param hint follows them in the message */
 export const IsOneOf = (values: readonly string[], options: ValidationOptions & { readonly hint?: string } = {}) => {
   const { hint, ...rest } = options;
   const message = `must be ${values.length === 1 ? '' : 'one of '}${values.join(', ')}${hint === undefined ? '' : `; ${hint}`}`;
@@ -331,21 +331,21 @@ function kindOf(value: unknown): string {
   return typeof value === 'object' ? 'an object' : typeof value === 'boolean' ? 'true or false' : 'a number';
 }
 
-/** A text of a pattern, such as a number in an address. @param message without the field's name */
+/** A text that matches a pattern, such as a number in a query string. @param message without the field's name */
 export const IsMatching = (pattern: RegExp, message: string) =>
   rule('isMatching', (value) => (typeof value === 'string' && pattern.test(value) ? undefined : message), {
     type: 'string',
     pattern: pattern.source,
   });
 
-/** Code points, which is nearer to what people count than UTF-16 units are. */
+/** Counts code points, which come closer to what people count than UTF-16 units. */
 function characters(text: string): number {
   let count = 0;
   for (const _ of text) count++;
   return count;
 }
 
-/** Length in characters as people count them (code points), with the bytes bounded too. */
+/** Length in characters as people count them (code points); the bytes are limited too. */
 export function textFault(value: unknown, max: number): string | undefined {
   if (typeof value !== 'string') return 'must be a text';
   if (saysNothing(value)) return 'must not be empty';
@@ -367,7 +367,7 @@ export const IsEmailAddress = () => rule('isEmailAddress', emailFault, { type: '
 
 const typed = (value: unknown): unknown => (typeof value === 'string' ? typedText(value) : Array.isArray(value) ? value.map(typed) : value);
 
-/** A text that people type to find a thing again, such as a name: checked and stored in its typed form (typedText). */
+/** A text that people type to find something again, such as a name: checked and stored in its typed form (typedText). */
 export const IsTypedText =
   (max: number, options?: ValidationOptions): PropertyDecorator =>
   (target, property) => {
@@ -375,7 +375,7 @@ export const IsTypedText =
     IsVisibleText(max, options)(target, property);
   };
 
-/** A new tag. `.` and `..` are none: clients resolve them in an address, so that no request could remove them. */
+/** A new tag. Refuses `.` and `..`: clients resolve them in a path, so that no request could remove them. */
 export const IsTag =
   (max: number, options?: ValidationOptions): PropertyDecorator =>
   (target, property) => {
@@ -388,10 +388,10 @@ export const IsTag =
     )(target, property);
   };
 
-// Joiners stand within emoji and within words of some scripts; the other format characters hide or turn round what a name ends with.
+// Joiners belong in emoji and in words of some scripts; other format characters hide or reverse the end of a name.
 const NOT_IN_FILE_NAMES = /[\p{Cc}/\\]|(?![\u200c\u200d])\p{Cf}/u;
 
-/** A file's name as it may be shown and saved: visible, on one line, in no other folder. */
+/** A file's name that is safe to show and save: visible, on one line, without a folder. */
 export const IsFileName = (max: number, options?: ValidationOptions) =>
   rule(
     'isFileName',
@@ -411,7 +411,7 @@ const MEDIA_TYPE = new RegExp(
   String.raw`^${RESTRICTED}/${RESTRICTED}(?:[ \t]*;[ \t]*${TOKEN}=(?:${TOKEN}|"(?:[\t !#-\[\]-~]|\\[\t -~])*"))*$`,
 );
 const MAX_MEDIA_TYPE = 255;
-/** A media type, which may carry parameters: application/pdf, audio/webm;codecs=opus. */
+/** A media type, optionally with parameters: application/pdf, audio/webm;codecs=opus. */
 export const IsMediaType = () =>
   rule(
     'isMediaType',
@@ -423,7 +423,7 @@ export const IsMediaType = () =>
     { type: 'string', pattern: MEDIA_TYPE.source, maxLength: MAX_MEDIA_TYPE },
   );
 
-/** A typed text of at most `max` characters that is one word: no white space but at its ends, where it is dropped. */
+/** A typed text of at most `max` characters without white space, except at its ends, where it is dropped. */
 export const IsShortcut =
   (max: number): PropertyDecorator =>
   (target, property) => {
@@ -437,8 +437,8 @@ export const IsShortcut =
   };
 
 /**
- * An id that a caller chooses or names: kept exactly as given. `.` and `..` are none, since clients resolve them in an address, nor is
- * `none`, by which a list is asked for what is assigned to nobody.
+ * An id that a caller chooses or names, kept exactly as given. Refuses `.` and `..`, since clients resolve them in a path, and `none`,
+ * which lists use for unassigned conversations.
  */
 const RESOURCE_ID = /^(?!(?:\.{1,2}|none)$)[A-Za-z0-9._:@-]{1,128}$/;
 export const resourceIdFault = (value: unknown): string | undefined =>
@@ -463,11 +463,11 @@ export function parseInstant(text: unknown): number | undefined {
 export function instantFault(value: unknown): string | undefined {
   if (parseInstant(value) !== undefined) return undefined;
   const message = 'must be an instant with a zone, such as 2026-01-16T09:00:00Z';
-  // An address's parser takes a + for a space.
+  // Query string parsers turn a + into a space.
   return typeof value === 'string' && parseInstant(value.replace(' ', '+')) !== undefined ? `${message}; ${PLUS_HINT}` : message;
 }
 export const PLUS_HINT = 'a + in an address must be written %2B';
-/** @param or another value that is taken in its place */
+/** @param or another accepted value */
 export const IsInstant = ({ or }: { readonly or?: string } = {}) =>
   rule(
     'isInstant',
@@ -478,9 +478,9 @@ export const IsInstant = ({ or }: { readonly or?: string } = {}) =>
     or === undefined ? { type: 'string', format: 'date-time' } : { anyOf: [{ type: 'string', format: 'date-time' }, { const: or }] },
   );
 
-/** Characters of an address: those that a store has signed have some thousand. */
+/** Characters of a URL: signed URLs of file stores have some thousand. */
 const MAX_URL = 8_192;
-/** An http(s) address without credentials, written out whole. */
+/** An absolute http(s) URL without credentials. */
 const HTTP_URL = /^https?:\/\/[^\s/?#\\@]+([/?#]\S*)?$/i;
 export function urlFault(value: unknown): string | undefined {
   if (typeof value !== 'string') return 'must be a text';
@@ -491,7 +491,7 @@ export const IsHttpUrl = () =>
   rule('isHttpUrl', urlFault, { type: 'string', format: 'uri', pattern: '^[Hh][Tt][Tt][Pp][Ss]?://', maxLength: MAX_URL });
 
 export type AttributeValue = string | number | boolean;
-/** A flat map of up to `max` names to texts, numbers and booleans; `null` removes where that is allowed. */
+/** A flat map of up to `max` names to texts, numbers and booleans; `null` removes an entry where that is allowed. */
 export const IsAttributes = (max: number) =>
   rule('isAttributes', (value) => some(attributeFaults(value, max)), {
     type: 'object',
@@ -518,7 +518,7 @@ export function attributeFaults(value: unknown, max: number): Fault[] {
 function attributeFault(value: unknown): string | undefined {
   if (value === null || typeof value === 'boolean') return undefined;
   if (typeof value === 'number')
-    // A whole number beyond this was rounded by whoever sent it, or will be by whoever reads it.
+    // The sender has already rounded a larger whole number, or a reader will.
     return Number.isInteger(value) && !Number.isSafeInteger(value)
       ? `must lie between -${Number.MAX_SAFE_INTEGER} and ${Number.MAX_SAFE_INTEGER}; send a text to keep more digits`
       : undefined;
@@ -527,7 +527,7 @@ function attributeFault(value: unknown): string | undefined {
   return value.includes('\0') ? 'must be text without U+0000' : undefined;
 }
 
-/** A list's `limit` in an address: a whole number from 1 to `max`, as text. */
+/** A list's `limit` in a query string: a whole number from 1 to `max`, as text. */
 export const Limit =
   (max: number): PropertyDecorator =>
   (target, property) => {
@@ -536,7 +536,7 @@ export const Limit =
     Described({ type: 'integer', minimum: 1, maximum: max })(target, property);
   };
 
-/** The number of such a limit. @throws ThreadlogError validation_failed */
+/** A limit as a number. @throws ThreadlogError validation_failed */
 export function limited(limit: string | undefined, fallback: number, max: number): number {
   const size = limit === undefined ? fallback : Number(limit);
   if (size > max)

@@ -6,7 +6,7 @@ const intervals = z
   .readonly()
   .optional();
 
-/** An inbox as every route answers it. */
+/** An inbox, as every route answers it. */
 export const inboxSchema = z
   .strictObject({
     id: z.string(),
@@ -46,7 +46,7 @@ export const inboxSchema = z
   .meta({ id: 'Inbox' });
 export type InboxAnswer = z.infer<typeof inboxSchema>;
 
-/** @param isDefault what the organization says; the inbox itself does not know */
+/** @param isDefault from the organization, since the inbox itself does not know */
 export function inboxAnswer(id: string, inbox: Inbox, revision: number, isDefault: boolean): InboxAnswer {
   const { name, description, email, color, icon, assignment, workingHours, autoResponder, archived, createdAt, updatedAt } = inbox;
   return {

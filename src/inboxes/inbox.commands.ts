@@ -18,16 +18,16 @@ import {
   unarchiveInbox,
 } from './inbox.js';
 
-/** Looks in a row at an inbox that kept moving before the client is told. */
+/** Attempts at an inbox that other requests keep changing, before the client gets an error. */
 const ATTEMPTS = 8;
 
-/** What every command on an inbox answers. */
+/** The answer of every command on an inbox. */
 export interface InboxChanged extends Transacted<Inbox, InboxEvent> {
   readonly id: string;
   readonly isDefault: boolean;
 }
 
-/** An inbox's stream and its organization's: what commands on inboxes do with the two of them. */
+/** The steps of commands on inboxes, which write to the inbox's stream and to its organization's. */
 @Injectable()
 export class InboxWriter {
   constructor(
@@ -47,7 +47,7 @@ export class InboxWriter {
       id,
       context,
       (state) => {
-        // Of another command's making: the one that made it is answered from the log when it comes again.
+        // Another command created it: a retry of that command is answered from the log.
         if (state.exists) throw new ThreadlogError('id_taken');
         return createInbox(given)(state);
       },
@@ -55,7 +55,7 @@ export class InboxWriter {
         if (!state.exists) await this.directory.requireAgents(context.organizationId, given.assignment?.agentIds ?? []);
       },
     );
-    // A new inbox is the default when that was asked for and not otherwise, so a repeated request has the first one's answer.
+    // A new inbox becomes the default only on request, so a repeated request gets the first answer.
     return isDefault ? this.makeDefault(context, { ...done, id, isDefault }) : { ...done, id, isDefault };
   }
 
@@ -69,7 +69,7 @@ export class InboxWriter {
       context,
       (state) => changeInboxFields(changes)(state),
       async (state) => {
-        // An inbox that cannot be changed is refused for that, whatever its new members are.
+        // First the error of an inbox that cannot be changed, whatever its new members are.
         if (state.exists && !state.archived)
           await this.directory.requireAgents(context.organizationId, changes.assignment?.agentIds ?? [], state.assignment.agentIds);
       },
@@ -82,7 +82,7 @@ export class InboxWriter {
   async archive(context: CommandContext, id: string): Promise<InboxChanged> {
     const { organizationId, ifMatch } = context;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      // Looked at before the organization is told: what is refused must change nothing.
+      // Checked before the organization is told: a refused request must change nothing.
       const known = await this.transactor.load(inboxAggregate, organizationId, id);
       if (known === undefined) throw new ThreadlogError('not_found');
       const { revision, state: before } = known;
@@ -90,7 +90,7 @@ export class InboxWriter {
       if (!before.archived)
         await this.transactor.transact(organizationAggregate, organizationId, step(context), (state) => retireInbox(id, revision)(state));
       try {
-        // At the revision that the organization was told: one that has come back since is another matter.
+        // At the revision that the organization was told: an inbox that was unarchived since must not be archived by this request.
         const done = await this.transactor.transact(inboxAggregate, id, { ...context, ifMatch: revision }, (state) =>
           archiveInbox()(state),
         );
@@ -102,11 +102,11 @@ export class InboxWriter {
     throw new ThreadlogError('concurrent_changes', `gave up after ${ATTEMPTS} attempts`, { retryAfterSeconds: 1 });
   }
 
-  /** Brings it back; it may become the default again. @throws ThreadlogError not_found, revision_mismatch */
+  /** Unarchives the inbox, which may become the default again. @throws ThreadlogError not_found, revision_mismatch */
   async unarchive(context: CommandContext, id: string): Promise<InboxChanged> {
     const { organizationId } = context;
     const done = await this.transactor.transact(inboxAggregate, id, context, (state) => unarchiveInbox()(state));
-    // Also when this command had nothing to do: another may have ended between the two streams.
+    // Also when this command had nothing to do: an earlier command may have stopped between the two streams.
     const backAt = done.events[0]?.revision ?? (await this.lastUnarchived(organizationId, id));
     if (backAt === undefined) return { ...done, id, isDefault: await this.isDefault(organizationId, id) };
     const { state, position } = await this.transactor.transact(organizationAggregate, organizationId, aside(context), (organization) =>
@@ -122,7 +122,7 @@ export class InboxWriter {
     return last;
   }
 
-  /** After the inbox's own events, so that the default always names an inbox that is there; the answer's position is the later of the two. */
+  /** Runs after the inbox's own events, so that the default inbox always exists; answers the later of the two positions. */
   private async makeDefault(context: CommandContext, done: InboxChanged): Promise<InboxChanged> {
     const { position } = await this.transactor.transact(organizationAggregate, context.organizationId, aside(context), (state) =>
       changeDefaultInbox(done.id, done.revision)(state),
@@ -146,7 +146,7 @@ export class CreateInbox extends Command<InboxChanged> {
   }
 }
 
-/** Sets the named fields; `isDefault: true` takes it from the inbox that has it. */
+/** Sets the named fields; `isDefault: true` takes the default from the present default inbox. */
 export class ChangeInbox extends Command<InboxChanged> {
   constructor(
     readonly context: CommandContext,
@@ -179,7 +179,7 @@ export class UnarchiveInbox extends Command<InboxChanged> {
 
 const handled = handledBy(InboxWriter);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const inboxCommandHandlers = [
   handled(CreateInbox, (writer, { context, id = derivedId('inbox', context.commandId), given, isDefault }) =>
     writer.create(everAgain(context), id, given, isDefault),

@@ -57,12 +57,12 @@ const DAY_SECONDS = 86_400;
 
 class AssignmentDto {
   @IsOneOf(ASSIGNMENT_MODES) mode!: Assignment['mode'];
-  /** Nobody when absent. */
+  /** No members by default. */
   @NullIsAbsent()
   @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
   agentIds?: string[];
-  /** Open conversations that a member gets at most; no bound when absent or null. */
+  /** The most open conversations for one member; no limit when absent or null. */
   @IsOptional() @IsWhole(1, MAX_CAP) cap?: number | null;
 }
 
@@ -79,12 +79,12 @@ class WorkingHoursDto {
     { type: 'string', description: 'An IANA zone, such as Europe/Berlin; no abbreviation.' },
   )
   timezone!: string;
-  /** Per weekday its intervals; a day that is not there is a day off. */
+  /** The intervals of each weekday; an absent day is a day off. */
   @rule('isSchedule', scheduleFaults, {
     type: 'object',
     properties: Object.fromEntries(WEEKDAYS.map((day) => [day, WEEKDAY])),
     additionalProperties: false,
-    description: 'Per weekday its intervals, from and to as HH:MM; a day that is not there is a day off.',
+    description: 'The intervals of each weekday, from and to as HH:MM; an absent day is a day off.',
   })
   schedule!: WorkingHours['schedule'];
 }
@@ -92,26 +92,26 @@ class WorkingHoursDto {
 class AutoResponderDto {
   @IsTrueOrFalse() enabled!: boolean;
   @IsVisibleText(MAX_REPLY) message!: string;
-  /** At once when absent. */
+  /** No delay by default. */
   @NullIsAbsent()
   @IsWhole(0, DAY_SECONDS)
   delaySeconds?: number;
   @NullIsAbsent() @IsTrueOrFalse() onlyOutsideWorkingHours?: boolean;
 }
 
-/** The fields that null clears. */
+/** The fields that null can clear. */
 class InboxFieldsDto {
   @IsOptional() @IsVisibleText(2_000) description?: string | null;
   @IsOptional() @IsEmailAddress() email?: string | null;
   @IsOptional() @IsVisibleText(50) color?: string | null;
   @IsOptional() @IsVisibleText(100) icon?: string | null;
-  /** Replaced as a whole; `manual` with nobody when absent. */
+  /** Replaced as a whole; by default `manual` without members. */
   @IfGiven() @IsNested(AssignmentDto) assignment?: AssignmentDto;
-  /** Replaced as a whole; null is open at any time. */
+  /** Replaced as a whole; null means always open. */
   @IsOptional() @IsNested(WorkingHoursDto) workingHours?: WorkingHoursDto | null;
   /** Replaced as a whole. */
   @IsOptional() @IsNested(AutoResponderDto) autoResponder?: AutoResponderDto | null;
-  /** True makes it the default inbox in place of the one that is; false on the default one is refused. */
+  /** True makes this inbox the default instead of the present one; false is refused on the default inbox. */
   @IfGiven() @IsTrueOrFalse() isDefault?: boolean;
 }
 
@@ -164,8 +164,8 @@ function autoResponderOf({ enabled, message, delaySeconds = 0, onlyOutsideWorkin
 const HISTORY: HistoryOf<Inbox, InboxEvent> = { aggregate: inboxAggregate };
 
 /**
- * Inboxes. DELETE archives: conversations go on naming the inbox, GET answers it with `archived: true`, its id stays taken, and it can
- * be changed (409 resource_archived) only once it is brought back. The default inbox cannot be archived.
+ * Inboxes. DELETE archives: conversations keep their reference, GET answers with `archived: true`, and the id stays taken. An archived
+ * inbox must be unarchived before it can be changed (409 resource_archived). The default inbox cannot be archived.
  */
 @Controller('inboxes')
 @About('Where conversations arrive, with assignment, working hours and an automatic answer.')
@@ -234,7 +234,7 @@ export class InboxController {
   @Roles('admin', 'agent', 'auditor')
   @Answers(
     'Reads the events of an inbox.',
-    'Who made, changed and archived the inbox, oldest first. Which inbox is the default one stands in the events of the organization.',
+    "Who made, changed and archived the inbox, oldest first. The organization's events tell which inbox is the default.",
     { 200: partOf(eventSchema) },
   )
   events(
@@ -267,7 +267,7 @@ export class InboxController {
   @Roles('admin')
   @Answers(
     'Archives an inbox.',
-    'Appends `InboxArchived`, and `InboxRetired` to the organization. Conversations go on naming the inbox. The default inbox is refused: make another one the default first.',
+    'Appends `InboxArchived`, and `InboxRetired` to the organization. Conversations keep naming the inbox. The default inbox is refused: make another one the default first.',
     { 204: null },
     { errors: ['default_inbox_required'] },
   )

@@ -2,7 +2,7 @@ import { foldTable, type FoldRow } from '../read-models/fold-table.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { inboxAggregate, type Inbox } from './inbox.js';
 
-/** Which inbox is the default stands in the organization's row. */
+/** The organization's row tells which inbox is the default. */
 export interface InboxRow extends FoldRow<Inbox> {
   name: string;
 }

@@ -7,22 +7,22 @@ export const ASSIGNMENT_MODES = ['manual', 'round_robin', 'least_busy'] as const
 export const WEEKDAYS = ['monday', 'tuesday', 'wednesday', 'thursday', 'friday', 'saturday', 'sunday'] as const;
 export type Weekday = (typeof WEEKDAYS)[number];
 
-/** Who gets a new conversation of the inbox. */
+/** How new conversations of the inbox are assigned. */
 export interface Assignment {
   readonly mode: (typeof ASSIGNMENT_MODES)[number];
   /** The members that an automatic assignment chooses from. */
   readonly agentIds: readonly string[];
-  /** Open conversations that one member gets at most; null for no bound. */
+  /** The most open conversations for one member; null for no limit. */
   readonly cap: number | null;
 }
 
-/** From and to as HH:MM of the inbox's zone, to exclusive; 24:00 is the day's end. */
+/** From and to as HH:MM in the inbox's zone, to excluded; 24:00 is the end of the day. */
 export type Interval = readonly [string, string];
 
 export interface WorkingHours {
   /** IANA name. */
   readonly timezone: string;
-  /** Per weekday its intervals, earliest first and apart; a day that is not there is a day off. */
+  /** The intervals of each weekday, in order and without overlap; an absent day is a day off. */
   readonly schedule: Readonly<Partial<Record<Weekday, readonly Interval[]>>>;
 }
 
@@ -30,7 +30,7 @@ export interface AutoResponder {
   readonly enabled: boolean;
   readonly message: string;
   readonly delaySeconds: number;
-  /** Answers only when the visitor wrote outside of the working hours. */
+  /** Answers only when the visitor wrote outside the working hours. */
   readonly onlyOutsideWorkingHours: boolean;
 }
 
@@ -39,19 +39,19 @@ interface OptionalFields {
   readonly email?: string | null;
   readonly color?: string | null;
   readonly icon?: string | null;
-  /** Null: always open. */
+  /** Null means always open. */
   readonly workingHours?: WorkingHours | null;
   readonly autoResponder?: AutoResponder | null;
 }
 
 export type InboxEvent =
   | { readonly type: 'InboxCreated'; readonly data: OptionalFields & { readonly name: string; readonly assignment: Assignment } }
-  /** The named fields only; `null` clears one. A nested object replaces the whole of its field. */
+  /** Only the fields to change; `null` clears a field. A nested object replaces its whole field. */
   | { readonly type: 'InboxChanged'; readonly data: InboxChanges }
   | { readonly type: 'InboxArchived'; readonly data: Record<string, never> }
   | { readonly type: 'InboxUnarchived'; readonly data: Record<string, never> };
 
-/** What a caller asks to set: the named fields only. */
+/** The fields that a caller asks to set. */
 export type InboxChanges = OptionalFields & { readonly name?: string; readonly assignment?: Assignment };
 
 export interface Inbox {
@@ -139,13 +139,13 @@ export const inboxAggregate: Aggregate<Inbox, InboxEvent> = {
 
 export type InboxDecision = (i: Inbox) => readonly InboxEvent[];
 
-/** Answers no event when the id is taken: whoever asked for a new inbox must look. */
+/** Returns no event when the id is taken: callers that need a new inbox must check. */
 export function createInbox(given: InboxChanges & { readonly name: string }): InboxDecision {
   return (i) =>
     i.exists ? [] : [{ type: 'InboxCreated', data: { name: given.name, assignment: MANUAL, ...named(given, (value) => value !== null) } }];
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, resource_archived */
+/** Appends only the differences. @throws ThreadlogError not_found, resource_archived */
 export function changeInboxFields(changes: InboxChanges): InboxDecision {
   return (i) => {
     if (!i.exists) throw new ThreadlogError('not_found');
@@ -170,7 +170,7 @@ export function unarchiveInbox(): InboxDecision {
   };
 }
 
-/** The given fields that pass, nested ones in their normal form, so that equal values have equal JSON. */
+/** The given valid fields, with nested objects in their normal form, so that equal values have equal JSON. */
 function named(given: InboxChanges, passes: (value: unknown, field: keyof InboxChanges) => boolean): InboxChanges {
   const normal: InboxChanges = {
     ...given,
@@ -204,7 +204,7 @@ function normalWorkingHours({ timezone, schedule }: WorkingHours): WorkingHours 
 const TIME = /^(?:([01]\d|2[0-3]):[0-5]\d|24:00)$/;
 const MAX_INTERVALS = 12;
 
-/** What is wrong with a schedule that a caller sent, each with its path in it; undefined for a good one. */
+/** The faults of a schedule that a caller sent, each with its path; undefined for a valid schedule. */
 export function scheduleFaults(
   schedule: unknown,
 ): string | readonly { readonly path: readonly PropertyKey[]; readonly message: string }[] | undefined {

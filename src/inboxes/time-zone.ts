@@ -1,9 +1,9 @@
 /*
- * Which names of time zones are taken, and how they are spelled. Intl alone does not say: it takes abbreviations (BST for Dhaka, PST), and
- * its list has one name of each zone, which Node versions choose differently (Asia/Calcutta or Asia/Kolkata).
+ * Which names of time zones are accepted, and how they are spelled. Intl is not enough: it accepts abbreviations (BST for Dhaka, PST), and
+ * it lists only one name of each zone, which differs between Node versions (Asia/Calcutta or Asia/Kolkata).
  */
 
-/** Names of the IANA database that this runtime or another does not list: its links, and zones whose older name is listed. By area. */
+/** Names of the IANA database, by area, that some runtime does not list: links, and zones whose older name is listed instead. */
 const ALSO_NAMED: Readonly<Record<string, string>> = {
   Africa: 'Asmara Asmera Timbuktu',
   America:
@@ -22,7 +22,7 @@ const ALSO_NAMED: Readonly<Record<string, string>> = {
   Pacific: 'Chuuk Enderbury Johnston Kanton Pohnpei Ponape Samoa Truk Yap',
   US: 'Alaska Aleutian Arizona Central East-Indiana Eastern Hawaii Indiana-Starke Michigan Mountain Pacific Samoa',
 };
-/** Names without an area that are no abbreviations. */
+/** Names without an area that are not abbreviations. */
 const WITHOUT_AREA =
   'Cuba Egypt Eire Greenwich Hongkong Iceland Iran Israel Jamaica Japan Kwajalein Libya Navajo Poland Portugal Singapore Turkey UTC Universal Zulu';
 
@@ -35,7 +35,7 @@ const SPELLINGS: ReadonlyMap<string, string> = new Map(
   ].map((name) => [name.toLowerCase(), name]),
 );
 
-/** A time zone by its IANA name in any case, spelled as the database spells it. Undefined for anything else, abbreviations and offsets too. */
+/** The database's spelling of an IANA name given in any case. Undefined for anything else, including abbreviations and offsets. */
 export function timeZoneNamed(value: unknown): string | undefined {
   return typeof value === 'string' ? SPELLINGS.get(value.toLowerCase()) : undefined;
 }

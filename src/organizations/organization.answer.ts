@@ -1,12 +1,12 @@
 import { z } from 'zod';
 import type { Organization } from './organization.js';
 
-/** The caller's organization as every route answers it. */
+/** The caller's organization, as every route answers it. */
 export const organizationSchema = z
   .strictObject({
     id: z.string(),
     name: z.string(),
-    /** Null only while the organization is being made. */
+    /** Null only while the organization is being created. */
     defaultInboxId: z.string().nullable(),
     revision: z.number().int(),
     createdAt: z.iso.datetime({ precision: 3 }),

@@ -12,8 +12,8 @@ import { type Organization, organizationAggregate, type OrganizationEvent } from
 const HISTORY: HistoryOf<Organization, OrganizationEvent> = { aggregate: organizationAggregate };
 
 /**
- * The organization of the caller's key: there is no path to another. Its history tells who chose the default inbox, which no inbox's own
- * does; it is changed through `isDefault` of an inbox.
+ * The organization of the caller's key; no path reaches another. Its history tells who chose the default inbox, which no inbox's history
+ * does; the choice is made through `isDefault` of an inbox.
  */
 @Controller('organization')
 @About('The organization that the key belongs to.')

@@ -2,7 +2,7 @@ import { foldTable, type FoldRow } from '../read-models/fold-table.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { organizationAggregate, type Organization } from './organization.js';
 
-/** The id is the organization's own. */
+/** The id is the organization's id. */
 export interface OrganizationRow extends FoldRow<Organization> {
   name: string;
   default_inbox_id: string | null;

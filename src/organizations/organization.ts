@@ -4,21 +4,21 @@ import { schemaCodec } from '../event-store/schema-codec.js';
 import { ThreadlogError } from '../errors.js';
 
 /*
- * The tenant. It alone says which inbox is the default one, so that two requests can never leave it with two defaults or with none.
- * Its stream's id is the organization's own id.
+ * The tenant. Only its stream says which inbox is the default, so that two requests can never leave it with two defaults or with none.
+ * The stream's id is the organization's id.
  */
 export type OrganizationEvent =
   | { readonly type: 'OrganizationCreated'; readonly data: { readonly name: string } }
   | { readonly type: 'DefaultInboxChanged'; readonly data: { readonly inboxId: string } }
-  /** The inbox, as it is at this revision, is about to be archived and may not become the default any more. */
+  /** The inbox, at this revision, is about to be archived and can no longer become the default. */
   | { readonly type: 'InboxRetired'; readonly data: { readonly inboxId: string; readonly inboxRevision: number } }
-  /** The inbox is back from the archive. */
+  /** The inbox was unarchived. */
   | { readonly type: 'InboxReinstated'; readonly data: { readonly inboxId: string } };
 
 export interface Organization {
   readonly exists: boolean;
   readonly name: string;
-  /** Null only while the organization is being made. */
+  /** Null only while the organization is being created. */
   readonly defaultInboxId: string | null;
   readonly retiredInboxes: readonly { readonly inboxId: string; readonly inboxRevision: number }[];
   readonly createdAt: string;
@@ -35,7 +35,7 @@ export const organizationAggregate: Aggregate<Organization, OrganizationEvent> =
       InboxReinstated: [z.object({ inboxId: z.string() })],
     },
     {},
-    // Which revision it was is not known; every one that an inbox comes back with is later.
+    // The revision was not recorded; every revision at which an inbox is unarchived is later.
     { InboxRetired: [(data) => ({ ...(data as { inboxId: string }), inboxRevision: 0 })] },
   ),
   initial: { exists: false, name: '', defaultInboxId: null, retiredInboxes: [], createdAt: '', updatedAt: '' },
@@ -64,8 +64,8 @@ export function createOrganization(name: string): OrganizationDecision {
 }
 
 /**
- * @param inboxRevision at which the inbox was there and not archived. A retirement for an earlier one cannot be completed any more: its
- *   archiving was refused, or undone
+ * @param inboxRevision at which the inbox existed and was not archived. A retirement for an earlier revision can no longer be completed:
+ *   its archiving was refused or undone
  * @throws ThreadlogError resource_archived for an inbox that is being archived
  */
 export function changeDefaultInbox(inboxId: string, inboxRevision: number): OrganizationDecision {
@@ -79,8 +79,8 @@ export function changeDefaultInbox(inboxId: string, inboxRevision: number): Orga
 }
 
 /**
- * Comes before the inbox's own InboxArchived: between the two, a racing request can no longer make it the default.
- * @param inboxRevision of the inbox that is about to be archived; the archiving is to fail when it has moved on
+ * Precedes the inbox's own InboxArchived, so that no racing request can make the inbox the default in between.
+ * @param inboxRevision of the inbox that is about to be archived; the archiving must fail if the inbox has changed since
  */
 export function retireInbox(inboxId: string, inboxRevision: number): OrganizationDecision {
   return (o) => {
@@ -94,8 +94,7 @@ export function retireInbox(inboxId: string, inboxRevision: number): Organizatio
 }
 
 /**
- * Comes after the inbox's own InboxUnarchived. A retirement that was made for a later revision stays: it belongs to a request that archives
- * the inbox again.
+ * Follows the inbox's own InboxUnarchived. A retirement for a later revision stays: it belongs to a request that archives the inbox again.
  * @param backAt revision of the InboxUnarchived
  */
 export function reinstateInbox(inboxId: string, backAt: number): OrganizationDecision {

@@ -12,7 +12,7 @@ import { changeDefaultInbox, createOrganization, organizationAggregate } from '.
 
 export interface CreatedOrganization {
   readonly organizationId: string;
-  /** Shown once. */
+  /** Shown only once. */
   readonly adminKey: string;
   readonly adminKeyId: string;
 }
@@ -24,10 +24,10 @@ export interface ListedOrganization {
   readonly createdAt: string;
 }
 
-/** It stands in the names of streams, where a dot ends it. */
+/** The id is part of stream names, where a dot ends it. */
 const ORGANIZATION_ID = /^[a-z0-9][a-z0-9-]{0,63}$/;
 
-/** Makes tenants, for the command line and the first start. No route does: a key belongs to one organization, and sees no other. */
+/** Creates tenants, for the command line and the first start. No route does: a key belongs to one organization and sees no other. */
 @Injectable()
 export class OrganizationWriter {
   constructor(
@@ -38,10 +38,10 @@ export class OrganizationWriter {
   ) {}
 
   /**
-   * The organization with its secret, its default inbox and an admin key. Called again with the same id after a crash it makes what is
-   * missing; what is there stays as it is, the name and the default inbox included.
+   * The organization with its secret, its default inbox and an admin key. A second call with the same id after a crash creates what is
+   * missing and leaves the rest as it is, including the name and the default inbox.
    * @param options id: lower-case letters, digits and dashes; adminKey: a key chosen elsewhere, made once; without it each call makes one;
-   *   beforeKey: done once the organization takes commands; the key comes last, so that whoever has none knows that not all was done
+   *   beforeKey: runs once the organization takes commands. The key comes last: a caller without a key knows that setup is incomplete
    */
   async createOrganization(
     name: string,
@@ -53,14 +53,14 @@ export class OrganizationWriter {
     const step = (...parts: readonly string[]) =>
       systemContext(organizationId, derivedId('command', 'create-organization', organizationId, ...parts));
 
-    // Before the first event, so that listOrganizations and keyed hashes find it whenever the organization is there.
+    // Before the first event, so that listOrganizations and keyed hashes find the secret whenever the organization exists.
     await this.keys.hashKey(organizationId);
     await this.transactor.transact(organizationAggregate, organizationId, step('organization'), (state) => createOrganization(name)(state));
     const inboxId = derivedId('inbox', organizationId);
     const { revision } = await this.transactor.transact(inboxAggregate, inboxId, step('inbox'), (state) =>
       createInbox({ name: 'Inbox' })(state),
     );
-    // Only while there is none: by now an admin may have chosen another.
+    // Only while there is no default: an admin may have chosen another inbox by now.
     await this.transactor.transact(organizationAggregate, organizationId, step('default inbox'), (state) =>
       state.defaultInboxId === null ? changeDefaultInbox(inboxId, revision)(state) : [],
     );
@@ -72,7 +72,7 @@ export class OrganizationWriter {
     return { organizationId, adminKey: key, adminKeyId: id };
   }
 
-  /** Whether a key was ever made for it, whatever became of it: the last step of createOrganization. */
+  /** Whether the organization ever had a key, revoked or not: making it is the last step of createOrganization. */
   async hasKey(organizationId: string): Promise<boolean> {
     const row = await this.database
       .selectFrom('keep.api_keys')
@@ -83,7 +83,7 @@ export class OrganizationWriter {
     return row !== undefined;
   }
 
-  /** Oldest first. Reads one stream each: an installation has few. */
+  /** Oldest first. Reads one stream for each; an installation has few organizations. */
   async listOrganizations(): Promise<ListedOrganization[]> {
     const rows = await this.database
       .selectFrom('keep.organization_secrets')
@@ -101,7 +101,7 @@ export class OrganizationWriter {
   }
 }
 
-/** The operator acts, at the machine itself. */
+/** The operator, at the machine itself. */
 export function systemContext(organizationId: string, commandId: string): CommandContext {
   return { organizationId, actor: { type: 'system', id: 'operator' }, commandId, requestHash: '', correlationId: commandId };
 }

@@ -4,10 +4,10 @@ import { LRUCache } from 'lru-cache';
 import type { Database } from '../database/database.js';
 import type { CallerRole } from './roles.js';
 
-/** Who a valid key or visitor token speaks for. */
+/** The holder of a valid key or visitor token. */
 export interface Principal {
   readonly organizationId: string;
-  /** The key's id: what rates and Idempotency-Keys are counted by. All tokens of a visitor share one. */
+  /** The key's id, under which rates and Idempotency-Keys are counted. All tokens of a visitor share one id. */
   readonly keyId: string;
   readonly keyName: string;
   readonly role: CallerRole;
@@ -15,45 +15,45 @@ export interface Principal {
   readonly agentId: string | null;
   /** The visitor that a token speaks for; null for API keys. */
   readonly visitorId: string | null;
-  /** Requests a minute; null for what the server is set to, 0 for no limit. */
+  /** Requests a minute; null for the server's setting, 0 for no limit. */
   readonly rateLimitPerMinute: number | null;
 }
 
-/** How long a process may go on accepting a key that another process revoked (ms); in its own process a key ends at once. */
+/** How long another process may still accept a key after its revocation (ms); the revoking process refuses it at once. */
 const KEY_MAX_AGE_MS = 1_000;
 
 export const hashApiKey = (key: string) => createHash('sha256').update(key).digest();
 
-/** A new key: a prefix that people and leak scanners recognize, and 192 bits of chance. */
+/** A new key: a prefix that people and leak scanners recognize, and 192 random bits. */
 export const newApiKey = () => `tl_${randomBytes(24).toString('base64url')}`;
 
-/** Recognizes API keys. The keys themselves are not kept: a row holds the SHA-256 of 192 random bits, which nobody can search. */
+/** Recognizes API keys. The keys themselves are not stored: a row holds the SHA-256 of 192 random bits, which nobody can search. */
 export class ApiKeyLookup {
   private readonly known = new LRUCache<string, { readonly principal: Principal; readonly until: number }>({ max: 10_000 });
-  /** Many requests of one key that comes up for its next look are one look. */
+  /** Concurrent requests with the same key share one lookup. */
   private readonly lookups = new Map<string, Promise<Principal | undefined>>();
 
   constructor(private readonly database: Kysely<Database>) {}
 
-  /** The key as it was recognized within the last second; undefined says nothing of the key. */
+  /** The key if it was recognized within the last second; undefined says nothing about the key. */
   recall(key: string): Principal | undefined {
     const known = this.known.get(key);
     return known === undefined || performance.now() > known.until ? undefined : known.principal;
   }
 
-  /** Whether the key was good when it was last looked at, so that looking again is no guess of a stranger's. */
+  /** Whether the key was valid at its last lookup; then a new lookup is not a stranger's guess. */
   wasGood(key: string): boolean {
     return this.known.has(key);
   }
 
-  /** Undefined for a key that is unknown, expired or revoked. */
+  /** Undefined for an unknown, expired or revoked key. */
   async recognize(key: string): Promise<Principal | undefined> {
     const recalled = this.recall(key);
     if (recalled !== undefined) return recalled;
     const running = this.lookups.get(key);
     if (running !== undefined) return running;
     const lookup = this.lookUp(key).then((principal) => {
-      // Forgotten meanwhile: what was read may be what was changed.
+      // The key was forgotten during the lookup, so the result may be outdated.
       if (this.lookups.get(key) !== lookup) return principal;
       if (principal === undefined) this.known.delete(key);
       else this.known.set(key, { principal, until: performance.now() + KEY_MAX_AGE_MS });
@@ -87,7 +87,7 @@ export class ApiKeyLookup {
     };
   }
 
-  /** Forgets what this process remembers of a key, so that a change holds at once. */
+  /** Drops a key from this process's cache, so that a change takes effect at once. */
   forget(keyId: string): void {
     for (const [key, { principal }] of this.known.entries()) if (principal.keyId === keyId) this.known.delete(key);
     this.lookups.clear();

@@ -9,30 +9,30 @@ import type { CallerRole } from './roles.js';
 
 const ROLES_KEY = 'threadlog:roles';
 
-/** The roles that may call a route. Every route declares them; one that does not stops the program at start. */
+/** The roles that may call a route. Every route declares them; a route that does not stops the program at start. */
 export const Roles = (...roles: readonly CallerRole[]) => SetMetadata(ROLES_KEY, roles);
 /** A route that needs no key. */
 export const Public = () => SetMetadata(ROLES_KEY, 'public');
 
-/** The roles that a handler declares; undefined when it declares none. */
+/** The declared roles of a handler; undefined when it declares none. */
 export function declaredRoles(reflector: Reflector, handler: object): readonly CallerRole[] | 'public' | undefined {
   return reflector.get<readonly CallerRole[] | 'public' | undefined>(ROLES_KEY, handler as () => void);
 }
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Why a keyed request may not be done, although it is answered when it was done before. */
+    /** Why a keyed request is refused unless it was answered before. */
     refused?: ThreadlogError;
   }
 }
 
-/** Finds the agent that an id names, so that nobody acts for one who does not exist or is archived. */
+/** Looks up an agent by id, so that nobody acts for an unknown or archived agent. */
 export interface AgentLookup {
   agent(organizationId: string, id: string): Promise<{ readonly archived: boolean } | undefined>;
 }
 export const AGENT_LOOKUP = Symbol('AgentLookup');
 
-/** Asks who is calling and checks the role. A guard, not middleware, since paths can be spelled in ways that middleware does not match. */
+/** Authenticates the caller and checks its role. A guard, since spellings of a path can get past middleware. */
 @Injectable()
 export class AuthGuard implements CanActivate {
   constructor(
@@ -59,7 +59,7 @@ export class AuthGuard implements CanActivate {
   }
 
   /**
-   * Why nobody may act any more for the agent in X-Agent-Id; undefined when all is well.
+   * Why nobody may act any more for the agent in X-Agent-Id; undefined when the agent is active.
    * @throws ThreadlogError forbidden, unknown_agent
    */
   private async actingRefused(request: FastifyRequest, principal: Principal): Promise<ThreadlogError | undefined> {

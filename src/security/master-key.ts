@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { MasterKey } from './sealing.js';
 
 /**
- * The operator's key: MASTER_KEY, or the one in DATA_DIR, made there at the first start. Two processes that start at once agree on one:
- * the file is created exclusively.
+ * The operator's key: MASTER_KEY, or the file in DATA_DIR, which the first start creates. Two processes that start at once agree on one
+ * key, because the file is created exclusively.
  */
 export async function openMasterKey(given: string | undefined, dataDir: string): Promise<MasterKey> {
   if (given !== undefined) return new MasterKey(Buffer.from(given, 'base64'));
@@ -24,7 +24,7 @@ export async function openMasterKey(given: string | undefined, dataDir: string):
   }
   for (let attempt = 0; ; attempt++) {
     const text = (await readFile(path, 'utf8')).trim();
-    // Another process may have created it a moment ago and not have written it yet.
+    // Another process may have just created it without having written it yet.
     if (text.length === 44) return new MasterKey(Buffer.from(text, 'base64'));
     if (attempt === 50)
       throw new Error(

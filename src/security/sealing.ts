@@ -1,9 +1,9 @@
 import { createCipheriv, createDecipheriv, createSecretKey, hash, hkdfSync, type KeyObject, randomBytes } from 'node:crypto';
 
-/** A personal value as the log holds it: base64 of nonce, ciphertext and tag. */
+/** A personal value in the log: base64 of nonce, ciphertext and tag. */
 export type Sealed = string & { readonly __sealed: unique symbol };
 
-/** What a sealed text is read as when its key is gone: one constant, so that a scrubbed row equals a rebuilt one. */
+/** Replaces a sealed text whose key is destroyed: a constant, so that a scrubbed row equals a rebuilt one. */
 export const ERASED = '[erased]';
 
 const NONCE = 12;
@@ -12,10 +12,10 @@ const TAG = 16;
 /**
  * The random key of one visitor. Sealing is deterministic (AES-256-GCM whose nonce is a keyed hash of context and text, as in RFC 8452's
  * idea of a synthetic IV): the same value in the same context gives the same bytes, so that decisions compare and merge sealed values
- * without ever reading them. A context is a field's name; texts that may repeat carry their message's id in it.
+ * without reading them. A context is a field's name; for texts that may repeat it includes their message's id.
  */
 export class DataKey {
-  // As a key object: from bytes, each use would make one.
+  // A key object, since node:crypto would build a new one from bytes at each use.
   private readonly cipherKey: KeyObject;
   private readonly nonceKey: string;
 
@@ -28,8 +28,8 @@ export class DataKey {
 
   seal(context: string, value: unknown): Sealed {
     const text = JSON.stringify(value);
-    // A keyed prefix hash, cut to 96 of 256 bits: nobody without the key can foresee it, and what is cut off cannot be extended. One call
-    // of it costs a quarter of an HMAC object.
+    // A keyed prefix hash, cut to 96 of 256 bits: nobody can predict it without the key, or extend it without the bits that are cut off. It
+    // costs a quarter of an HMAC object.
     const nonce = hash('sha256', `${this.nonceKey}\0${context}\0${text}`, 'buffer').subarray(0, NONCE);
     const cipher = createCipheriv('aes-256-gcm', this.cipherKey, nonce);
     cipher.setAAD(Buffer.from(context));
@@ -52,7 +52,7 @@ export class MasterKey {
     if (key.length !== 32) throw new Error('MASTER_KEY has 32 bytes');
   }
 
-  /** A key of its own for another purpose. */
+  /** A derived key for another purpose. */
   derive(purpose: string): Buffer {
     return Buffer.from(hkdfSync('sha256', this.key, '', `threadlog ${purpose}`, 32));
   }
@@ -64,7 +64,7 @@ export class MasterKey {
     return Buffer.concat([nonce, cipher.update(secret), cipher.final(), cipher.getAuthTag()]);
   }
 
-  /** @throws Error when the key is another one */
+  /** @throws Error when the value was wrapped with another key */
   unwrap(name: string, wrapped: Buffer): Buffer {
     const decipher = createDecipheriv('aes-256-gcm', this.key, wrapped.subarray(0, NONCE), { authTagLength: TAG });
     decipher.setAAD(Buffer.from(name));

@@ -5,7 +5,7 @@ import type { Database } from '../database/database.js';
 import { derivedId } from '../ids.js';
 import { DataKey, MasterKey } from './sealing.js';
 
-/** The id under which events name a visitor's data key. It tells nothing of the visitor. */
+/** The id under which events name a visitor's data key. It reveals nothing about the visitor. */
 export function visitorKeyId(organizationId: string, visitorId: string): string {
   return derivedId('visitor-key', organizationId, visitorId);
 }
@@ -17,7 +17,7 @@ const KEY_MAX_AGE_MS = 60_000;
 
 /**
  * The visitors' data keys: made here, wrapped with MASTER_KEY in keep.visitor_keys, never in the log. A key is stored before the first
- * event that it seals, so that no event lacks its key.
+ * event that it seals, so that every event has its key.
  */
 export class VisitorKeys {
   private readonly keys = new LRUCache<string, DataKey>({ max: 20_000, ttl: KEY_MAX_AGE_MS });
@@ -28,7 +28,7 @@ export class VisitorKeys {
     private readonly master: MasterKey,
   ) {}
 
-  /** The visitor's key, made when there is none yet. */
+  /** The visitor's key, created when there is none yet. */
   async make(organizationId: string, visitorId: string): Promise<{ keyId: string; key: DataKey }> {
     const keyId = visitorKeyId(organizationId, visitorId);
     const key = await this.find(organizationId, keyId);
@@ -39,7 +39,7 @@ export class VisitorKeys {
     return first;
   }
 
-  /** As make(), for many visitors in one round trip. */
+  /** Like make(), for many visitors in one round trip. */
   async makeMany(organizationId: string, visitorIds: readonly string[]): Promise<Map<string, { keyId: string; key: DataKey }>> {
     const rows = visitorIds.map((visitorId) => {
       const keyId = visitorKeyId(organizationId, visitorId);
@@ -67,12 +67,12 @@ export class VisitorKeys {
     return made;
   }
 
-  /** Undefined when the key was destroyed or never was. */
+  /** Undefined when the key was destroyed or never existed. */
   async find(organizationId: string, keyId: string): Promise<DataKey | undefined> {
     return this.keys.get(`${organizationId} ${keyId}`) ?? (await this.findMany(organizationId, [keyId])).get(keyId);
   }
 
-  /** The keys that exist, in at most one round trip. */
+  /** The existing keys among these, in at most one round trip. */
   async findMany(organizationId: string, keyIds: Iterable<string>): Promise<Map<string, DataKey>> {
     const found = new Map<string, DataKey>();
     const missing: string[] = [];
@@ -100,7 +100,7 @@ export class VisitorKeys {
   }
 
   /**
-   * With another MASTER_KEY every personal field would open to a fault, one by one; better to say so at once.
+   * With another MASTER_KEY every personal field would fail to open, one by one; better to report it at once.
    * @throws Error
    */
   async assertMasterKey(): Promise<void> {
@@ -120,7 +120,7 @@ export class VisitorKeys {
     }
   }
 
-  /** The organization's own secret for keyed hashes (claims and requests): made with the organization. */
+  /** The organization's secret for keyed hashes (claims and requests), created with the organization. */
   async hashKey(organizationId: string): Promise<Buffer> {
     const cached = this.secrets.get(organizationId);
     if (cached !== undefined) return cached;
@@ -142,7 +142,7 @@ export class VisitorKeys {
   }
 }
 
-/** HMAC-SHA-256 in hex: names a private value without telling it. */
+/** HMAC-SHA-256 in hex: identifies a private value without revealing it. */
 export function keyedHash(key: Buffer, ...parts: readonly string[]): string {
   return createHmac('sha256', key).update(JSON.stringify(parts)).digest('hex');
 }

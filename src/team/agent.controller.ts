@@ -32,7 +32,7 @@ import { agentList } from './agent.list.js';
 class AgentFieldsDto {
   /** null clears it. */
   @IsOptional() @IsEmailAddress() email?: string | null;
-  /** `online` when absent. */
+  /** `online` by default. */
   @IfGiven() @IsOneOf(AVAILABILITIES) availability?: Availability;
 }
 
@@ -55,8 +55,8 @@ function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {
 const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'agent' };
 
 /**
- * Agents. DELETE archives: what the agent did keeps naming it, GET answers it with `archived: true`, its id stays taken (by teams too),
- * it can be changed and assigned only once it is brought back, and the API keys bound to it are revoked.
+ * Agents. DELETE archives: records of the agent's work keep its name, GET answers with `archived: true`, its API keys are revoked, and its
+ * id stays taken (also for teams). An archived agent must be unarchived before it can be changed or assigned.
  */
 @Controller('agents')
 @About('The people who answer.')
@@ -141,7 +141,7 @@ export class AgentController {
   @Roles('admin')
   @Answers(
     'Archives an agent and revokes the keys that are bound to it.',
-    'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. It is taken off every conversation that has not ended (`ConversationUnassigned`); what it did goes on naming it.',
+    'Appends `AssigneeArchived`, and `ApiKeyRevoked` to each key that is bound to the agent. Removes the agent from every conversation that has not ended (`ConversationUnassigned`); its earlier messages keep its name.',
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { AVAILABILITIES, type AssigneeState } from './assignee.js';
 
-/** An agent as every route answers it. */
+/** An agent, as every route answers it. */
 export const agentSchema = z
   .strictObject({
     id: z.string(),
@@ -21,7 +21,7 @@ export function agentAnswer(id: string, agent: AssigneeState, revision: number):
   return { id, name, email, availability, archived, revision, createdAt, updatedAt };
 }
 
-/** A team as every route answers it. */
+/** A team, as every route answers it. */
 export const teamSchema = z
   .strictObject({
     id: z.string(),

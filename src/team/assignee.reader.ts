@@ -4,30 +4,30 @@ import type { AgentLookup } from '../security/auth.guard.js';
 import { ThreadlogError } from '../errors.js';
 import { type AssigneeState, assigneeAggregate } from './assignee.js';
 
-/** How old the memory of an agent or a team may be when another resource names it (ms). */
+/** How old the cached agent or team may be (ms) when another resource names it. */
 const MAX_AGE_MS = 1_000;
-/** Ids that a refusal lists. */
+/** How many ids an error lists. */
 const MOST_NAMED = 10;
 
-/** Finds agents and teams by the id that others name them by, in their streams: a list may be behind. */
+/** Finds agents and teams by id in their streams, since a list may be behind. */
 @Injectable()
 export class AssigneeReader implements AgentLookup {
   constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
 
-  /** Archived ones too; undefined for an id that names none. */
+  /** Includes archived ones; undefined for an unknown id. */
   async assignee(organizationId: string, id: string): Promise<AssigneeState | undefined> {
     return (await this.transactor.load(assigneeAggregate, organizationId, id, MAX_AGE_MS))?.state;
   }
 
-  /** Archived ones too; undefined for an id that names none, or a team. */
+  /** Includes archived agents; undefined for an unknown id, or a team. */
   async agent(organizationId: string, id: string): Promise<AssigneeState | undefined> {
     const found = await this.assignee(organizationId, id);
     return found?.type === 'agent' ? found : undefined;
   }
 
   /**
-   * Checks the ids that a list of agents has gained. Those it had before are let be, so that what was read can be written back also after
-   * one of them was archived.
+   * Checks the ids that are new in a list of agents. Ids that were in the list before are not checked, so that a client can write back the
+   * list that it read even after one of the agents was archived.
    * @throws ThreadlogError unknown_agent, resource_archived
    */
   async requireAgents(organizationId: string, asked: readonly string[], before: readonly string[] = []): Promise<void> {

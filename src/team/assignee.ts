@@ -4,10 +4,10 @@ import { schemaCodec } from '../event-store/schema-codec.js';
 import { ThreadlogError } from '../errors.js';
 
 /*
- * Agents and teams. One kind of stream for both, since an assigneeId names either: an id is taken once, whichever of the two took it.
+ * Agents and teams. Both have the same kind of stream, since an assigneeId names either: an agent and a team never share an id.
  */
 export const AVAILABILITIES = ['online', 'away'] as const;
-/** One who is away gets no automatic assignment. */
+/** An agent who is away gets no automatic assignments. */
 export type Availability = (typeof AVAILABILITIES)[number];
 
 export interface AgentChanges {
@@ -26,14 +26,14 @@ export type AssigneeEvent =
       readonly type: 'AgentCreated';
       readonly data: { readonly name: string; readonly email?: string; readonly availability: Availability };
     }
-  /** The named fields only; `null` clears one. */
+  /** Only the fields to change; `null` clears a field. */
   | { readonly type: 'AgentChanged'; readonly data: AgentChanges }
   | { readonly type: 'TeamCreated'; readonly data: { readonly name: string; readonly agentIds: readonly string[] } }
   | { readonly type: 'TeamChanged'; readonly data: TeamChanges }
   | { readonly type: 'AssigneeArchived'; readonly data: Record<string, never> }
   | { readonly type: 'AssigneeUnarchived'; readonly data: Record<string, never> };
 
-/** An agent or a team; what belongs to the other of the two keeps its initial value. */
+/** An agent or a team; the fields of the other type keep their initial values. */
 export interface AssigneeState {
   readonly exists: boolean;
   readonly archived: boolean;
@@ -41,7 +41,7 @@ export interface AssigneeState {
   readonly name: string;
   readonly email: string | null;
   readonly availability: Availability;
-  /** In the order given. An agent who is archived later stays in it, and gets nothing. */
+  /** In the given order. Keeps an agent who is archived later, but assigns nothing to that agent. */
   readonly agentIds: readonly string[];
   readonly createdAt: string;
   readonly updatedAt: string;
@@ -93,7 +93,7 @@ export const assigneeAggregate: Aggregate<AssigneeState, AssigneeEvent> = {
 
 export type AssigneeDecision = (a: AssigneeState) => readonly AssigneeEvent[];
 
-/** Answers no event when the id is taken: whoever asked for a new agent must look. */
+/** Returns no event when the id is taken: callers that need a new agent must check. */
 export function createAgent(given: AgentChanges & { readonly name: string }): AssigneeDecision {
   const { name, email, availability: asked = 'online' } = given;
   return (a) =>
@@ -102,12 +102,12 @@ export function createAgent(given: AgentChanges & { readonly name: string }): As
       : [{ type: 'AgentCreated', data: { name, ...(email === undefined || email === null ? {} : { email }), availability: asked } }];
 }
 
-/** Answers no event when the id is taken, as createAgent. */
+/** Returns no event when the id is taken, like createAgent. */
 export function createTeam(given: { readonly name: string; readonly agentIds: readonly string[] }): AssigneeDecision {
   return (a) => (a.exists ? [] : [{ type: 'TeamCreated', data: { name: given.name, agentIds: given.agentIds } }]);
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, also for a team; resource_archived */
+/** Appends only the differences. @throws ThreadlogError not_found, also for a team; resource_archived */
 export function changeAgent(changes: AgentChanges): AssigneeDecision {
   return changing('agent', (a) => {
     const differing = Object.fromEntries(
@@ -117,7 +117,7 @@ export function changeAgent(changes: AgentChanges): AssigneeDecision {
   });
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, also for an agent; resource_archived */
+/** Appends only the differences. @throws ThreadlogError not_found, also for an agent; resource_archived */
 export function changeTeam(changes: TeamChanges): AssigneeDecision {
   return changing('team', (a) => {
     const differing: TeamChanges = {
@@ -130,7 +130,7 @@ export function changeTeam(changes: TeamChanges): AssigneeDecision {
   });
 }
 
-/** @throws ThreadlogError not_found, also when the id is of the other type */
+/** @throws ThreadlogError not_found, also when the id has the other type */
 export function archiveAssignee(type: 'agent' | 'team'): AssigneeDecision {
   return (a) => {
     if (!a.exists || a.type !== type) throw new ThreadlogError('not_found');
@@ -138,7 +138,7 @@ export function archiveAssignee(type: 'agent' | 'team'): AssigneeDecision {
   };
 }
 
-/** @throws ThreadlogError not_found, also when the id is of the other type */
+/** @throws ThreadlogError not_found, also when the id has the other type */
 export function unarchiveAssignee(type: 'agent' | 'team'): AssigneeDecision {
   return (a) => {
     if (!a.exists || a.type !== type) throw new ThreadlogError('not_found');

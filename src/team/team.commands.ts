@@ -21,12 +21,12 @@ import {
   unarchiveAssignee,
 } from './assignee.js';
 
-/** What every command on an agent or a team answers. */
+/** The answer of every command on an agent or a team. */
 export interface AssigneeChanged extends Transacted<AssigneeState, AssigneeEvent> {
   readonly id: string;
 }
 
-/** Of another command's making: the one that made it is answered from the log when it comes again. @throws ThreadlogError id_taken */
+/** Another command created it: a retry of that command is answered from the log. @throws ThreadlogError id_taken */
 function unlessTaken(state: AssigneeState): AssigneeState {
   if (state.exists) throw new ThreadlogError('id_taken', 'agents and teams share one id space');
   return state;
@@ -111,7 +111,7 @@ export class ChangeTeamHandler implements ICommandHandler<ChangeTeam> {
       context,
       (state) => changeTeam(changes)(state),
       async (state) => {
-        // A team that cannot be changed is refused for that, whatever its new members are.
+        // First the error of a team that cannot be changed, whatever its new members are.
         if (state.exists && state.type === 'team' && !state.archived)
           await this.directory.requireAgents(context.organizationId, changes.agentIds ?? [], state.agentIds);
       },
@@ -120,7 +120,7 @@ export class ChangeTeamHandler implements ICommandHandler<ChangeTeam> {
   }
 }
 
-/** Archives an agent, with the API keys that are bound to it, or a team. @throws ThreadlogError not_found */
+/** Archives an agent together with the API keys bound to it, or a team. @throws ThreadlogError not_found */
 export class ArchiveAssignee extends Command<AssigneeChanged> {
   constructor(
     readonly context: CommandContext,
@@ -140,13 +140,13 @@ export class ArchiveAssigneeHandler implements ICommandHandler<ArchiveAssignee> 
 
   async execute({ context, type, id }: ArchiveAssignee): Promise<AssigneeChanged> {
     const done = await this.transactor.transact(assigneeAggregate, id, context, (state) => archiveAssignee(type)(state));
-    // After it, since no new key can be bound to an archived agent; the same request sent again ends what a crash left over.
+    // After the archiving, since no new key can be bound to an archived agent then; a retry finishes what a crash left undone.
     if (type === 'agent') await this.apiKeys.revokeOfAgent(context, id);
     return { ...done, id };
   }
 }
 
-/** Brings back an agent, whose keys stay revoked, or a team. @throws ThreadlogError not_found */
+/** Unarchives an agent, whose keys stay revoked, or a team. @throws ThreadlogError not_found */
 export class UnarchiveAssignee extends Command<AssigneeChanged> {
   constructor(
     readonly context: CommandContext,
@@ -171,7 +171,7 @@ export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssign
       context,
       (state) => unarchiveAssignee(type)(state),
       async (state) => {
-        // Keys that a crash during the archiving has left over would open again with the agent.
+        // Otherwise keys that a crash during the archiving left unrevoked would become valid again with the agent.
         if (type === 'agent' && state.type === 'agent' && state.archived) await this.apiKeys.revokeOfAgent(context, id);
       },
     );
@@ -181,7 +181,7 @@ export class UnarchiveAssigneeHandler implements ICommandHandler<UnarchiveAssign
 
 const handled = handledBy(Transactor);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const teamCommandHandlers = [
   handled(CreateAgent, async (transactor, { context, id = derivedId('agent', context.commandId), given }) => {
     const decide = (state: AssigneeState) => createAgent(given)(unlessTaken(state));

@@ -27,7 +27,7 @@ const MAX_MEMBERS = 500;
 class CreateTeamDto {
   @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(200) name!: string;
-  /** Nobody when absent. */
+  /** No members by default. */
   @NullIsAbsent()
   @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
@@ -37,7 +37,7 @@ class CreateTeamDto {
 @Examples({ 'its members': { agentIds: ['agent-ada', 'agent-grace'] } })
 class ChangeTeamDto {
   @IfGiven() @IsTypedText(200) name?: string;
-  /** All members: whoever is not named leaves the team. */
+  /** All members: agents that are not named leave the team. */
   @IfGiven()
   @IsList({ max: MAX_MEMBERS, unique: true })
   @IsResourceId({ each: true })
@@ -47,8 +47,8 @@ class ChangeTeamDto {
 const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'team' };
 
 /**
- * Teams. DELETE archives: conversations go on naming the team, GET answers it with `archived: true`, its id stays taken (by agents too),
- * and it can be changed and assigned only once it is brought back. Members who are archived stay listed.
+ * Teams. DELETE archives: conversations keep their reference, GET answers with `archived: true`, and the id stays taken (also for agents).
+ * An archived team must be unarchived before it can be changed or assigned. Archived members stay listed.
  */
 @Controller('teams')
 @About('Groups of agents that a conversation can be assigned to.')
@@ -121,7 +121,7 @@ export class TeamController {
   @Roles('admin')
   @Answers(
     'Changes the named fields of a team.',
-    'Appends `TeamChanged` with the fields that differ. `agentIds` is the whole list: whoever is not named leaves the team.',
+    'Appends `TeamChanged` with the fields that differ. `agentIds` is the whole list: agents that are not named leave the team.',
     { 200: dataOf(teamSchema) },
   )
   async change(
@@ -139,7 +139,7 @@ export class TeamController {
   @Roles('admin')
   @Answers(
     'Archives a team.',
-    'Appends `AssigneeArchived`. The team is taken off every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`), and its id stays taken.',
+    'Appends `AssigneeArchived`. Removes the team from every conversation that has not ended (`ConversationUnassigned`, `ConversationTeamChanged`); its id stays taken.',
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

@@ -4,17 +4,17 @@ import { fieldPath } from './field-path.js';
 /** A JSON number with more digits than every double keeps, or with an exponent: JSON.parse may have to round it. */
 const MAY_BE_ROUNDED = /[eE]|\d(?:\.?\d){15}/;
 
-/** Whether JSON.parse would make another number of this literal. Nothing is rounded in 0.1, 1.10 or 100e-2; 1e400 and 1e-400 are. */
+/** Whether JSON.parse would change the value of this literal. It keeps 0.1, 1.10 and 100e-2; it changes 1e400 and 1e-400. */
 export function isRounded(literal: string): boolean {
   if (!MAY_BE_ROUNDED.test(literal)) return false;
   const value = Number(literal);
-  // The shortest text that means this double: whoever reads the number back sees these digits.
+  // The shortest text for this double: whoever reads the number back sees these digits.
   return !Number.isFinite(value) || decimal(literal) !== decimal(String(value));
 }
 
 const NUMBER = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/;
 
-/** One spelling for each decimal value: its digits without zeros around them, and the power of ten that they are multiplied by. */
+/** One spelling for each decimal value: its digits without zeros at either end, and the power of ten that multiplies them. */
 function decimal(literal: string): string {
   const [, sign = '', whole = '', fraction = '', exponent = '0'] = NUMBER.exec(literal) ?? [];
   const digits = trimZeros(whole + fraction);
@@ -22,7 +22,7 @@ function decimal(literal: string): string {
   return `${sign}${digits.text}e${Number(exponent) - fraction.length + digits.dropped}`;
 }
 
-/** `dropped`: how many zeros stood at the end. Written as loops, since a pattern for trailing zeros takes quadratic time. */
+/** `dropped`: the number of trailing zeros. Written as loops, since a pattern for trailing zeros takes quadratic time. */
 function trimZeros(digits: string): { readonly text: string; readonly dropped: number } {
   let from = 0;
   let to = digits.length;
@@ -34,11 +34,11 @@ function trimZeros(digits: string): { readonly text: string; readonly dropped: n
 /**
  * The numbers of a JSON text that JSON.parse would round, with their paths.
  * @param text valid JSON
- * @param most how many to name
+ * @param most how many to report
  */
 export function roundedNumbers(text: string, most: number): FieldError[] {
   const errors: FieldError[] = [];
-  /** Where the next value stands in each open object or list. */
+  /** The path to the next value in each open object or list. */
   const path: PropertyKey[] = [];
   let name: string | undefined;
   const token = /"[^"\\]*(?:\\.[^"\\]*)*"|[{}[\]:,]|-?\d[\d.eE+-]*/gs;

@@ -1,22 +1,22 @@
 import { ThreadlogError } from '../errors.js';
 import { isRounded, roundedNumbers } from './exact-numbers.js';
 
-/** How deep a body may nest: deeper JSON serves no route and costs every later step. */
+/** How deep a body may nest: no route needs deeper JSON, and it costs every later step. */
 const MAX_DEPTH = 20;
-/** Rounded numbers that are named one by one. */
+/** How many rounded numbers an error lists. */
 const MAX_NAMED = 100;
 
-/** Names that reach an object's prototype in code that is careless with them. */
+/** Names that reach an object's prototype in careless code. */
 export const FORBIDDEN_KEYS: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype']);
 
 /**
- * Parses a request's JSON body, or a line of an import, more strictly than JSON.parse: no duplicate names (the last would win silently), no
- * names that reach a prototype, bounded depth, no NUL and no lone surrogate in any text (PostgreSQL can hold neither), and no number that
+ * Parses a request's JSON body, or a line of an import, more strictly than JSON.parse: no duplicate names (JSON.parse keeps only the last),
+ * no names that reach a prototype, bounded depth, no NUL and no lone surrogate in any text (PostgreSQL stores neither), and no number that
  * JSON.parse rounds.
  * @throws ThreadlogError malformed_json; validation_failed with the numbers that would be rounded
  */
 export function parseStrictJson(text: string): unknown {
-  // Looked at before the parse, since JSON.parse recurses as deep as it is told to.
+  // Checked before the parse, since JSON.parse recurses as deep as the text nests.
   const seen = scan(text);
   let value: unknown;
   try {
@@ -24,7 +24,7 @@ export function parseStrictJson(text: string): unknown {
   } catch {
     throw new ThreadlogError('malformed_json', 'the body is not valid JSON');
   }
-  // Every body of this API is one. A list or null would reach a route as an object without fields, which a change takes for no change.
+  // Every body of this API is an object. A list or null would reach a route as an object without fields, and count as an empty change.
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new ThreadlogError('malformed_json', 'the body is not a JSON object');
   let names = 0;
@@ -40,7 +40,7 @@ export function parseStrictJson(text: string): unknown {
       }
   };
   walk(value);
-  // JSON.parse folds duplicate names into one: fewer names than the text has means that one was lost.
+  // JSON.parse merges duplicate names, so fewer names than in the text means that a name was lost.
   if (names !== seen.names) throw new ThreadlogError('malformed_json', 'a name appears twice in one object');
   if (seen.rounded) throw new ThreadlogError('validation_failed', undefined, { errors: roundedNumbers(text, MAX_NAMED) });
   return value;
@@ -52,8 +52,8 @@ function checkText(text: string): void {
 }
 
 /**
- * What JSON.parse does not tell: how many names the text has (in valid JSON every colon outside of a text follows one), and whether a
- * number in it would be rounded.
+ * Facts that JSON.parse does not report: how many names the text has (in valid JSON every colon outside a string follows a name), and
+ * whether a number in it would be rounded.
  * @throws ThreadlogError malformed_json when it nests too deep
  */
 function scan(text: string): { readonly names: number; readonly rounded: boolean } {

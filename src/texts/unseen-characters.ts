@@ -1,68 +1,68 @@
 /*
- * Which characters cannot be seen, and the form of texts that people type to find a thing again. Pure: the domain compares by it.
+ * Which characters are invisible, and the form of texts that people type to find something again. Pure: the domain compares with it.
  */
 
-/** Zero-width, bidirectional and other characters that show nothing, as the inside of a character class (flag u). */
+/** Zero-width, bidirectional and other invisible characters, as the inside of a character class (flag u). */
 export const UNSEEN = String.raw`\p{Cf}\p{Cc}\p{Default_Ignorable_Code_Point}\u2800`;
 
 const NOTHING_SEEN = new RegExp(`^[\\s${UNSEEN}]*$`, 'u');
 
-/** True for a text of white space and characters that cannot be seen, and for the empty one. */
+/** True for a text of only white space and invisible characters, and for the empty text. */
 export const saysNothing = (text: string): boolean => NOTHING_SEEN.test(text);
 
-/** Shows as a gap: all white space but U+FEFF, which has no width; the next-line control and the empty Braille pattern. */
+/** Characters that show as a gap: white space except U+FEFF, which has no width; the next-line control and the empty Braille pattern. */
 const GAP = String.raw`(?!\ufeff)[\s\u0085\u2800]`;
-/** Signs of Arabic, Syriac and Kaithi numbers that Unicode counts as format characters, and that are seen. */
+/** Signs of Arabic, Syriac and Kaithi numbers, which Unicode calls format characters although they are visible. */
 const SEEN = String.raw`[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\u{110bd}\u{110cd}]`;
 
-/** The scripts whose letters take another shape beside a joiner. */
+/** The scripts whose letters change their shape beside a joiner. */
 const JOINING_SCRIPTS =
   'Arabic Syriac Mandaic Mongolian Nko Phags_Pa Devanagari Bengali Gurmukhi Gujarati Oriya Tamil Telugu Kannada Malayalam Sinhala Khmer Myanmar Tibetan';
 const JOINING = `[${JOINING_SCRIPTS.split(' ')
   .map((script) => String.raw`\p{Script_Extensions=${script}}`)
   .join('')}]`;
-/** A letter or mark that is seen, of such a script. */
+/** A visible letter or mark of such a script. */
 const LETTER = String.raw`(?![${UNSEEN}])(?=[\p{L}\p{M}])${JOINING}`;
-/** The signs of these scripts after which a joiner chooses the shape, also at the end of a word. */
+/** The signs of these scripts after which a joiner chooses the shape, even at the end of a word. */
 const VIRAMA = String.raw`[\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d3b\u0d3c\u0d4d\u0dca\u1039\u103a\u17d2]`;
 const PICTURE = String.raw`\p{Extended_Pictographic}`;
 const TAG = String.raw`[\u{e0030}-\u{e0039}\u{e0061}-\u{e007a}]`;
 
-/** Where a character that is not seen by itself changes what is seen: removing it would make another word or picture. */
+/** Where an invisible character changes the visible text: removing it would make another word or picture. */
 const SHAPING = [
   // zero-width joiner and non-joiner within words, as in Persian and Malayalam
   String.raw`(?<=${LETTER})[\u200c\u200d](?=${LETTER})`,
   String.raw`(?<=${VIRAMA})[\u200c\u200d]`,
   // families, professions, rainbow flags
   String.raw`(?<=(?:${PICTURE}\ufe0f?|\p{Emoji_Modifier}))\u200d(?=${PICTURE})`,
-  // as a picture what else is a sign (a heart, a key's cap), and as a sign what else is a picture
+  // variation selectors that show a sign as a picture (a heart, a key's cap) or a picture as a sign
   String.raw`(?<=(?!\p{Emoji_Presentation})${PICTURE})\ufe0f`,
   String.raw`(?<=[0-9#*])\ufe0f(?=\u20e3)`,
   String.raw`(?<=${PICTURE})\ufe0e`,
   // the flags of England, Scotland and Wales
   String.raw`(?<=\u{1f3f4}${TAG}{0,6})${TAG}(?=${TAG}{0,6}\u{e007f})`,
   String.raw`(?<=\u{1f3f4}${TAG}{1,7})\u{e007f}`,
-  // the variant of an ideograph that a name is written with, and of a Mongolian letter
+  // variants of ideographs in names, and of Mongolian letters
   String.raw`(?<=\p{Ideographic})[\ufe00-\ufe02\u{e0100}-\u{e01ef}]`,
   String.raw`(?<=(?=\p{L})\p{Script=Mongolian})[\u180b-\u180f]`,
 ].join('|');
 
 const SHOWS_NOTHING = new RegExp(`(?!${GAP}|${SEEN}|${SHAPING})[${UNSEEN}]`, 'gu');
 const GAPS = new RegExp(`(?:${GAP})+`, 'gu');
-/** Nothing to do for most texts: they are plain. */
+/** Matches most texts, which are plain and need no work. */
 const PLAIN = /^[!-~]+(?: [!-~]+)*$/;
 
 /**
- * A tag, a shortcut or a name in the form in which it is stored and compared, so that two that look alike are one: Unicode NFC, each run of
- * white space as one space and none at the ends, and without characters that cannot be seen, but for those that shape what is seen beside
- * them (joiners in emoji and in Persian, variants of ideographs). Done again, it changes nothing.
+ * The form in which tags, shortcuts and names are stored and compared, so that two that look alike are equal: Unicode NFC, each run of
+ * white space as one space and none at the ends, and no invisible characters except those that shape visible ones (joiners in emoji and in
+ * Persian, variants of ideographs). Applying it twice changes nothing.
  */
 export function typedText(text: string): string {
   if (PLAIN.test(text)) return text;
   return text.normalize('NFC').replace(SHOWS_NOTHING, '').replace(GAPS, ' ').trim().normalize('NFC');
 }
 
-/** Replaces every character that cannot be seen, white space other than the space included, and lone surrogates. */
+/** Replaces every invisible character, including white space other than the space, and lone surrogates. */
 export function replaceUnseen(text: string, replacement: (character: string) => string): string {
   return text.replace(REPLACED, replacement);
 }

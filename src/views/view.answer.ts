@@ -7,7 +7,7 @@ const texts = z.array(z.string()).readonly().optional();
 const instant = z.iso.datetime({ precision: 3 });
 const time = instant.optional();
 
-/** A view as every route answers it. */
+/** A view, as every route answers it. */
 export const viewSchema = z
   .strictObject({
     id: z.string(),
@@ -44,7 +44,7 @@ export type ViewAnswer = z.infer<typeof viewSchema>;
 /** A view in the list: with `counts=true` it says how many conversations it finds. */
 export const listedViewSchema = viewSchema
   .extend({
-    count: z.number().int().optional().describe('Exact up to 10,000, a floor past it; there with counts=true.'),
+    count: z.number().int().optional().describe('Exact up to 10,000, a lower bound above it; present with counts=true.'),
     countIsExact: z.boolean().optional(),
   })
   .meta({ id: 'ListedView' });

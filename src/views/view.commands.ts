@@ -20,7 +20,7 @@ import {
   type ViewOwner,
 } from './view.js';
 
-/** What every command on a view answers. */
+/** The answer of every command on a view. */
 export interface ViewChanged extends Transacted<View, ViewEvent> {
   readonly id: string;
 }
@@ -32,19 +32,19 @@ export class ViewWriter {
   /** @throws ThreadlogError id_taken */
   async create(context: CommandContext, id: string, given: ViewFields, owner: ViewOwner): Promise<ViewChanged> {
     const done = await this.transactor.transact(viewAggregate, id, context, (state) => {
-      // Another command made it: the one that did is answered from the log when it comes again.
+      // Another command created it: a retry of that command is answered from the log.
       if (state.exists) throw new ThreadlogError('id_taken');
       return createView(given, owner)(state);
     });
     return { ...done, id };
   }
 
-  /** @throws ThreadlogError what the decision throws, revision_mismatch */
+  /** @throws ThreadlogError as the decision, and revision_mismatch */
   async write(context: CommandContext, id: string, by: ViewCaller, decision: ViewDecision): Promise<ViewChanged> {
     try {
       return { ...(await this.transactor.transact(viewAggregate, id, context, (state) => decision(state))), id };
     } catch (error) {
-      // If-Match is looked at before the decision, and its error tells that there is a view.
+      // If-Match is compared before the decision, and its error would reveal that the view exists.
       if (!(error instanceof ThreadlogError) || error.code !== 'revision_mismatch') throw error;
       const known = await this.transactor.load(viewAggregate, context.organizationId, id);
       throw known === undefined || isVisible(known.state, by) ? error : new ThreadlogError('not_found');
@@ -100,7 +100,7 @@ export class UnarchiveView extends Command<ViewChanged> {
 
 const handled = handledBy(ViewWriter);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const viewCommandHandlers = [
   handled(CreateView, (writer, { context, id = derivedId('view', context.commandId), given, owner }) =>
     writer.create(everAgain(context), id, given, owner),

@@ -43,7 +43,7 @@ const MAX_NAME = 200;
 
 class ViewSortDto {
   @IsOneOf(SORTS) by!: Sort;
-  /** As in the list of conversations when absent. */
+  /** By default as in the list of conversations. */
   @NullIsAbsent() @IsOneOf(['asc', 'desc']) order?: 'asc' | 'desc';
 }
 
@@ -59,11 +59,11 @@ class ViewSortDto {
 class CreateViewDto {
   @NullIsAbsent() @IsResourceId() id?: string;
   @IsTypedText(MAX_NAME) name!: string;
-  /** With the names and values of the filters of GET /conversations; `{}` finds all. */
+  /** The names and values of the filters of GET /conversations; `{}` finds all conversations. */
   @IsNested(ConversationFilterDto) filter!: ConversationFilterDto;
-  /** By `updatedAt`, the newest first, when absent. */
+  /** By default `updatedAt`, newest first. */
   @NullIsAbsent() @IsNested(ViewSortDto) sort?: ViewSortDto;
-  /** Private to its owner when absent. */
+  /** By default private to its owner. */
   @NullIsAbsent() @IsTrueOrFalse() shared?: boolean;
 }
 
@@ -74,11 +74,11 @@ class ChangeViewDto {
   @IfGiven() @IsNested(ConversationFilterDto) filter?: ConversationFilterDto;
   /** Replaced as a whole. */
   @IfGiven() @IsNested(ViewSortDto) sort?: ViewSortDto;
-  /** Only its owner makes a shared view private. */
+  /** Only the owner may make a shared view private. */
   @IfGiven() @IsTrueOrFalse() shared?: boolean;
 }
 
-/** Who asks: a ViewCaller. No visitor calls a route of views. */
+/** The caller: a ViewCaller. Visitors cannot call the routes of views. */
 const By = createParamDecorator((_: undefined, host: ExecutionContext): ViewCaller => {
   const request = host.switchToHttp().getRequest<FastifyRequest>();
   const { type, id } = actorOf(request);
@@ -86,8 +86,8 @@ const By = createParamDecorator((_: undefined, host: ExecutionContext): ViewCall
 });
 
 /**
- * Saved views of the list of conversations: a filter and a sort under a name, private to the agent or key that made them or shared with the
- * organization. Another's private view is answered as if there were none. DELETE archives.
+ * Saved views of the list of conversations: a named filter and sort, private to the agent or key that made it or shared with the
+ * organization. Another owner's private view is answered as if it did not exist. DELETE archives.
  */
 @Controller('views')
 @About('Saved views of the list of conversations, private or shared, each with its number of conversations.')
@@ -106,7 +106,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Saves a view of the list of conversations.',
-    'Appends `ViewCreated`. Its owner is the agent that the key is bound to or acts for, or else the key. Without an `id` the server makes one, and a filter may name what is archived or not there.',
+    'Appends `ViewCreated`. Its owner is the agent that the key is bound to or acts for, or else the key. Without an `id` the server makes one, and a filter may name archived or unknown resources.',
     { 201: dataOf(viewSchema) },
     { errors: ['id_taken'] },
   )
@@ -124,7 +124,7 @@ export class ViewController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers(
     'Lists the shared views and those of the caller.',
-    'Pages and sorts views; auditors see private ones of all owners. `counts=true` adds how many conversations each view of the page finds, exact up to 10,000; `archived=true` lists the archived ones instead.',
+    'Pages and sorts views; auditors see the private views of all owners. `counts=true` adds how many conversations each view of the page finds, exact up to 10,000; `archived=true` lists the archived views instead.',
     { 200: pageOf(listedViewSchema) },
     { query: VIEW_LIST_PARAMETERS },
   )
@@ -184,7 +184,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Changes the named fields of a view.',
-    'Appends `ViewChanged` with the fields that differ. A shared view is changed by its owner or an admin, and made private by its owner alone.',
+    'Appends `ViewChanged` with the fields that differ. The owner or an admin may change a shared view, and only the owner may make it private.',
     { 200: dataOf(viewSchema) },
   )
   async change(
@@ -205,7 +205,7 @@ export class ViewController {
   @Delete(':id')
   @HttpCode(204)
   @Roles('admin', 'agent')
-  @Answers('Archives a view.', 'Appends `ViewArchived`. A shared view is archived by its owner or an admin.', { 204: null })
+  @Answers('Archives a view.', 'Appends `ViewArchived`. The owner or an admin may archive a shared view.', { 204: null })
   async archive(
     @Param('id', ResourceIdPipe) id: string,
     @InContext() context: CommandContext,
@@ -219,7 +219,7 @@ export class ViewController {
   @Roles('admin', 'agent')
   @Answers(
     'Brings a view back from the archive.',
-    'Appends `ViewUnarchived`; a view that is not archived is answered as it is. For its owner, and of a shared view for an admin too.',
+    'Appends `ViewUnarchived`; a view that is not archived is answered as it is. The owner may do this, and for a shared view an admin too.',
     { 200: dataOf(viewSchema) },
   )
   async unarchive(

@@ -5,11 +5,11 @@ import { type ViewAnswer, viewAnswer } from './view.answer.js';
 import type { ViewCaller } from './view.js';
 import { EVERYONE, ownerKey, type ViewRow, viewsTable } from './view.table.js';
 
-/** The views that a caller may know of. */
+/** The views that a caller may see. */
 export function viewList({ self, role }: ViewCaller): FoldList<ViewRow, ViewAnswer> {
   const seesAll = role === 'auditor';
   return {
-    // A cursor is for those alone who see the same views.
+    // A cursor is valid only for callers who see the same views.
     name: `views of ${seesAll ? EVERYONE : ownerKey(self)}`,
     table: viewsTable,
     select: wholeFold,
@@ -24,9 +24,9 @@ export function viewList({ self, role }: ViewCaller): FoldList<ViewRow, ViewAnsw
 
 const TRUE_OR_FALSE = { type: 'string', enum: ['true', 'false'] } as const;
 
-/** What the address of the list takes. */
+/** The query parameters of the list. */
 export const VIEW_LIST_PARAMETERS: readonly QueryParameter[] = [
-  { name: 'shared', schema: { ...TRUE_OR_FALSE, description: 'true lists the shared ones alone, false the private ones.' } },
-  { name: 'counts', schema: { ...TRUE_OR_FALSE, default: 'false', description: 'true adds the number of conversations that each finds.' } },
+  { name: 'shared', schema: { ...TRUE_OR_FALSE, description: 'true lists only shared views, false only private ones.' } },
+  { name: 'counts', schema: { ...TRUE_OR_FALSE, default: 'false', description: 'true adds how many conversations each view finds.' } },
   ...parametersOf({}),
 ];

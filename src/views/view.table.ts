@@ -9,7 +9,7 @@ export interface ViewRow extends FoldRow<View> {
 }
 
 export const EVERYONE = 'everyone';
-/** An owner in one text. No type of owner holds a space, so that no two owners have the same. */
+/** An owner as one text. No type of owner contains a space, so no two owners have the same text. */
 export const ownerKey = ({ type, id }: ViewOwner): string => `${type} ${id}`;
 
 export const viewsTable = foldTable<View, ViewRow>({

@@ -7,7 +7,7 @@ import type { CallerRole } from '../security/roles.js';
 
 type Times = 'createdAfter' | 'createdBefore' | 'updatedAfter' | 'updatedBefore';
 
-/** A filter of GET /conversations by its names there, with instants as ISO 8601: what it stores can be sent to the list as it is. */
+/** A filter of GET /conversations under its names there, with instants as ISO 8601: a stored filter can be sent to the list unchanged. */
 export type ViewFilter = Omit<ConversationFilter, Times> & { readonly [time in Times]?: string };
 
 export interface ViewSort {
@@ -15,31 +15,31 @@ export interface ViewSort {
   readonly order: 'asc' | 'desc';
 }
 
-/** The agent that made a view, or the API key that acted for none. */
+/** The agent that made a view, or the API key that acted for no agent. */
 export interface ViewOwner {
   readonly type: 'agent' | 'apiKey';
   readonly id: string;
 }
 
-/** Who asks, and in which role. */
+/** Who asks, and with which role. */
 export interface ViewCaller {
   readonly self: ViewOwner;
   readonly role: CallerRole;
 }
 
-/** A saved question to the list of conversations. It holds nothing of any message. */
+/** A saved query for the list of conversations. It holds no message content. */
 export interface ViewFields {
   readonly name: string;
   /** From viewFilter(), so that equal filters have equal JSON. */
   readonly filter: ViewFilter;
   readonly sort: ViewSort;
-  /** Everybody in the organization sees it; else its owner alone, and auditors. */
+  /** True: everybody in the organization sees it. False: only its owner and auditors do. */
   readonly shared: boolean;
 }
 
 export type ViewEvent =
   | { readonly type: 'ViewCreated'; readonly data: ViewFields & { readonly owner: ViewOwner } }
-  /** The named fields only; a filter and a sort replace the whole of what was there. */
+  /** Only the fields to change; a filter and a sort are replaced as a whole. */
   | { readonly type: 'ViewChanged'; readonly data: Partial<ViewFields> }
   | { readonly type: 'ViewArchived'; readonly data: Record<string, never> }
   | { readonly type: 'ViewUnarchived'; readonly data: Record<string, never> };
@@ -55,8 +55,8 @@ export interface View extends ViewFields {
 const texts = z.array(z.string()).optional();
 const text = z.string().optional();
 /**
- * Strict, since a filter without the name that it does not know would find more than was asked for. A new filter, status, priority or sort is a
- * new version of both events, and one that is gone is upcast: so every stored view can be listed and counted.
+ * Strict: without a name that this build does not know, a filter would find too much. A new filter, status, priority or sort needs a new
+ * version of both events, and a removed value needs an upcast, so that every stored view can be listed and counted.
  */
 const fields = {
   name: z.string(),
@@ -116,17 +116,17 @@ export const viewAggregate: Aggregate<View, ViewEvent> = {
 
 const isOwner = ({ owner }: View, { self }: ViewCaller) => owner.type === self.type && owner.id === self.id;
 
-/** Whether the caller may know of it: admins have no more of another's private view than anybody, and auditors audit them all. */
+/** Whether the caller may see it: admins see no more of another owner's private views than others do; auditors see all views. */
 export const isVisible = (v: View, by: ViewCaller): boolean => v.exists && (v.shared || by.role === 'auditor' || isOwner(v, by));
 
 export type ViewDecision = (v: View) => readonly ViewEvent[];
 
-/** Answers no event when the id is taken: whoever asked for a new view must look. */
+/** Returns no event when the id is taken: callers that need a new view must check. */
 export function createView({ name, filter, sort, shared }: ViewFields, owner: ViewOwner): ViewDecision {
   return (v) => (v.exists ? [] : [{ type: 'ViewCreated', data: { name, filter, sort, shared, owner } }]);
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, forbidden, resource_archived */
+/** Appends only the differences. @throws ThreadlogError not_found, forbidden, resource_archived */
 export function changeView(changes: Partial<ViewFields>, by: ViewCaller): ViewDecision {
   return (v) => {
     requireWritable(v, by);
@@ -163,7 +163,7 @@ function requireWritable(v: View, by: ViewCaller): void {
   if (!isOwner(v, by) && by.role !== 'admin') throw new ThreadlogError('forbidden', 'a shared view is changed by its owner or an admin');
 }
 
-/** A filter as views store it: every value once, and attributes in the order of their names. */
+/** A filter as views store it: every value once, and attributes sorted by name. */
 export function viewFilter(filter: ConversationFilter): ViewFilter {
   const { createdAfter, createdBefore, updatedAfter, updatedBefore, customAttributes, ...others } = filter;
   const instant = (ms: number | undefined) => (ms === undefined ? undefined : new Date(ms).toISOString());
@@ -182,7 +182,7 @@ export function viewFilter(filter: ConversationFilter): ViewFilter {
   });
 }
 
-/** What the list of conversations is asked by a view's filter. */
+/** A view's filter as the list of conversations takes it. */
 export function conversationFilter({
   createdAfter,
   createdBefore,

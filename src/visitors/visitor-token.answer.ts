@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** The answer of POST /visitor-tokens, and the one place where the token is shown. */
+/** The answer of POST /visitor-tokens; no other answer shows the token. */
 export const visitorTokenSchema = z
   .strictObject({
     token: z.string(),

@@ -20,7 +20,7 @@ const MAX_TTL = 86_400;
 class MintTokenDto {
   /** As in POST /conversations. */
   @IsNested(VisitorInputDto) visitor!: VisitorInputDto;
-  /** Seconds; an hour when absent. */
+  /** Seconds; an hour by default. */
   @NullIsAbsent() @IsWhole(MIN_TTL, MAX_TTL) ttl?: number;
 }
 
@@ -29,7 +29,7 @@ class RevokeTokensDto {
   @IsResourceId() visitorId!: string;
 }
 
-/** Tokens by which a widget speaks for one visitor. They are not listed: none is stored. */
+/** Tokens with which a widget speaks for one visitor. There is no list of them, since none is stored. */
 @Controller('visitor-tokens')
 @About('Tokens with which a widget in a browser speaks for one visitor.')
 export class VisitorTokenController {
@@ -39,8 +39,8 @@ export class VisitorTokenController {
   @HttpCode(201)
   @Roles('admin', 'agent')
   @Answers(
-    'Mints a token by which a widget speaks for its visitor.',
-    "Finds or makes the visitor as `POST /conversations` does, with the same events. The token itself is signed and stored nowhere. It opens, reads, continues and rates the visitor's own conversations until its time is over.",
+    'Makes a token with which a widget speaks for its visitor.',
+    "Finds or creates the visitor as `POST /conversations` does, with the same events. The token itself is signed and stored nowhere. Until it expires it can open, read, continue and rate the visitor's own conversations.",
     { 201: dataAndWarningsOf(visitorTokenSchema) },
     {
       errors: ['unknown_company', 'visitor_erased', 'limit_exceeded'],
@@ -55,13 +55,13 @@ export class VisitorTokenController {
     return new Answered({ data: { token, visitorId, expiresAt }, ...(left.length === 0 ? {} : { warnings: left }) }, { position });
   }
 
-  /** Ends all tokens that the visitor has. A POST and no DELETE, since doing it again is another revocation. */
+  /** Ends all tokens of the visitor. POST instead of DELETE, since every call is another revocation. */
   @Post('revoke')
   @HttpCode(200)
   @Roles('admin', 'agent')
   @Answers(
     'Ends all tokens that a visitor has.',
-    'Appends `VisitorTokensRevoked`. Every token of the visitor ends at once in this process and within a second in all others; tokens minted later are good.',
+    'Appends `VisitorTokensRevoked`. This process refuses every token of the visitor at once and all others within a second; tokens made later are valid.',
     { 200: dataOf(revokedTokensSchema) },
     { errors: ['not_found'] },
   )

@@ -13,7 +13,7 @@ import { revokeTokens, visitorAggregate } from './visitor.js';
 import { type KeyLeft, VisitorWriter } from './visitor.writer.js';
 import type { PlainVisitor } from './visitor.sealing.js';
 
-/** How long a process may go on accepting a token that another process revoked (ms); in its own process it ends at once. */
+/** How long another process may still accept a token after its revocation (ms); the revoking process refuses it at once. */
 const TOKEN_MAX_AGE_MS = 1_000;
 
 export interface MintedToken {
@@ -21,15 +21,15 @@ export interface MintedToken {
   readonly visitorId: string;
   /** ISO instant. */
   readonly expiresAt: string;
-  /** Of the visitor's last event. */
+  /** The revision of the visitor's last event. */
   readonly position: Position;
-  /** The visitor's keys that were given and left to the visitors whose they are. */
+  /** Keys in the request that belong to other visitors and stayed with them. */
   readonly left: readonly KeyLeft[];
 }
 
-/** What is kept of a keyed request: what is signed and not the token, since without MASTER_KEY nobody makes the token of it. */
+/** What we keep for a keyed request: the claims without the signature, so that nobody can build the token without MASTER_KEY. */
 interface KeptToken extends VisitorTokenClaims {
-  /** Absent in what an earlier build has kept, as is `position`. */
+  /** Absent in rows of earlier builds, like `position`. */
   readonly left?: readonly KeyLeft[];
   readonly position?: Position;
 }
@@ -42,9 +42,9 @@ export interface RevokedTokens {
 }
 
 /**
- * Makes, recognizes and revokes the tokens by which a widget speaks for its visitor. A token stands in no table: it is good as long as its
- * signature holds, its time has not come, and the visitor's own stream says that neither was it revoked nor the visitor archived. So there
- * is nothing to sweep, an auditor reads who revoked, and every process that reads the log knows.
+ * Makes, verifies and revokes the tokens with which a widget speaks for its visitor. No table holds tokens: a token is valid while its
+ * signature is right, it has not expired, and the visitor's stream shows neither a revocation of the token nor an archived visitor. So
+ * nothing needs cleaning up, auditors see who revoked, and every process that reads the log knows.
  */
 @Injectable()
 export class VisitorTokenWriter implements VisitorTokenReader {
@@ -58,8 +58,8 @@ export class VisitorTokenWriter implements VisitorTokenReader {
   ) {}
 
   /**
-   * A token for the visitor that is named as in POST /conversations, made when there is none.
-   * @param ttlSeconds how long it is good
+   * A token for the visitor that is named as in POST /conversations, and created when there is none.
+   * @param ttlSeconds how long the token is valid
    * @throws ThreadlogError what VisitorWriter.resolve() throws, idempotency_key_reused, revision_mismatch
    */
   async mint(context: CommandContext, given: PlainVisitor & { readonly id?: string }, ttlSeconds: number): Promise<MintedToken> {
@@ -82,12 +82,12 @@ export class VisitorTokenWriter implements VisitorTokenReader {
       visitorId,
       expiresAt: new Date(expiresAt).toISOString(),
       position: position ?? (await this.visitor(organizationId, visitorId)).position,
-      // What is kept as jsonb comes back with its names in another order.
+      // jsonb returns the fields in another order.
       left: left.map(({ field, code }) => ({ field, code })),
     };
   }
 
-  /** Ends every token that the visitor has now; those made later are good. @throws ThreadlogError not_found */
+  /** Ends every token that the visitor has now; tokens that are made later are valid. @throws ThreadlogError not_found */
   async revoke(context: CommandContext, visitorId: string): Promise<RevokedTokens> {
     const known = await this.transactor.load(visitorAggregate, context.organizationId, visitorId);
     if (known === undefined) throw new ThreadlogError('not_found');
@@ -103,7 +103,7 @@ export class VisitorTokenWriter implements VisitorTokenReader {
   private async principal({ organizationId, visitorId, generation, expiresAt }: VisitorTokenClaims): Promise<Principal | undefined> {
     if (expiresAt <= this.clock.now()) return undefined;
     let visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId, TOKEN_MAX_AGE_MS);
-    // Made after a revocation that this process has not seen yet.
+    // The token was made after a revocation that this process has not seen yet.
     if (visitor !== undefined && visitor.state.tokenGeneration < generation)
       visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId);
     if (visitor === undefined || visitor.state.archived || visitor.state.tokenGeneration !== generation) return undefined;

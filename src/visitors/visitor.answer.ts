@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import type { Visitor } from './visitor.js';
 
-/** A visitor as every route answers it. */
+/** A visitor, as every route answers it. */
 export const visitorSchema = z
   .strictObject({
     id: z.string(),

@@ -7,7 +7,7 @@ import type { PlainVisitor } from './visitor.sealing.js';
 import { type MintedToken, type RevokedTokens, VisitorTokenWriter } from './visitor-token.writer.js';
 
 /**
- * Finds the visitor that the userId or the e-mail names and sets what differs, or makes one; `made` tells which.
+ * Finds the visitor with the userId or the e-mail and updates it, or creates one; `made` tells which.
  * @throws ThreadlogError id_taken, user_id_taken, email_taken, visitor_conflict, unknown_company, limit_exceeded
  */
 export class CreateVisitor extends Command<Resolved> {
@@ -20,7 +20,7 @@ export class CreateVisitor extends Command<Resolved> {
 }
 
 /**
- * Sets the named fields; null clears one, attributes are merged.
+ * Sets the named fields; null clears a field, attributes are merged.
  * @throws ThreadlogError not_found, resource_archived, visitor_erased, user_id_taken, email_taken, unknown_company, limit_exceeded
  */
 export class ChangeVisitor extends Command<Resolved> {
@@ -33,7 +33,7 @@ export class ChangeVisitor extends Command<Resolved> {
   }
 }
 
-/** Ends a visitor and frees its userId and e-mail; its conversations stay. @throws ThreadlogError not_found */
+/** Archives a visitor and frees its userId and e-mail; its conversations stay. @throws ThreadlogError not_found */
 export class ArchiveVisitor extends Command<{ readonly revision: number; readonly position: Position }> {
   constructor(
     readonly context: CommandContext,
@@ -44,7 +44,7 @@ export class ArchiveVisitor extends Command<{ readonly revision: number; readonl
 }
 
 /**
- * Makes a token by which a widget speaks for a visitor, who is found or made as for a new conversation.
+ * Makes a token with which a widget speaks for a visitor, who is found or created as for a new conversation.
  * @throws ThreadlogError resource_archived, visitor_erased, limit_exceeded, unknown_company
  */
 export class MintVisitorToken extends Command<MintedToken> {
@@ -70,7 +70,7 @@ export class RevokeVisitorTokens extends Command<RevokedTokens> {
 const handled = handledBy(VisitorWriter);
 const handledByTokens = handledBy(VisitorTokenWriter);
 
-/** Handlers of this file, which the module registers. */
+/** The handlers of this file, for the module. */
 export const visitorCommandHandlers = [
   handled(CreateVisitor, (writer, { context, given }) => writer.register(context, given)),
   handled(ChangeVisitor, (writer, { context, visitorId, fields }) => writer.change(context, visitorId, fields)),

@@ -36,16 +36,16 @@ const MAX_PHONE = 50;
 const MAX_PLAN = 100;
 const MAX_USER_ID = 256;
 
-/** Who a conversation is with: found by id, userId or e-mail, made if unknown. A field that is null counts as absent. */
+/** The visitor of a conversation: found by id, userId or email, created if unknown. A field that is null counts as absent. */
 export class VisitorInputDto {
   @NullIsAbsent() @IsResourceId() id?: string;
-  /** The caller's own id of the person. */
+  /** The caller's own id for the person. */
   @NullIsAbsent() @IsVisibleText(MAX_USER_ID) userId?: string;
   @NullIsAbsent() @IsEmailAddress() email?: string;
   @NullIsAbsent() @IsTypedText(MAX_NAME) name?: string;
   @NullIsAbsent() @IsVisibleText(MAX_PHONE) phone?: string;
   @NullIsAbsent() @IsVisibleText(MAX_PLAN) plan?: string;
-  /** Merged into those of a visitor that is found; null removes one. */
+  /** Merged into the attributes of an existing visitor; null removes an attribute. */
   @NullIsAbsent() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
   @NullIsAbsent() @IsResourceId() companyId?: string;
 }
@@ -55,7 +55,7 @@ class CreateVisitorDto extends VisitorInputDto {
   @NullIsAbsent() @IsHttpUrl() avatarUrl?: string;
 }
 
-/** The named fields only; null clears one. */
+/** Only the fields to change; null clears a field. */
 @Examples({ 'two fields': { plan: 'pro', phone: null } })
 class ChangeVisitorDto {
   @IsOptional() @IsVisibleText(MAX_USER_ID) userId?: string | null;
@@ -65,7 +65,7 @@ class ChangeVisitorDto {
   @IsOptional() @IsHttpUrl() avatarUrl?: string | null;
   @IsOptional() @IsVisibleText(MAX_PLAN) plan?: string | null;
   @IsOptional() @IsResourceId() companyId?: string | null;
-  /** Merged; null removes one. */
+  /** Merged; null removes an attribute. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
 }
 
@@ -82,12 +82,12 @@ export class VisitorController {
     @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
-  /** 201 when it was made; 200 when the userId or the e-mail found one. */
+  /** 201 for a new visitor; 200 when the userId or the email found a visitor. */
   @Post()
   @Roles('admin', 'agent')
   @Answers(
-    'Makes a visitor, or finds the one with this userId or e-mail address.',
-    'Appends `VisitorCreated`, or `VisitorChanged` where the visitor who was found differs from the body. Answers 201 for a new visitor and 200 for one who was found. An `id` in the body must be new.',
+    'Creates a visitor, or finds the visitor with this userId or e-mail address.',
+    'Appends `VisitorCreated`, or `VisitorChanged` where an existing visitor differs from the body. Answers 201 for a new visitor and 200 for an existing one. An `id` in the body must be new.',
     { 200: dataOf(visitorSchema), 201: dataOf(visitorSchema) },
     {
       errors: ['id_taken', 'user_id_taken', 'email_taken', 'visitor_conflict', 'visitor_erased', 'unknown_company', 'limit_exceeded'],
@@ -116,7 +116,7 @@ export class VisitorController {
     return this.lists.page(visitorList, organizationId, query);
   }
 
-  /** Folds the stream, so it is never behind a write. */
+  /** Folds the stream, so it is always up to date. */
   @Get(':id')
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers(
@@ -166,7 +166,7 @@ export class VisitorController {
   @Roles('admin', 'agent')
   @Answers(
     'Archives a visitor.',
-    "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for somebody else. Conversations go on naming the visitor.",
+    "Appends `VisitorArchived`, ends the visitor's tokens, and frees its userId and email for another visitor. Conversations keep naming the visitor.",
     { 204: null },
   )
   async archive(@Param('id', ResourceIdPipe) id: string, @InContext() context: CommandContext): Promise<Answered<undefined>> {

@@ -5,7 +5,7 @@ import { type FoldList, wholeFold } from '../read-models/fold-list.js';
 import { type VisitorAnswer, visitorAnswer } from './visitor.answer.js';
 import { type VisitorRow, visitorsTable } from './visitor.table.js';
 
-/** Also by companyId, userId and email (in any spelling). */
+/** Also filters by companyId, userId and email (in any spelling). */
 export const visitorList: FoldList<VisitorRow, VisitorAnswer> = {
   name: 'visitors',
   table: visitorsTable,
@@ -16,6 +16,6 @@ export const visitorList: FoldList<VisitorRow, VisitorAnswer> = {
     userId: (value) => sql<SqlBool>`t.user_id = ${value}`,
     email: (value) => sql<SqlBool>`t.email_key = ${emailKey(value)}`,
   },
-  // No address has white space, but a + arrives as such.
+  // An address holds no white space, but a + in a query string arrives as a space.
   faults: { email: (value) => (/\s/.test(value.trim()) ? `must be an e-mail address; ${PLUS_HINT}` : undefined) },
 };

@@ -7,7 +7,7 @@ const PERSONAL = ['name', 'email', 'phone', 'avatarUrl'] as const;
 const ATTRIBUTE = 'visitor.attribute';
 const attributeContext = (name: string) => `${ATTRIBUTE} ${name}`;
 
-/** A visitor's fields in plain text, as callers give them and readers see them. */
+/** A visitor's fields in plain text, as callers send them and readers see them. */
 export interface PlainVisitor {
   readonly userId?: string | null;
   readonly name?: string | null;
@@ -22,7 +22,7 @@ export interface PlainVisitor {
 export function sealVisitor(key: DataKey, plain: PlainVisitor): VisitorChanges {
   const { attributes } = plain;
   const sealed: Record<string, unknown> = {};
-  // By name, so that nothing gets into the log unsealed because a caller named it.
+  // Field by field, so that no field that a caller adds can reach the log unsealed.
   for (const field of OPEN) if (plain[field] !== undefined) sealed[field] = plain[field];
   for (const field of PERSONAL) {
     const value = plain[field];
@@ -56,7 +56,7 @@ function unsealFields(key: DataKey | undefined, fields: VisitorFields): VisitorF
   return unsealed;
 }
 
-/** The state with its personal values unsealed; without the key they are ERASED and the attributes gone. */
+/** The state with its personal values unsealed; without the key they are ERASED and the attributes are gone. */
 export function unsealVisitor(visitor: Visitor, key: DataKey | undefined): Visitor<unknown> {
   return {
     ...visitor,

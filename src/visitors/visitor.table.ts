@@ -4,12 +4,12 @@ import { foldTable, type FoldRow } from '../read-models/fold-table.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { evolveVisitor, initialVisitor, type Visitor } from './visitor.js';
 
-/** Personal fields are in plain text, ERASED once the key is gone. */
+/** Personal fields are in plain text, and ERASED once the key is destroyed. */
 export interface VisitorRow extends FoldRow<Visitor<unknown>> {
   name: string | null;
   user_id: string | null;
   email: string | null;
-  /** The address as it is compared; null also when it was erased. */
+  /** The address in the form that is compared; null once it is erased. */
   email_key: string | null;
   phone: string | null;
   avatar_url: string | null;
@@ -39,7 +39,7 @@ export const visitorsTable = foldTable<Visitor<unknown>, VisitorRow>({
     archived: v.archived,
     user_id: v.userId,
     email: text(v.email),
-    // An erased address is nobody's.
+    // An erased address belongs to nobody.
     email_key: typeof v.email !== 'string' || v.email === ERASED ? null : emailKey(v.email),
     phone: text(v.phone),
     avatar_url: text(v.avatarUrl),

@@ -19,13 +19,13 @@ export type VisitorEvent<V = Sealed> =
   | { readonly type: 'VisitorCreated'; readonly data: VisitorFields<V> & { readonly attributes?: Readonly<Record<string, V>> } }
   | {
       readonly type: 'VisitorChanged';
-      /** The named fields only; `null` clears one. */
+      /** Only the fields to change; `null` clears a field. */
       readonly data: VisitorFields<V> & {
         readonly attributes?: { readonly set: Readonly<Record<string, V>>; readonly removed: readonly string[] };
       };
     }
   | { readonly type: 'VisitorArchived'; readonly data: Record<string, never> }
-  /** Every token that was made before ends; `generation` is that of those that are made from now on. */
+  /** Ends every token that was made before; new tokens carry `generation`. */
   | { readonly type: 'VisitorTokensRevoked'; readonly data: { readonly generation: number } };
 
 export interface Visitor<V = Sealed> {
@@ -39,7 +39,7 @@ export interface Visitor<V = Sealed> {
   readonly plan: string | null;
   readonly companyId: string | null;
   readonly attributes: Readonly<Record<string, V>>;
-  /** How often the visitor's tokens were revoked; a token is good only with this number. */
+  /** How often the visitor's tokens were revoked; only tokens with this number are valid. */
   readonly tokenGeneration: number;
   readonly createdAt: string;
   readonly updatedAt: string;
@@ -112,7 +112,7 @@ export const MAX_ATTRIBUTES = 100;
 
 export type VisitorDecision = (v: Visitor) => readonly VisitorEvent[];
 
-/** What a caller asks to set: named fields only, `null` clears; attributes are merged, `null` removes. */
+/** The fields that a caller asks to set: `null` clears a field; attributes are merged, `null` removes an attribute. */
 export type VisitorChanges = VisitorFields & { readonly attributes?: Readonly<Record<string, Sealed | null>> };
 
 export function createVisitor(given: VisitorChanges): VisitorDecision {
@@ -125,7 +125,7 @@ export function createVisitor(given: VisitorChanges): VisitorDecision {
   };
 }
 
-/** Only what differs becomes an event. @throws ThreadlogError not_found, resource_archived, limit_exceeded */
+/** Appends only the differences. @throws ThreadlogError not_found, resource_archived, limit_exceeded */
 export function changeVisitor(changes: VisitorChanges): VisitorDecision {
   return (v) => {
     if (!v.exists) throw new ThreadlogError('not_found');
@@ -147,7 +147,7 @@ export function changeVisitor(changes: VisitorChanges): VisitorDecision {
   };
 }
 
-/** For good: the keys go to whoever names them next. @throws ThreadlogError not_found */
+/** For good: the keys are free for another visitor. @throws ThreadlogError not_found */
 export function archiveVisitor(): VisitorDecision {
   return (v) => {
     if (!v.exists) throw new ThreadlogError('not_found');
@@ -156,7 +156,7 @@ export function archiveVisitor(): VisitorDecision {
 }
 
 /**
- * Ends the tokens of a generation. Asked of one that has ended it has nothing to do, so that two who revoke at once revoke once.
+ * Ends the tokens of a generation. Does nothing for a generation that has ended, so that two concurrent revocations count as one.
  * @throws ThreadlogError not_found
  */
 export function revokeTokens(generation: number): VisitorDecision {

@@ -26,16 +26,16 @@ const KINDS = ['userId', 'email'] as const satisfies readonly ClaimKind[];
 type KeyKind = (typeof KINDS)[number];
 const TAKEN = { userId: 'user_id_taken', email: 'email_taken' } as const;
 
-/** A key that was given and left where it is, since it is another visitor's. */
+/** A key in the request that belongs to another visitor and stayed there. */
 export interface KeyLeft {
-  /** In the request, which names the visitor `visitor`. */
+  /** The field's path in the request, which names the visitor `visitor`. */
   readonly field: `visitor.${KeyKind}`;
   readonly code: (typeof TAKEN)[KeyKind];
 }
 
-/** How old (ms) what other processes wrote may be when a visitor is looked up for the first time; every later look is at the log. */
+/** How old (ms) the cached state may be at the first lookup of a visitor; every later lookup reads the log. */
 const LOOKUP_MAX_AGE_MS = 1_000;
-/** Plans in a row that the log had overtaken before the client is told. */
+/** Attempts that the log may overtake before the client gets an error. */
 const ATTEMPTS = 8;
 
 const normal = (kind: KeyKind, value: string) => (kind === 'email' ? emailKey(value) : value);
@@ -52,41 +52,41 @@ export interface VisitorView {
 
 export interface Resolved extends Transacted<Visitor, VisitorEvent> {
   readonly visitorId: string;
-  /** The state with its personal fields in plain text. */
+  /** The state, with its personal fields in plain text. */
   readonly unsealed: Visitor<unknown>;
   /** True when this command made the visitor, false when it found one. */
   readonly made: boolean;
 }
 
-/** What resolve() answers. */
+/** The answer of resolve(). */
 export interface Found extends Resolved {
-  /** The given keys that are other visitors', the strongest first. */
+  /** The given keys that belong to other visitors, the strongest first. */
   readonly left: readonly KeyLeft[];
 }
 
 type Given = PlainVisitor & { readonly id?: string };
 
-/** Whose key it is. */
+/** The visitor that holds a key. */
 interface Holder {
   readonly visitorId: string;
-  /** False when the visitor does not show the key yet. */
+  /** False when the visitor does not carry the key yet. */
   readonly holds: boolean;
-  /** The holder's own; undefined while it does not exist yet. */
+  /** The holder's own userId; undefined while the holder does not exist yet. */
   readonly userId: string | null | undefined;
 }
 
-/** Which visitor the given keys name, and by what. */
+/** The visitor that the given keys name, and the kind of key that named it. */
 interface Target {
   readonly visitorId: string;
   readonly by: 'id' | KeyKind | 'nothing';
-  /** False when the visitor does not show the key yet, so that this command has to finish what another began. */
+  /** False when the visitor does not carry the key yet, so that this command has to finish another command's work. */
   readonly holds: boolean;
 }
 
 /**
- * Finds, makes and changes visitors so that a userId and an e-mail address name at most one of them (archived ones apart), also among
- * racing requests and after a crash at any step: by the rules of Claims. An unfinished command (their second rule) is finished by whoever
- * meets it: the key is that visitor's, and who finds the visitor by it goes on with that one; a visitor who does not exist yet is made.
+ * Finds, creates and changes visitors so that a userId and an e-mail address name at most one of them (archived ones apart), also among
+ * racing requests and after a crash at any step, by the rules of Claims. Whoever meets an unfinished command (the second rule) finishes
+ * it: the claimed key belongs to the claim's visitor, which the request uses, and which is created if it does not exist yet.
  */
 @Injectable()
 export class VisitorWriter {
@@ -101,10 +101,10 @@ export class VisitorWriter {
   }
 
   /**
-   * The visitor that the strongest of `id`, `userId` and `email` names, made when there is none, with the given fields set where they
-   * differ. A field that is null or absent is left as it is, and so is a key that is another visitor's, which the answer names: nobody is
-   * turned away for it. As a step of another command: give it neither `keyed` nor `ifMatch`.
-   * @throws ThreadlogError resource_archived for the visitor, or a company that is not the visitor's already; visitor_erased, limit_exceeded,
+   * The visitor that the strongest of `id`, `userId` and `email` names, created when there is none, and updated where the given fields
+   * differ. Null and absent fields stay as they are. A key that belongs to another visitor stays there too; the answer names it, and the
+   * request goes on. As a step of another command, call this with neither `keyed` nor `ifMatch`.
+   * @throws ThreadlogError resource_archived for the visitor or for a company that the visitor is new to; visitor_erased, limit_exceeded,
    * unknown_company
    */
   resolve(command: CommandContext, given: Given): Promise<Found> {
@@ -112,9 +112,9 @@ export class VisitorWriter {
   }
 
   /**
-   * As resolve().
-   * @param others what becomes of keys of other visitors: they are left there, or the command is refused
-   * @throws ThreadlogError visitor_conflict when the keys name different visitors and it is to be refused
+   * Like resolve().
+   * @param others what happens to keys of other visitors: they stay there, or the command is refused
+   * @throws ThreadlogError visitor_conflict when the keys name different visitors and `others` refuses that
    */
   private async find(command: CommandContext, given: Given, others: 'leave' | 'refuse'): Promise<Found> {
     const { id, ...fields } = withoutNulls(given);
@@ -138,8 +138,8 @@ export class VisitorWriter {
   }
 
   /**
-   * As resolve(), for a command of its own, which is refused when a key is another visitor's; an `id` must be new.
-   * @throws ThreadlogError id_taken, user_id_taken, email_taken, visitor_conflict and what resolve() throws
+   * Like resolve(), as a command of its own, which is refused when a key belongs to another visitor; an `id` must be new.
+   * @throws ThreadlogError id_taken, user_id_taken, email_taken, visitor_conflict, and as resolve()
    */
   async register(command: CommandContext, given: Given): Promise<Resolved> {
     const { id, ...fields } = withoutNulls(given);
@@ -150,7 +150,7 @@ export class VisitorWriter {
       return this.find(command, fields, 'refuse');
     }
     if (!isSameRequest(before.requestHash, command)) throw new ThreadlogError('idempotency_key_reused');
-    // The keys may name another visitor by now; the command goes on with the one that it had found.
+    // The keys may name another visitor by now; the command continues with the visitor that it found first.
     const visitorId = parseStreamName(before.stream)?.id;
     if (visitorId === undefined) throw new Error('a remembered stream has no name of ours');
     try {
@@ -164,7 +164,7 @@ export class VisitorWriter {
   }
 
   /**
-   * Sets the named fields where they differ; null clears one.
+   * Sets the named fields where they differ; null clears a field.
    * @throws ThreadlogError not_found, resource_archived, visitor_erased, user_id_taken, email_taken, limit_exceeded, unknown_company
    */
   async change(command: CommandContext, visitorId: string, fields: PlainVisitor): Promise<Resolved> {
@@ -172,7 +172,7 @@ export class VisitorWriter {
     return this.orTaken(command, given, () => this.set(command, { visitorId, by: 'id', holds: true }, given));
   }
 
-  /** Ends the visitor; its userId and e-mail are free for another. @throws ThreadlogError not_found */
+  /** Archives the visitor; its userId and e-mail are free for another. @throws ThreadlogError not_found */
   async archive(command: CommandContext, visitorId: string): Promise<Transacted<Visitor, VisitorEvent>> {
     const { organizationId } = command;
     let left = new Map<string, number>();
@@ -187,7 +187,7 @@ export class VisitorWriter {
     return done;
   }
 
-  /** The visitor as the log has it now. @throws ThreadlogError not_found */
+  /** The visitor as the log holds it now. @throws ThreadlogError not_found */
   async get(organizationId: string, visitorId: string): Promise<VisitorView> {
     const known = await this.transactor.load(visitorAggregate, organizationId, visitorId);
     if (known === undefined) throw new ThreadlogError('not_found');
@@ -195,7 +195,7 @@ export class VisitorWriter {
     return { visitorId, unsealed: unsealVisitor(known.state, key), revision: known.revision, position: known.position };
   }
 
-  /** The visitor that the strongest key names, and the keys that are others'. */
+  /** The visitor that the strongest key names, and the keys that belong to other visitors. */
   private async named(
     command: CommandContext,
     id: string | undefined,
@@ -208,7 +208,7 @@ export class VisitorWriter {
         return typeof value === 'string' ? this.holder(command, kind, value, maxAgeMs) : undefined;
       }),
     );
-    // An address is no proof of who somebody is: it finds a visitor without a userId, and does not turn one userId into another.
+    // An e-mail address proves no identity: it finds a visitor without a userId, and never matches a visitor with another userId.
     const isAnothers = typeof fields.userId === 'string' && typeof email?.userId === 'string' && email.userId !== fields.userId;
     const target: Target =
       id !== undefined
@@ -223,7 +223,7 @@ export class VisitorWriter {
     return { target, left };
   }
 
-  /** Whose key it is; undefined when it is free. Releases a claim that was left behind. */
+  /** The visitor that holds the key; undefined when the key is free. Releases a claim that was left behind. */
   private async holder(command: CommandContext, kind: KeyKind, value: string, maxAgeMs = 0): Promise<Holder | undefined> {
     for (const form of [normal(kind, value), ...formerForms(kind, value)]) {
       const holder = await this.holderOf(command, kind, value, form, maxAgeMs);
@@ -232,7 +232,7 @@ export class VisitorWriter {
     return undefined;
   }
 
-  /** @param form what the claim is named by */
+  /** @param form the spelling that names the claim */
   private async holderOf(
     command: CommandContext,
     kind: KeyKind,
@@ -255,13 +255,13 @@ export class VisitorWriter {
       return { visitorId, holds: true, userId };
     if (!leftBehind) return { visitorId, holds: false, userId };
     await this.claims.giveBack(command, visitorId, new Map([[claimId, claimed.revision]]));
-    // Released by this call, or claimed anew meanwhile: the log knows.
+    // This call released the claim, or another request has claimed the key in the meantime: read the log.
     const after = await this.transactor.load(claimAggregate, organizationId, claimId);
     const owner = after?.state.owner ?? null;
     return owner === null ? undefined : { visitorId: owner, holds: false, userId: undefined };
   }
 
-  /** Runs a command that names its visitor itself, so that a key of another visitor is an error and not an answer. */
+  /** Runs a command that names its visitor itself: a key of another visitor is an error here, not part of the answer. */
   private async orTaken(command: CommandContext, fields: PlainVisitor, run: () => Promise<Resolved>): Promise<Resolved> {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       try {
@@ -270,7 +270,7 @@ export class VisitorWriter {
         if (!(error instanceof PlanOvertaken)) throw error;
         const held = KINDS.find((kind) => kind === error.held);
         const value = held === undefined ? undefined : fields[held];
-        // Left behind, it is free now, and the next attempt gets it.
+        // A claim that was left behind is free now, and the next attempt gets it.
         if (held !== undefined && typeof value === 'string' && (await this.holder(command, held, value)) !== undefined)
           throw new ThreadlogError(TAKEN[held]);
       }
@@ -278,7 +278,7 @@ export class VisitorWriter {
     throw overtaken();
   }
 
-  /** Makes a visitor under an id that nobody may have yet. */
+  /** Creates a visitor under an id that must be new. */
   private async makeOwn(command: CommandContext, visitorId: string, fields: PlainVisitor): Promise<Resolved> {
     try {
       return await this.make(command, visitorId, fields, true);
@@ -289,9 +289,9 @@ export class VisitorWriter {
   }
 
   /**
-   * Claims the keys and makes the visitor.
-   * @param own the caller chose the id: one that was there before is an error
-   * @throws PlanOvertaken when a key is another's, or the visitor was made meanwhile
+   * Claims the keys and creates the visitor.
+   * @param own the caller chose the id, so an existing visitor is an error
+   * @throws PlanOvertaken when a key belongs to another visitor, or the visitor was created in the meantime
    */
   private async make(command: CommandContext, visitorId: string, fields: PlainVisitor, own = false): Promise<Resolved> {
     const { organizationId } = command;
@@ -302,7 +302,7 @@ export class VisitorWriter {
         visitorId,
         { ...command, keyId },
         (v, key: DataKey) => {
-          // Another request that met this command's claim without its visitor has made it with the claimed key, as it should.
+          // Another request met this command's claim without a visitor and created the visitor with the claimed key, as it should.
           const onBehalf =
             hold.taken.size > 0 && KINDS.some((kind) => typeof fields[kind] === 'string' && shows(v, key, kind, fields[kind]));
           if (v.exists) throw own && !onBehalf ? new ThreadlogError('id_taken') : new PlanOvertaken();
@@ -323,8 +323,8 @@ export class VisitorWriter {
   }
 
   /**
-   * Sets the given fields of a visitor that exists: claims the new keys, appends, releases the old ones.
-   * @throws PlanOvertaken when a key is another's, or no longer this visitor's
+   * Sets the given fields of an existing visitor: claims the new keys, appends, releases the old keys.
+   * @throws PlanOvertaken when a key belongs to another visitor, or no longer to this one
    */
   private async set(command: CommandContext, target: Target, fields: PlainVisitor): Promise<Resolved> {
     const { organizationId } = command;
@@ -343,7 +343,7 @@ export class VisitorWriter {
           const key = await this.keyOf(organizationId, visitorId);
           const decision = changeVisitor(sealVisitor(key, fields));
           assertStillNamed(target, fields, v, key);
-          // What will be refused claims nothing, and what changes no key needs none.
+          // A change that will be refused claims nothing, and a change without new keys needs no claim.
           const event = decision(v)[0];
           if (event?.type === 'VisitorChanged') {
             const { companyId } = event.data;
@@ -372,7 +372,7 @@ export class VisitorWriter {
     for (const form of [normal(kind, value), ...formerForms(kind, value)]) await this.claims.noteLeft(command, visitorId, kind, form, left);
   }
 
-  /** The answer without a trip to the log, when nothing differs; not for commands that must be remembered. */
+  /** Answers without a trip to the log when nothing differs; not for commands that must be remembered. */
   private async unchanged(
     command: CommandContext,
     target: Target,
@@ -386,28 +386,28 @@ export class VisitorWriter {
     return this.resolved(target.visitorId, key, { ...known, outcome: 'unchanged', events: [] });
   }
 
-  /** A keyed command that was answered finds the same visitor again, whatever its keys name by then. */
+  /** A keyed command that was answered before finds the same visitor again, whatever its keys name by now. */
   private async remember(command: CommandContext, visitorId: string): Promise<void> {
     if (command.keyed !== true) return;
     const stream = streamName(visitorAggregate.kind, command.organizationId, visitorId);
     await this.answers.save(memoId(command), command, { stream, revision: 0 });
   }
 
-  /** That a visitor may come to a company. @throws ThreadlogError unknown_company, resource_archived */
+  /** Checks that a visitor may join a company. @throws ThreadlogError unknown_company, resource_archived */
   private async assertCompany(organizationId: string, companyId: string): Promise<void> {
     const company = await this.transactor.load(companyAggregate, organizationId, companyId, LOOKUP_MAX_AGE_MS);
     if (company === undefined) throw new ThreadlogError('unknown_company', `no company has the id ${companyId}`);
     if (company.state.archived) throw new ThreadlogError('resource_archived', `the company ${companyId} is archived`);
   }
 
-  /** The key of a visitor that exists. @throws ThreadlogError visitor_erased */
+  /** The data key of an existing visitor. @throws ThreadlogError visitor_erased */
   private async keyOf(organizationId: string, visitorId: string): Promise<DataKey> {
     const key = await this.keys.find(organizationId, visitorKeyId(organizationId, visitorId));
     if (key === undefined) throw new ThreadlogError('visitor_erased');
     return key;
   }
 
-  /** The key of a visitor that is about to exist. @throws ThreadlogError visitor_erased for the id of one that was */
+  /** The data key of a visitor that will be created. @throws ThreadlogError visitor_erased for the id of an erased visitor */
   private async newKey(organizationId: string, visitorId: string): Promise<DataKey> {
     const made = (await this.keys.makeMany(organizationId, [visitorId])).get(visitorId);
     if (made === undefined) throw new ThreadlogError('visitor_erased');
@@ -420,7 +420,7 @@ export class VisitorWriter {
   }
 }
 
-/** What of the given keys has to be claimed. */
+/** The given keys that have to be claimed. */
 function wantedKeys(kinds: readonly KeyKind[], fields: PlainVisitor): WantedKey[] {
   return kinds.flatMap((kind) => {
     const value = fields[kind];
@@ -428,7 +428,7 @@ function wantedKeys(kinds: readonly KeyKind[], fields: PlainVisitor): WantedKey[
   });
 }
 
-/** The key that the visitor shows; null also for an e-mail that was erased. */
+/** The key that the visitor carries; null also for an erased e-mail. */
 function keyValue(v: Visitor, key: DataKey | undefined, kind: KeyKind): string | null {
   if (kind === 'userId') return v.userId;
   return v.email === null || key === undefined ? null : String(unsealVisitor({ ...v, attributes: {} }, key).email);
@@ -440,7 +440,7 @@ function shows(v: Visitor, key: DataKey, kind: KeyKind, value: string | null): b
 }
 
 /**
- * A visitor that was found by a key must still have it, and an e-mail address does not turn one userId into another.
+ * A visitor that was found by a key must still have it, and an e-mail address never matches a visitor with another userId.
  * @throws PlanOvertaken
  */
 function assertStillNamed(target: Target, fields: PlainVisitor, v: Visitor, key: DataKey): void {
