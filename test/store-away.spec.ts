@@ -1,5 +1,5 @@
 import { isOfTheSurroundings } from '../projections/runtime/failures.js';
-import { isPassing } from '../src/conversations/conversation.import.js';
+import { isPassing } from '../src/cli/dialogue-import.js';
 import { ThreadlogError } from '../src/errors.js';
 import { OutcomeUnknown, StoreUnavailable } from '../src/event-store/event-store.js';
 import { isStoreAway } from '../src/store-away.js';

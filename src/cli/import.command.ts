@@ -1,4 +1,5 @@
-import { BadDialogue, ConversationImporter, type Dialogue, type Imported, readDialogue } from '../conversations/conversation.import.js';
+import { BadDialogue, type Dialogue, readDialogue } from './dialogue.js';
+import { ConversationImporter, type Imported } from './dialogue-import.js';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
 import { type KeyLeft, VisitorWriter } from '../visitors/visitor.writer.js';
 import { type Command, type ExitCode, oneOf, parseCommandLine, WrongUsage } from './command.js';

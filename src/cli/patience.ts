@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isPassing } from '../conversations/conversation.import.js';
+import { isPassing } from './dialogue-import.js';
 import { CommandFailed } from './command.js';
 
 /** How long an import waits for a store that is away (ms) before it gives up; another run continues it. */

@@ -263,7 +263,7 @@ export class OpenConversationHandler implements ICommandHandler<OpenConversation
     // A retry finds the conversation, and must not undo later changes to the visitor.
     const made = context.keyed === true ? await this.writer.opened(context, id) : undefined;
     if (made !== undefined) return { ...made, left: (await this.kept.find<Left>(leftId))?.left.map(fieldFirst) ?? [] };
-    // Check everything that may be refused before anything is written; the directory checks the visitor's company.
+    // Check everything that may be refused before anything is written; the visitor writer checks the visitor's company.
     assertNotRefused(context);
     if (context.ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new conversation has no revision yet');
     const inboxId =

@@ -32,7 +32,7 @@ export interface InboxChanged extends Transacted<Inbox, InboxEvent> {
 export class InboxWriter {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(AssigneeReader) private readonly directory: AssigneeReader,
+    @Inject(AssigneeReader) private readonly assignees: AssigneeReader,
   ) {}
 
   /** @throws ThreadlogError id_taken, unknown_agent */
@@ -52,7 +52,7 @@ export class InboxWriter {
         return createInbox(given)(state);
       },
       async (state) => {
-        if (!state.exists) await this.directory.requireAgents(context.organizationId, given.assignment?.agentIds ?? []);
+        if (!state.exists) await this.assignees.requireAgents(context.organizationId, given.assignment?.agentIds ?? []);
       },
     );
     // A new inbox becomes the default only on request, so a repeated request gets the first answer.
@@ -71,7 +71,7 @@ export class InboxWriter {
       async (state) => {
         // First the error of an inbox that cannot be changed, whatever its new members are.
         if (state.exists && !state.archived)
-          await this.directory.requireAgents(context.organizationId, changes.assignment?.agentIds ?? [], state.assignment.agentIds);
+          await this.assignees.requireAgents(context.organizationId, changes.assignment?.agentIds ?? [], state.assignment.agentIds);
       },
     );
     if (isDefault === true) return this.makeDefault(context, { ...done, id, isDefault });

@@ -69,7 +69,7 @@ export class CreateTeam extends Command<AssigneeChanged> {
 export class CreateTeamHandler implements ICommandHandler<CreateTeam> {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(AssigneeReader) private readonly directory: AssigneeReader,
+    @Inject(AssigneeReader) private readonly assignees: AssigneeReader,
   ) {}
 
   async execute({ context, id = derivedId('team', context.commandId), given }: CreateTeam): Promise<AssigneeChanged> {
@@ -79,7 +79,7 @@ export class CreateTeamHandler implements ICommandHandler<CreateTeam> {
       everAgain(context),
       (state) => createTeam(given)(unlessTaken(state)),
       async (state) => {
-        if (!state.exists) await this.directory.requireAgents(context.organizationId, given.agentIds);
+        if (!state.exists) await this.assignees.requireAgents(context.organizationId, given.agentIds);
       },
     );
     return { ...done, id };
@@ -101,7 +101,7 @@ export class ChangeTeam extends Command<AssigneeChanged> {
 export class ChangeTeamHandler implements ICommandHandler<ChangeTeam> {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(AssigneeReader) private readonly directory: AssigneeReader,
+    @Inject(AssigneeReader) private readonly assignees: AssigneeReader,
   ) {}
 
   async execute({ context, id, changes }: ChangeTeam): Promise<AssigneeChanged> {
@@ -113,7 +113,7 @@ export class ChangeTeamHandler implements ICommandHandler<ChangeTeam> {
       async (state) => {
         // First the error of a team that cannot be changed, whatever its new members are.
         if (state.exists && state.type === 'team' && !state.archived)
-          await this.directory.requireAgents(context.organizationId, changes.agentIds ?? [], state.agentIds);
+          await this.assignees.requireAgents(context.organizationId, changes.agentIds ?? [], state.agentIds);
       },
     );
     return { ...done, id };

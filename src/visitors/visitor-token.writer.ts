@@ -50,7 +50,7 @@ export interface RevokedTokens {
 export class VisitorTokenWriter implements VisitorTokenReader {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(VisitorWriter) private readonly directory: VisitorWriter,
+    @Inject(VisitorWriter) private readonly visitors: VisitorWriter,
     @Inject(VisitorTokenSigner) private readonly signer: VisitorTokenSigner,
     @Inject(KeptAnswers) private readonly kept: KeptAnswers,
     @Inject(CLOCK) private readonly clock: Clock,
@@ -69,7 +69,7 @@ export class VisitorTokenWriter implements VisitorTokenReader {
     if (kept === undefined) {
       assertNotRefused(context);
       if (ifMatch !== undefined) throw new ThreadlogError('revision_mismatch', 'a new token has no revision');
-      const { visitorId, left } = await this.directory.resolve(aside(context), given);
+      const { visitorId, left } = await this.visitors.resolve(aside(context), given);
       const { state, position } = await this.visitor(organizationId, visitorId);
       const expiresAt = this.clock.now() + ttlSeconds * 1_000;
       kept = { organizationId, visitorId, generation: state.tokenGeneration, expiresAt, id: this.ids.next(), left, position };

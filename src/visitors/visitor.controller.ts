@@ -76,7 +76,7 @@ const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate,
 export class VisitorController {
   constructor(
     private readonly commands: CommandBus,
-    @Inject(VisitorWriter) private readonly directory: VisitorWriter,
+    @Inject(VisitorWriter) private readonly visitors: VisitorWriter,
     @Inject(FoldLists) private readonly lists: FoldLists,
     @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
@@ -125,7 +125,7 @@ export class VisitorController {
     { 200: dataOf(visitorSchema) },
   )
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: VisitorAnswer }>> {
-    const view = await this.directory.get(organizationId, id);
+    const view = await this.visitors.get(organizationId, id);
     return dataAnswer(view, visitorAnswer(id, view.unsealed, view.revision));
   }
 

@@ -1,4 +1,4 @@
-import { readDialogue } from '../../src/conversations/conversation.import.js';
+import { readDialogue } from '../../src/cli/dialogue.js';
 
 const NOW = Date.UTC(2026, 0, 1);
 const read = (line: object) => readDialogue(JSON.stringify(line), NOW);

@@ -753,7 +753,7 @@ test('whatever races and whoever is killed: no moment has two visitors with one 
         await assertUnique(store, org, last.keys);
       },
     ),
-    { numRuns: Number(process.env['DIRECTORY_RUNS'] ?? 25) },
+    { numRuns: Number(process.env['VISITOR_RUNS'] ?? 25) },
   );
   // A run that met no crash and no refusal has shown nothing.
   expect(killed).toBeGreaterThan(0);
