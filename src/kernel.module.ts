@@ -19,6 +19,7 @@ import { FoldLists } from './read-models/fold-list.js';
 import { HistoryReader } from './read-models/history.js';
 import { Cursors } from './read-models/paging.js';
 import { ReadModels } from './read-models/read-models.js';
+import { ResourceReader } from './read-models/resource-reader.js';
 import { ReadYourWrites } from './read-models/read-your-writes.js';
 import { ApiKeyLookup } from './security/api-key-lookup.js';
 import { AuthGuard } from './security/auth.guard.js';
@@ -58,6 +59,7 @@ export class KernelModule {
       { provide: FoldLists, useValue: new FoldLists(database, readModels, cursors) },
       { provide: ReadYourWrites, useValue: new ReadYourWrites(checkpoints, store) },
       { provide: Metrics, useValue: new Metrics(store, checkpoints, clock, { pool, transactor }) },
+      ResourceReader,
       Callers,
       Shutdown,
     ];

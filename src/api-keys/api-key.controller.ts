@@ -3,21 +3,18 @@ import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { type Role, ROLES } from '../security/roles.js';
 import { IfGiven, IsInstant, IsOneOf, IsResourceId, IsTypedText, IsWhole, NullIsAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type ApiKeyAnswer, apiKeyAnswer, apiKeySchema, newApiKeySchema } from './api-key.answer.js';
 import { CreateApiKey, ChangeApiKey, RevokeApiKey } from './api-key.commands.js';
 import { type ApiKey, apiKeyAggregate, type ApiKeyEvent } from './api-key.js';
@@ -47,7 +44,7 @@ class ChangeApiKeyDto {
   @IsOptional() @IsWhole(0, MAX_RATE_LIMIT) rateLimitPerMinute?: number | null;
 }
 
-const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
+const STREAM: ResourceStream<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
 
 /**
  * API keys. Only the answer of the POST that made a key holds the key itself. DELETE revokes the key at once; GET still answers it, with
@@ -58,10 +55,7 @@ const HISTORY: HistoryOf<ApiKey, ApiKeyEvent> = { aggregate: apiKeyAggregate };
 export class ApiKeyController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   @Post()
@@ -103,8 +97,7 @@ export class ApiKeyController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: ApiKeyAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(apiKeyList, organizationId, query);
+    return this.reader.list(apiKeyList, organizationId, query, request);
   }
 
   @Get(':id')
@@ -113,8 +106,7 @@ export class ApiKeyController {
     200: dataOf(apiKeySchema),
   })
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: ApiKeyAnswer }>> {
-    const found = await this.transactor.load(apiKeyAggregate, organizationId, id);
-    if (found === undefined) throw new ThreadlogError('not_found');
+    const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, apiKeyAnswer(id, found.state, found.revision));
   }
 
@@ -126,7 +118,7 @@ export class ApiKeyController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

@@ -4,7 +4,6 @@ import type { FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
 import { assertNotRefused } from '../commands/command-context.js';
 import type { CommandContext } from '../commands/command-context.js';
-import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import type { Principal } from '../security/api-key-lookup.js';
@@ -14,11 +13,10 @@ import { Caller, InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
 import {
   ArchiveCannedResponse,
@@ -56,7 +54,7 @@ class RenderDto {
   @IsResourceId() conversationId!: string;
 }
 
-const HISTORY: HistoryOf<CannedResponse, CannedResponseEvent> = {
+const STREAM: ResourceStream<CannedResponse, CannedResponseEvent> = {
   aggregate: cannedResponseAggregate,
   shows: ({ exists }) => exists,
 };
@@ -70,10 +68,7 @@ const HISTORY: HistoryOf<CannedResponse, CannedResponseEvent> = {
 export class CannedResponseController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
     @Inject(CannedResponseRenderer) private readonly renderer: CannedResponseRenderer,
     @Inject(ConversationWriter) private readonly conversations: ConversationWriter,
   ) {}
@@ -108,8 +103,7 @@ export class CannedResponseController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: CannedResponseAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(cannedResponseList, organizationId, query);
+    return this.reader.list(cannedResponseList, organizationId, query, request);
   }
 
   @Get(':id')
@@ -123,8 +117,7 @@ export class CannedResponseController {
     @Param('id', ResourceIdPipe) id: string,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<{ data: CannedResponseAnswer }>> {
-    const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
-    if (found?.state.exists !== true) throw new ThreadlogError('not_found');
+    const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, cannedResponseAnswer(id, found.state, found.revision));
   }
 
@@ -138,7 +131,7 @@ export class CannedResponseController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')
@@ -205,8 +198,7 @@ export class CannedResponseController {
     const answered = await this.renderer.answered(context);
     if (answered !== undefined) return { data: answered };
     assertNotRefused(context);
-    const found = await this.transactor.load(cannedResponseAggregate, organizationId, id);
-    if (found?.state.exists !== true) throw new ThreadlogError('not_found');
+    const found = await this.reader.one(STREAM, organizationId, id);
     if (found.state.archived) throw new ThreadlogError('resource_archived');
     const { name } = await this.conversations.author(context, keyName);
     const rendered = await this.renderer.render(organizationId, found.state.content, conversationId, name);

@@ -2,20 +2,17 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsAttributes, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type CompanyAnswer, companyAnswer, companySchema } from './company.answer.js';
 import { ArchiveCompany, ChangeCompany, type CompanyChanged, CreateCompany, UnarchiveCompany } from './company.commands.js';
 import { type Company, companyAggregate, type CompanyAttribute, type CompanyEvent, MAX_COMPANY_ATTRIBUTES } from './company.js';
@@ -39,7 +36,7 @@ class ChangeCompanyDto {
   attributes?: Record<string, CompanyAttribute | null>;
 }
 
-const HISTORY: HistoryOf<Company, CompanyEvent> = { aggregate: companyAggregate };
+const STREAM: ResourceStream<Company, CompanyEvent> = { aggregate: companyAggregate };
 
 /**
  * Companies. DELETE archives: visitors and conversations keep their reference, GET answers with `archived: true`, and the id stays taken.
@@ -50,10 +47,7 @@ const HISTORY: HistoryOf<Company, CompanyEvent> = { aggregate: companyAggregate 
 export class CompanyController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   @Post()
@@ -85,8 +79,7 @@ export class CompanyController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: CompanyAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(companyList, organizationId, query);
+    return this.reader.list(companyList, organizationId, query, request);
   }
 
   @Get(':id')
@@ -97,8 +90,7 @@ export class CompanyController {
     { 200: dataOf(companySchema) },
   )
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: CompanyAnswer }>> {
-    const found = await this.transactor.load(companyAggregate, organizationId, id);
-    if (found === undefined) throw new ThreadlogError('not_found');
+    const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, companyAnswer(id, found.state, found.revision));
   }
 
@@ -110,7 +102,7 @@ export class CompanyController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

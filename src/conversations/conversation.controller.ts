@@ -32,7 +32,7 @@ import {
 } from '../http/validation.js';
 import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from './conversation.reader.js';
 import { ListConversations } from './conversation.list.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
@@ -244,7 +244,7 @@ class MessagesQueryDto {
   }
 }
 
-const HISTORY: HistoryOf<Conversation, ConversationEvent> = { aggregate: conversationAggregate, unseal: unsealConversationEvent };
+const STREAM: ResourceStream<Conversation, ConversationEvent> = { aggregate: conversationAggregate, unseal: unsealConversationEvent };
 
 @Controller('conversations')
 @About('Conversations between a visitor and the team: messages, status, assignee and tags.')
@@ -531,7 +531,7 @@ export class ConversationController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.history.page(STREAM, organizationId, id, query);
   }
 
   private async changed(

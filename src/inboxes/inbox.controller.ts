@@ -28,11 +28,10 @@ import {
   NullsAreAbsent,
   rule,
 } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type InboxAnswer, inboxAnswer, inboxSchema } from './inbox.answer.js';
 import { ArchiveInbox, ChangeInbox, CreateInbox, type InboxChanged, UnarchiveInbox } from './inbox.commands.js';
 import {
@@ -161,7 +160,7 @@ function autoResponderOf({ enabled, message, delaySeconds = 0, onlyOutsideWorkin
   return { enabled, message, delaySeconds, onlyOutsideWorkingHours };
 }
 
-const HISTORY: HistoryOf<Inbox, InboxEvent> = { aggregate: inboxAggregate };
+const STREAM: ResourceStream<Inbox, InboxEvent> = { aggregate: inboxAggregate };
 
 /**
  * Inboxes. DELETE archives: conversations keep their reference, GET answers with `archived: true`, and the id stays taken. An archived
@@ -173,9 +172,7 @@ export class InboxController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   @Post()
@@ -206,8 +203,7 @@ export class InboxController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: InboxAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(inboxList, organizationId, query);
+    return this.reader.list(inboxList, organizationId, query, request);
   }
 
   @Get(':id')
@@ -242,7 +238,7 @@ export class InboxController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

@@ -5,11 +5,11 @@ import { Roles } from '../security/auth.guard.js';
 import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer } from '../http/answered.js';
 import { OrganizationId } from '../http/parameters.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import { type OrganizationAnswer, organizationAnswer, organizationSchema } from './organization.answer.js';
 import { type Organization, organizationAggregate, type OrganizationEvent } from './organization.js';
 
-const HISTORY: HistoryOf<Organization, OrganizationEvent> = { aggregate: organizationAggregate };
+const STREAM: ResourceStream<Organization, OrganizationEvent> = { aggregate: organizationAggregate };
 
 /**
  * The organization of the caller's key; no path reaches another. Its history tells who chose the default inbox, which no inbox's history
@@ -44,6 +44,6 @@ export class OrganizationController {
     { 200: partOf(eventSchema) },
   )
   events(@Query() query: EventsQueryDto, @OrganizationId() organizationId: string): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, organizationId, query);
+    return this.history.page(STREAM, organizationId, organizationId, query);
   }
 }

@@ -42,7 +42,8 @@ export interface FoldList<R, A> {
   readonly named?: 'title';
 }
 
-interface Row {
+/** What every row of such a list has. */
+export interface FoldListRow {
   readonly id: string;
   readonly revision: number;
   readonly created_at: number;
@@ -65,7 +66,7 @@ export class FoldLists {
   ) {}
 
   /** @throws ThreadlogError validation_failed */
-  async page<R extends Row, A>(list: FoldList<R, A>, organizationId: string, query: ListQuery): Promise<FoldPage<A>> {
+  async page<R extends FoldListRow, A>(list: FoldList<R, A>, organizationId: string, query: ListQuery): Promise<FoldPage<A>> {
     const { sort, order, archived, filters } = readQuery(query, list);
     const scope = JSON.stringify([list.name, organizationId, sort, order, archived, filters]);
     const paging = readPaging(query, this.cursors, scope);

@@ -66,7 +66,7 @@ export class EventsQueryDto {
 }
 
 /** What the history of one kind of resource needs. */
-export interface HistoryOf<S, E extends DomainEvent> {
+export interface ResourceStream<S, E extends DomainEvent> {
   readonly aggregate: Aggregate<S, E>;
   /** False when the stream holds another kind of resource, such as a team under the path of agents. */
   readonly shows?: (state: S) => boolean;
@@ -91,7 +91,7 @@ export class HistoryReader {
    * @throws ThreadlogError not_found
    */
   async page<S, E extends DomainEvent>(
-    history: HistoryOf<S, E>,
+    history: ResourceStream<S, E>,
     organizationId: string,
     id: string,
     query: EventsQueryDto,

@@ -3,20 +3,17 @@ import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsEmailAddress, IsOneOf, IsResourceId, IsTypedText, NullIsAbsent, NullsAreAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type AgentAnswer, agentAnswer, agentSchema } from './assignee.answer.js';
 import {
   type AgentChanges,
@@ -52,7 +49,7 @@ function fieldsOf({ email, availability }: AgentFieldsDto): AgentChanges {
   return { ...(email === undefined ? {} : { email }), ...(availability === undefined ? {} : { availability }) };
 }
 
-const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'agent' };
+const STREAM: ResourceStream<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'agent' };
 
 /**
  * Agents. DELETE archives: records of the agent's work keep its name, GET answers with `archived: true`, its API keys are revoked, and its
@@ -63,10 +60,7 @@ const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAg
 export class AgentController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   @Post()
@@ -96,8 +90,7 @@ export class AgentController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: AgentAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(agentList, organizationId, query);
+    return this.reader.list(agentList, organizationId, query, request);
   }
 
   @Get(':id')
@@ -108,8 +101,7 @@ export class AgentController {
     { 200: dataOf(agentSchema) },
   )
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: AgentAnswer }>> {
-    const found = await this.transactor.load(assigneeAggregate, organizationId, id);
-    if (found?.state.type !== 'agent') throw new ThreadlogError('not_found');
+    const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, agentAnswer(id, found.state, found.revision));
   }
 
@@ -121,7 +113,7 @@ export class AgentController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

@@ -2,20 +2,17 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { Transactor } from '../commands/transactor.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
-import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsList, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
 import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
 import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, UnarchiveAssignee } from './team.commands.js';
@@ -44,7 +41,7 @@ class ChangeTeamDto {
   agentIds?: string[];
 }
 
-const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'team' };
+const STREAM: ResourceStream<AssigneeState, AssigneeEvent> = { aggregate: assigneeAggregate, shows: ({ type }) => type === 'team' };
 
 /**
  * Teams. DELETE archives: conversations keep their reference, GET answers with `archived: true`, and the id stays taken (also for agents).
@@ -55,10 +52,7 @@ const HISTORY: HistoryOf<AssigneeState, AssigneeEvent> = { aggregate: assigneeAg
 export class TeamController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   @Post()
@@ -89,8 +83,7 @@ export class TeamController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: TeamAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(teamList, organizationId, query);
+    return this.reader.list(teamList, organizationId, query, request);
   }
 
   @Get(':id')
@@ -101,8 +94,7 @@ export class TeamController {
     { 200: dataOf(teamSchema) },
   )
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: TeamAnswer }>> {
-    const found = await this.transactor.load(assigneeAggregate, organizationId, id);
-    if (found?.state.type !== 'team') throw new ThreadlogError('not_found');
+    const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, teamAnswer(id, found.state, found.revision));
   }
 
@@ -114,7 +106,7 @@ export class TeamController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

@@ -16,7 +16,6 @@ import {
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { Transactor } from '../commands/transactor.js';
 import { CountConversations, type Sort, SORTS } from '../conversations/conversation.list.js';
 import { ConversationFilterDto, sorting } from '../conversations/list-query.dto.js';
 import { ThreadlogError } from '../errors.js';
@@ -27,16 +26,14 @@ import { actorOf } from '../http/request-context.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsNested, IsOneOf, IsResourceId, IsTrueOrFalse, IsTypedText, NullIsAbsent } from '../http/validation.js';
-import { FoldLists } from '../read-models/fold-list.js';
-import { CORE_GROUP } from '../read-models/groups.js';
-import { EventsQueryDto, eventSchema, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type HistoryPage, type ResourceStream } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { Roles } from '../security/auth.guard.js';
 import { principalOf } from '../security/callers.js';
 import { type ListedViewAnswer, listedViewSchema, type ViewAnswer, viewAnswer, viewSchema } from './view.answer.js';
 import { ArchiveView, ChangeView, CreateView, UnarchiveView, type ViewChanged } from './view.commands.js';
-import { conversationFilter, isVisible, viewAggregate, type ViewCaller, viewFilter } from './view.js';
+import { conversationFilter, isVisible, type View, viewAggregate, type ViewCaller, type ViewEvent, viewFilter } from './view.js';
 import { VIEW_LIST_PARAMETERS, viewList } from './view.list.js';
 
 const MAX_NAME = 200;
@@ -95,10 +92,7 @@ export class ViewController {
   constructor(
     @Inject(CommandBus) private readonly commands: CommandBus,
     @Inject(QueryBus) private readonly queries: QueryBus,
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   @Post()
@@ -136,8 +130,7 @@ export class ViewController {
   ): Promise<{ data: ListedViewAnswer[]; meta: PageMeta }> {
     if (counts !== 'true' && counts !== 'false')
       throw new ThreadlogError('validation_failed', undefined, { errors: [{ field: 'counts', message: 'must be true or false' }] });
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    const page = await this.lists.page(viewList(by), organizationId, query);
+    const page = await this.reader.list(viewList(by), organizationId, query, request);
     if (counts === 'false') return page;
     const found = await this.queries.execute(
       new CountConversations(
@@ -160,8 +153,7 @@ export class ViewController {
     @OrganizationId() organizationId: string,
     @By() by: ViewCaller,
   ): Promise<Answered<{ data: ViewAnswer }>> {
-    const found = await this.transactor.load(viewAggregate, organizationId, id);
-    if (found === undefined || !isVisible(found.state, by)) throw new ThreadlogError('not_found');
+    const found = await this.reader.one(visibleTo(by), organizationId, id);
     return dataAnswer(found, viewAnswer(id, found.state, found.revision));
   }
 
@@ -176,8 +168,7 @@ export class ViewController {
     @OrganizationId() organizationId: string,
     @By() by: ViewCaller,
   ): Promise<Answered<HistoryPage>> {
-    const history = { aggregate: viewAggregate, shows: (view: typeof viewAggregate.initial) => isVisible(view, by) };
-    return this.history.page(history, organizationId, id, query);
+    return this.reader.events(visibleTo(by), organizationId, id, query);
   }
 
   @Put(':id')
@@ -230,6 +221,8 @@ export class ViewController {
     return answered(await this.commands.execute(new UnarchiveView(context, id, by)));
   }
 }
+
+const visibleTo = (by: ViewCaller): ResourceStream<View, ViewEvent> => ({ aggregate: viewAggregate, shows: (view) => isVisible(view, by) });
 
 const answered = (changed: ViewChanged, more?: Pick<AnswerHead, 'location'>) =>
   dataAnswer(changed, viewAnswer(changed.id, changed.state, changed.revision), more);

@@ -19,11 +19,10 @@ import {
   IsVisibleText,
   NullIsAbsent,
 } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryOf, type HistoryPage, HistoryReader } from '../read-models/history.js';
+import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { FoldLists, parametersOf } from '../read-models/fold-list.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { parametersOf } from '../read-models/fold-list.js';
+import { ResourceReader } from '../read-models/resource-reader.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
 import { VisitorWriter } from './visitor.writer.js';
@@ -69,7 +68,7 @@ class ChangeVisitorDto {
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
 }
 
-const HISTORY: HistoryOf<Visitor, VisitorEvent> = { aggregate: visitorAggregate, unseal: unsealVisitorEvent };
+const STREAM: ResourceStream<Visitor, VisitorEvent> = { aggregate: visitorAggregate, unseal: unsealVisitorEvent };
 
 @Controller('visitors')
 @About('The people who write to the team.')
@@ -77,9 +76,7 @@ export class VisitorController {
   constructor(
     private readonly commands: CommandBus,
     @Inject(VisitorWriter) private readonly visitors: VisitorWriter,
-    @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-    @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
+    @Inject(ResourceReader) private readonly reader: ResourceReader,
   ) {}
 
   /** 201 for a new visitor; 200 when the userId or the email found a visitor. */
@@ -112,8 +109,7 @@ export class VisitorController {
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
   ): Promise<{ data: VisitorAnswer[]; meta: PageMeta }> {
-    await this.readYourWrites.reached(request, CORE_GROUP);
-    return this.lists.page(visitorList, organizationId, query);
+    return this.reader.list(visitorList, organizationId, query, request);
   }
 
   /** Folds the stream, so it is always up to date. */
@@ -141,7 +137,7 @@ export class VisitorController {
     @Query() query: EventsQueryDto,
     @OrganizationId() organizationId: string,
   ): Promise<Answered<HistoryPage>> {
-    return this.history.page(HISTORY, organizationId, id, query);
+    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')
