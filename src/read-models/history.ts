@@ -65,7 +65,7 @@ export class EventsQueryDto {
   }
 }
 
-/** What the history of one kind of resource needs. */
+/** How one kind of resource is read from its stream. */
 export interface ResourceStream<S, E extends DomainEvent> {
   readonly aggregate: Aggregate<S, E>;
   /** False when the stream holds another kind of resource, such as a team under the path of agents. */
