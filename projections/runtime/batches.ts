@@ -39,13 +39,15 @@ export async function* batchesOf(
     readonly skipped: Skipped;
     readonly signal: AbortSignal;
     readonly maxEvents?: number | undefined;
+    /** Greatest number of events of the next part, asked before each; maxEvents when absent. */
+    readonly step?: () => number;
   },
 ): AsyncGenerator<FeedPart, void, undefined> {
-  const { kinds, types, signal, maxEvents = MOST_EVENTS } = options;
+  const { kinds, types, signal, maxEvents = MOST_EVENTS, step = () => maxEvents } = options;
   const isWanted = ({ type, stream }: StoredEvent) =>
     (types === undefined || types.has(type)) && (kinds === 'all' || kinds.has(parseStreamName(stream)?.kind ?? ''));
   for await (const part of store.feed(after, { maxEvents, signal })) {
-    for (const { events, last } of inTransactions(part.events, maxEvents)) {
+    for (const { events, last } of inTransactions(part.events, step)) {
       const wanted = events.filter(isWanted);
       const through = last ? part.through : (events.at(-1)?.position ?? part.through);
       yield {
@@ -101,13 +103,15 @@ async function decodeEach(decode: DecodeBatch, events: readonly StoredEvent[]): 
 }
 
 /** Cuts a batch of the feed into parts of one transaction each. An empty part carries the batch's other news (`through`, `caughtUp`). */
-function* inTransactions(events: readonly StoredEvent[], maxEvents: number): Generator<{ events: readonly StoredEvent[]; last: boolean }> {
+function* inTransactions(events: readonly StoredEvent[], step: () => number): Generator<{ events: readonly StoredEvent[]; last: boolean }> {
   let from = 0;
   let bytes = 0;
+  let most = step();
   for (const [i, event] of events.entries()) {
     const size = event.data.length + event.metadata.length;
-    if (i > from && (bytes + size > MOST_BYTES || i - from >= maxEvents)) {
+    if (i > from && (bytes + size > MOST_BYTES || i - from >= most)) {
       yield { events: events.slice(from, i), last: false };
+      most = step();
       from = i;
       bytes = 0;
     }

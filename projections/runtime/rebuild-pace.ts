@@ -2,13 +2,21 @@
 const EVEN_AT = 500;
 /** Longest rest, as a multiple of the work: even under the greatest load a rebuild works a third of the time. */
 const LONGEST = 2;
+/** The load is measured over at least this time (ms): the live generation moves in batches, and between two of them it seems idle. */
+const LOOK_MS = 250;
+/** From this many live events per second on, a rebuild works in small steps. */
+const BUSY = 20;
+/** Events of a small step. A row that becomes due during a step waits for its end, which must not take long. */
+const SMALL = 500;
 
 /**
- * Decides how long a rebuild rests between two batches, by the number of events that its group's live generation handles meanwhile.
- * PostgreSQL has no priorities among sessions, so only these rests keep rows visible in time during a rebuild. An idle log needs no rest.
+ * Decides how much a rebuild writes at once and how long it rests in between, by the number of events that its group's live generation
+ * handles meanwhile. PostgreSQL has no priorities among sessions, so only this keeps rows visible in time during a rebuild. An idle log needs
+ * neither.
  */
 export class RebuildPace {
   #looked: { readonly at: number; readonly events: number } | undefined;
+  #perSecond = 0;
   #restedUntil: number;
 
   /** @param now milliseconds of a clock that never goes back */
@@ -22,13 +30,20 @@ export class RebuildPace {
    */
   rest(live: number): number {
     const at = this.now();
-    const before = this.#looked ?? { at, events: live };
-    this.#looked = { at, events: live };
-    const perSecond = ((live - before.events) / Math.max(at - before.at, 1)) * 1_000;
-    return (at - this.#restedUntil) * Math.min(Math.max(perSecond / EVEN_AT, 0), LONGEST);
+    if (this.#looked === undefined) this.#looked = { at, events: live };
+    else if (at - this.#looked.at >= LOOK_MS || live < this.#looked.events) {
+      this.#perSecond = Math.max((live - this.#looked.events) / Math.max(at - this.#looked.at, 1), 0) * 1_000;
+      this.#looked = { at, events: live };
+    }
+    return (at - this.#restedUntil) * Math.min(this.#perSecond / EVEN_AT, LONGEST);
   }
 
   rested(): void {
     this.#restedUntil = this.now();
+  }
+
+  /** How many events to write in the next transaction, and never more than `most`. */
+  step(most: number): number {
+    return this.#perSecond < BUSY ? most : Math.min(most, SMALL);
   }
 }

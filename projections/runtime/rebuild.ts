@@ -4,7 +4,7 @@ import type pg from 'pg';
 import { type EventStore, type Position, parseStreamName, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
-import { batchesOf, type FeedPart, readBatch } from './batches.js';
+import { batchesOf, type FeedPart, MOST_EVENTS, readBatch } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
 import { describeError, LeaseLost } from './failures.js';
 import {
@@ -236,12 +236,13 @@ class Rebuild {
 
   /** Writes all events of the log after the last batch. The next batch is read and decoded while the current one is written. */
   async #catchUp(writer: BatchWriter): Promise<void> {
-    const { store, maxEvents } = this.options;
+    const { store, maxEvents = MOST_EVENTS } = this.options;
     const decode = this.#decode;
     const reading = new AbortController();
     const signal = AbortSignal.any([this.#ending.signal, reading.signal]);
     // Each call opens a new feed, since a feed that has caught up stays silent until there are new events.
-    const batches = batchesOf(store, this.#position, { kinds: this.#kinds, decode, skipped: writer.skipped, signal, maxEvents });
+    const step = () => this.#pace.step(maxEvents);
+    const batches = batchesOf(store, this.#position, { kinds: this.#kinds, decode, skipped: writer.skipped, signal, maxEvents, step });
     let next = batches.next();
     try {
       for (;;) {
