@@ -1,13 +1,13 @@
 /** At this many live events per second a rebuild rests as long as it has worked; at more, it rests longer. */
-const EVEN_AT = 500;
-/** Longest rest, as a multiple of the work: even under the greatest load a rebuild works a third of the time. */
-const LONGEST = 2;
+const EVEN_AT = 200;
+/** Longest rest, as a multiple of the work: even under the greatest load a rebuild works a sixth of the time. */
+const LONGEST = 5;
 /** The load is measured over at least this time (ms): the live generation moves in batches, and between two of them it seems idle. */
 const LOOK_MS = 250;
 /** From this many live events per second on, a rebuild works in small steps. */
 const BUSY = 20;
 /** Events of a small step. A row that becomes due during a step waits for its end, which must not take long. */
-const SMALL = 500;
+const SMALL = 250;
 
 /**
  * Decides how much a rebuild writes at once and how long it rests in between, by the number of events that its group's live generation
@@ -16,7 +16,8 @@ const SMALL = 500;
  */
 export class RebuildPace {
   #looked: { readonly at: number; readonly events: number } | undefined;
-  #perSecond = 0;
+  /** Undefined until it was measured. */
+  #perSecond: number | undefined;
   #restedUntil: number;
 
   /** @param now milliseconds of a clock that never goes back */
@@ -35,7 +36,7 @@ export class RebuildPace {
       this.#perSecond = Math.max((live - this.#looked.events) / Math.max(at - this.#looked.at, 1), 0) * 1_000;
       this.#looked = { at, events: live };
     }
-    return (at - this.#restedUntil) * Math.min(this.#perSecond / EVEN_AT, LONGEST);
+    return (at - this.#restedUntil) * Math.min((this.#perSecond ?? 0) / EVEN_AT, LONGEST);
   }
 
   rested(): void {
@@ -44,6 +45,6 @@ export class RebuildPace {
 
   /** How many events to write in the next transaction, and never more than `most`. */
   step(most: number): number {
-    return this.#perSecond < BUSY ? most : Math.min(most, SMALL);
+    return this.#perSecond !== undefined && this.#perSecond < BUSY ? most : Math.min(most, SMALL);
   }
 }

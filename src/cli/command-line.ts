@@ -1,9 +1,20 @@
+import { constants, setPriority } from 'node:os';
 import { InvalidConfiguration } from '../config.js';
 import { type Command, CommandFailed, type ExitCode, WrongUsage } from './command.js';
 import type { Terminal } from './terminal.js';
 
 /** Loaded only when called, so that --help is quick. */
-const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly load: () => Promise<Command> }>> = {
+const COMMANDS: Readonly<
+  Record<
+    string,
+    {
+      readonly summary: string;
+      readonly load: () => Promise<Command>;
+      /** Whether requests come first. Even its start would take a core from them, so it is asked before the command is loaded. */
+      readonly isBackground?: (given: readonly string[]) => boolean;
+    }
+  >
+> = {
   export: {
     summary: 'write the whole log with its keys to a file',
     load: async () => (await import('./export.command.js')).exportCommand,
@@ -27,6 +38,7 @@ const COMMANDS: Readonly<Record<string, { readonly summary: string; readonly loa
   projections: {
     summary: 'list, rebuild, pause and resume the read models',
     load: async () => (await import('./projections.command.js')).projectionsCommand,
+    isBackground: ([action]) => action === 'rebuild',
   },
   'api-keys': { summary: 'make, list and revoke API keys', load: async () => (await import('./api-keys.command.js')).apiKeysCommand },
   organizations: {
@@ -68,6 +80,7 @@ export async function runCommandLine(given: readonly string[], terminal: Termina
     terminal.note(`Commands: ${Object.keys(COMMANDS).join(', ')}. Try threadlog --help.`);
     return 2;
   }
+  if (called.isBackground?.(rest) === true) setPriority(constants.priority.PRIORITY_LOW);
   const command = await called.load();
   const options = rest.slice(0, rest.includes('--') ? rest.indexOf('--') : rest.length);
   if (options.includes('--help') || options.includes('-h')) {

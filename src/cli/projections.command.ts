@@ -1,4 +1,3 @@
-import { constants, setPriority } from 'node:os';
 import { MOST_COUNTED, projectionLag } from '../metrics/projection-lag.js';
 import { shortShape } from '../read-models/groups.js';
 import type { GenerationHealth } from '../read-models/checkpoints.js';
@@ -175,8 +174,6 @@ async function rebuild(given: readonly string[], terminal: Terminal, signal: Abo
   } = parseCommandLine(given, { ...COMMON, 'with-skipped': { type: 'boolean' } } as const, named ? ['GROUP'] : []);
   const known = await groupsOfThisBuild();
   const names = name === undefined ? Object.keys(known) : [oneOf('GROUP', name, Object.keys(known))];
-  // A rebuild may take hours, and requests come first. Its work inside PostgreSQL has no such priority.
-  setPriority(constants.priority.PRIORITY_BELOW_NORMAL);
   const [{ rebuildGroup, RebuildRunning }, { batchDecoder }] = await Promise.all([
     import('../../projections/runtime/rebuild.js'),
     import('../event-decoding.js'),
