@@ -19,7 +19,7 @@ async function errors() {
       ['code', 'status', 'meaning'],
       Object.entries(ERRORS).map(([code, { status, title }]) => [`\`${code}\``, status, title]),
     ),
-    'When the answer is an error nothing was written, but for `outcome_unknown`: repeat the request with the same `Idempotency-Key`, and it is done once. 429 and 503 carry `Retry-After`.',
+    'An error means that nothing was written. The exception is `outcome_unknown`: repeat the request with the same `Idempotency-Key`, and it is done once. 429 and 503 carry `Retry-After`.',
   ].join('\n\n');
 }
 

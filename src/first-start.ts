@@ -44,7 +44,7 @@ export async function firstStart(backend: Backend, app: INestApplicationContext)
       '',
       `  Threadlog listens on ${url}`,
       ...(key === undefined
-        ? ['  API key  as printed at the first start; `npx threadlog api-keys create --role admin` makes another']
+        ? ['  API key  as before; `npx threadlog api-keys create --role admin` makes another']
         : [`  API key  ${config.BOOTSTRAP_API_KEY === undefined ? `${key}   (shown once)` : 'as given in BOOTSTRAP_API_KEY'}`]),
       '',
       `  curl -H 'X-API-Key: ${config.BOOTSTRAP_API_KEY === undefined ? shown : '…'}' ${url}${API_PREFIX}/conversations`,

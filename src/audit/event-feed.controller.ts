@@ -5,6 +5,7 @@ import type { Position } from '../event-store/event-store.js';
 import { Answered } from '../http/answered.js';
 import { OrganizationId } from '../http/parameters.js';
 import { About, Answers } from '../http/answers.js';
+import { Described } from '../http/request-schema.js';
 import { Roles } from '../security/auth.guard.js';
 import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
 import { ReadYourWrites } from '../read-models/read-your-writes.js';
@@ -14,11 +15,17 @@ import { EventsFeed, type FeedPage, feedPageSchema } from './event-feed.reader.j
 /** Events in one page of the feed. */
 const MOST = 1_000;
 const USUAL = 100;
+const POSITION = /^(start|\d{19}(-\d{19})?)$/;
 
 class FeedQueryDto {
-  /** Exclusive: `meta.next` of the previous page, or the X-Position of any answer. */
+  @Described({
+    type: 'string',
+    pattern: POSITION.source,
+    default: 'start',
+    description: 'Exclusive: `meta.next` of the previous page, the X-Position of any answer, or `start` for the beginning of the log.',
+  })
   @IfGiven()
-  @IsMatching(/^(start|\d{19}(-\d{19})?)$/, 'must be start, or a position as answers give it')
+  @IsMatching(POSITION, 'must be start, or a position from an earlier answer')
   after?: string;
   @IfGiven() @Limit(MOST) limit?: string;
   /** Repeated, or one value with commas. */

@@ -1,11 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
 import { z } from 'zod';
+import { ThreadlogError } from '../errors.js';
 import { batchDecoder } from '../event-decoding.js';
 import { TOLD_STREAMS } from '../features.js';
 import { metadataOf } from '../event-store/aggregate.js';
 import type { DecodeBatch } from '../event-store/decoding.js';
-import { type Position, type StoredEvent, streamName } from '../event-store/event-store.js';
+import { EVENT_STORE, type EventStore, type Position, type StoredEvent, streamName } from '../event-store/event-store.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { VisitorKeys } from '../security/visitor-keys.js';
 import { eventAnswer, eventSchema } from '../read-models/history.js';
@@ -39,6 +40,7 @@ export class EventsFeed {
     @Inject(DATABASE) private readonly database: Kysely<Database>,
     @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(VisitorKeys) keys: VisitorKeys,
+    @Inject(EVENT_STORE) private readonly store: EventStore,
   ) {
     this.#decode = batchDecoder(keys);
   }
@@ -47,6 +49,7 @@ export class EventsFeed {
    * The events after a position (excluded), oldest first. No event before the last one of a page is ever missing from that page or from the
    * pages before it.
    * @param types the wanted types; all by default
+   * @throws ThreadlogError validation_failed for a position beyond the end of the log
    */
   async page(
     organizationId: string,
@@ -54,10 +57,23 @@ export class EventsFeed {
     { limit, types }: { readonly limit: number; readonly types?: readonly string[] | undefined },
   ): Promise<FeedPage> {
     const { rows, looked } = await this.#read(organizationId, after === 'start' ? '' : after, limit, types);
+    if (rows.length === 0 && looked.through === undefined) await this.#assertReached(after);
     const shown = rows.slice(0, limit);
     const hasMore = rows.length > limit || looked.full;
     const next = rows.length > limit ? shown.at(-1)?.position : looked.through;
     return { data: await this.#answers(shown), meta: { limit, hasMore, next: next ?? after } };
+  }
+
+  /**
+   * Whoever goes on from a position that the log has not reached, such as a position of another log or of a time before a restore, would
+   * silently miss the events up to it.
+   */
+  async #assertReached(after: Position | 'start'): Promise<void> {
+    if (after === 'start') return;
+    const head = await this.store.head();
+    if (head !== 'start' && after <= head) return;
+    const message = `is beyond the end of the log, which is ${head === 'start' ? 'empty' : `at ${head}`}`;
+    throw new ThreadlogError('validation_failed', undefined, { errors: [{ field: 'after', message }] });
   }
 
   /** Up to one row more than requested, and the position that the search reached. */

@@ -58,9 +58,12 @@ export async function* readLines(path: string, signal: AbortSignal): AsyncGenera
     }
   } catch (error) {
     if (signal.aborted) throw error;
-    throw new CommandFailed(`${path === '-' ? 'standard input' : path} cannot be read after line ${number}: ${faultOf(error)}`, {
-      cause: error,
-    });
+    throw new CommandFailed(
+      `${path === '-' ? 'standard input' : path} cannot be read${number === 0 ? '' : ` after line ${number}`}: ${faultOf(error)}`,
+      {
+        cause: error,
+      },
+    );
   }
   if (bytes > 0) {
     const line = take();

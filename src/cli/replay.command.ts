@@ -108,8 +108,10 @@ async function* feed(
   const end = await store.head();
   const known = (after ?? 'start') as Position | 'start';
   if (end !== 'start' && known !== 'start' && known.length !== end.length)
-    throw new CommandFailed(`"${known}" is no position of this log; its positions look like ${end}`);
-  if (known !== 'start' && (end === 'start' || known >= end)) return;
+    throw new CommandFailed(`"${known}" is not a position of this log; its positions look like ${end}`);
+  if (known !== 'start' && (end === 'start' || known > end))
+    throw new CommandFailed(`"${known}" is beyond the end of this log${end === 'start' ? ', which is empty' : `, which is at ${end}`}`);
+  if (known === end) return;
   for await (const batch of eventsUntil(store, end, signal, known))
     yield batch.filter(({ stream }) => parseStreamName(stream)?.organizationId === organizationId);
 }

@@ -226,7 +226,7 @@ function success(answer: AnswerBody, visitor: z.ZodType | undefined, status: num
 }
 
 const DESCRIPTIONS: Readonly<Record<number, string>> = {
-  200: 'Read or changed.',
+  200: 'The answer.',
   201: 'Made.',
   202: 'Taken on.',
   204: 'Done; there is no body.',

@@ -18,7 +18,6 @@ import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
 import { CountConversations, type Sort, SORTS } from '../conversations/conversation.list.js';
 import { ConversationFilterDto, sorting } from '../conversations/list-query.dto.js';
-import { ThreadlogError } from '../errors.js';
 import { type Answered, type AnswerHead, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
@@ -123,15 +122,13 @@ export class ViewController {
     { query: VIEW_LIST_PARAMETERS },
   )
   async list(
-    @Query() { counts = 'false', ...query }: Record<string, unknown>,
+    @Query() query: Record<string, unknown>,
     @OrganizationId() organizationId: string,
     @By() by: ViewCaller,
     @Req() request: FastifyRequest,
   ): Promise<{ data: ListedViewAnswer[]; meta: PageMeta }> {
-    if (counts !== 'true' && counts !== 'false')
-      throw new ThreadlogError('validation_failed', undefined, { errors: [{ field: 'counts', message: 'must be true or false' }] });
     const page = await this.reader.list(viewList(by), organizationId, query, request);
-    if (counts === 'false') return page;
+    if (query['counts'] !== 'true') return page;
     const found = await this.queries.execute(
       new CountConversations(
         organizationId,

@@ -16,11 +16,15 @@ export function viewList({ self, role }: ViewCaller): FoldList<ViewRow, ViewAnsw
     answer: (row) => viewAnswer(row.id, row.state, row.revision),
     ...(seesAll ? {} : { always: sql<SqlBool>`t.visible_to in (${EVERYONE}, ${ownerKey(self)})` }),
     filters: {
+      // Known to the list, and answered by its caller.
+      counts: () => sql<SqlBool>`true`,
       shared: (value) => (value === 'true' ? sql<SqlBool>`t.visible_to = ${EVERYONE}` : sql<SqlBool>`t.visible_to <> ${EVERYONE}`),
     },
-    faults: { shared: (value) => (value === 'true' || value === 'false' ? undefined : 'must be true or false') },
+    faults: { shared: trueOrFalse, counts: trueOrFalse },
   };
 }
+
+const trueOrFalse = (value: string) => (value === 'true' || value === 'false' ? undefined : 'must be true or false');
 
 const TRUE_OR_FALSE = { type: 'string', enum: ['true', 'false'] } as const;
 
