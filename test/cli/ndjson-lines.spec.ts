@@ -37,5 +37,5 @@ test.each([
   ['one byte', [one, Buffer.from('x')]],
   ['half a member', [one, two.subarray(0, 20)]],
 ])('what follows gzip data and is none is an error: %s', async (_, parts) => {
-  await expect(linesOf(...parts)).rejects.toThrow(/cannot be read after line \d+: /);
+  await expect(linesOf(...parts)).rejects.toThrow(/cannot be read( after line \d+)?: /);
 });
