@@ -1,5 +1,6 @@
 import type { CommandBus } from '@nestjs/cqrs';
 import { z } from 'zod';
+import { RevokeKeysOfAgent } from '../src/api-keys/api-key.commands.js';
 import type { ConversationChanged } from '../src/conversations/conversation.commands.js';
 import { TakeOffArchived } from '../src/conversations/conversation.commands.js';
 import type { Status } from '../src/conversations/conversation.js';
@@ -32,8 +33,8 @@ const LIST_MS = 5_000;
 const BEHIND: Outcome = { againInMs: 1_000, because: 'the list of conversations is behind' };
 
 /**
- * Takes an archived agent or team off every conversation that has not ended, until the list of conversations shows none. A repeated job is
- * harmless: a decision on its own result changes nothing.
+ * Revokes the API keys of an archived agent, in case the request that archived it could not, and takes the agent or team off every conversation
+ * that has not ended, until the list of conversations shows none. A repeated job is harmless: a decision on its own result changes nothing.
  */
 export function takeOffArchivedJobs(parts: {
   readonly commands: CommandBus;
@@ -49,6 +50,16 @@ export function takeOffArchivedJobs(parts: {
     backoff: { first: 1_000, longest: 60_000 },
     async handle({ organizationId, key, payload }, signal) {
       const { assigneeId, eventId, position } = payloadSchema.parse(payload);
+      const contextOf = (...names: readonly string[]) => ({
+        organizationId,
+        actor: { type: 'system', id: 'archived-assignees' } as const,
+        commandId: derivedId('take-off-archived', key, ...names),
+        requestHash: '',
+        correlationId: eventId,
+        causationId: eventId,
+        causationDepth: 1,
+      });
+      await commands.execute(new RevokeKeysOfAgent(contextOf('keys'), assigneeId));
       const unchanged = new Set<string>();
       const refused = new Set<string>();
       // The list must include every event that is in the log by now, the archiving among them: this sweep covers all of them.
@@ -72,16 +83,8 @@ export function takeOffArchivedJobs(parts: {
           Array.from({ length: AT_ONCE }, async () => {
             for (const id of ids) {
               if (signal.aborted) return;
-              const context = {
-                organizationId,
-                actor: { type: 'system', id: 'archived-assignees' } as const,
-                // Each round has its own id, so that an assignee that was assigned again meanwhile is taken off again.
-                commandId: derivedId('take-off-archived', key, String(round), id),
-                requestHash: '',
-                correlationId: eventId,
-                causationId: eventId,
-                causationDepth: 1,
-              };
+              // Each round has its own id, so that an assignee that was assigned again meanwhile is taken off again.
+              const context = contextOf(String(round), id);
               try {
                 const changed: ConversationChanged = await commands.execute(new TakeOffArchived(context, id, assigneeId));
                 if (changed.position > after) after = changed.position;

@@ -35,6 +35,16 @@ export class RevokeApiKey extends Command<ApiKeyChanged> {
   }
 }
 
+/** Revokes all keys that are bound to an archived agent. */
+export class RevokeKeysOfAgent extends Command<void> {
+  constructor(
+    readonly context: CommandContext,
+    readonly agentId: string,
+  ) {
+    super();
+  }
+}
+
 const handled = handledBy(ApiKeyWriter);
 
 /** The handlers of this file, for the module. */
@@ -42,4 +52,5 @@ export const apiKeyCommandHandlers = [
   handled(CreateApiKey, (writer, { context, input }) => writer.create(context, input)),
   handled(ChangeApiKey, (writer, { context, id, changes }) => writer.change(context, id, changes)),
   handled(RevokeApiKey, (writer, { context, id }) => writer.revoke(context, id)),
+  handled(RevokeKeysOfAgent, (writer, { context, agentId }) => writer.revokeOfAgent(context, agentId)),
 ];

@@ -146,16 +146,24 @@ export class ApiKeyWriter {
     return updated.numUpdatedRows > 0n;
   }
 
-  /** Revokes every key of an archived agent. Safe to repeat. */
+  /**
+   * Revokes every key of an archived agent, and does nothing for another agent. Safe to repeat: it completes what a crash left half done, the
+   * missing event of a row that was ended as well.
+   */
   async revokeOfAgent(context: CommandContext, agentId: string): Promise<void> {
+    const { organizationId } = context;
     const rows = await this.database
       .selectFrom('keep.api_keys')
-      .select('id')
-      .where('organization_id', '=', context.organizationId)
+      .select(['id', 'revoked_at'])
+      .where('organization_id', '=', organizationId)
       .where('agent_id', '=', agentId)
-      .where('revoked_at', 'is', null)
       .execute();
-    for (const { id } of rows) await this.revoke(aside(context), id);
+    // After the look at the keys, so that no key that was made after an unarchiving is among them.
+    if ((await this.transactor.load(assigneeAggregate, organizationId, agentId))?.state.archived !== true) return;
+    for (const { id, revoked_at: ended } of rows) {
+      const key = await this.transactor.load(apiKeyAggregate, organizationId, id);
+      if (ended === null || key?.state.revokedAt === null) await this.revoke(aside(context), id);
+    }
   }
 
   private idOf(context: CommandContext, key: string): string {

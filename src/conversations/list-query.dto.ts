@@ -11,6 +11,7 @@ import {
   IsRecord,
   IsVisibleText,
   madeOfText,
+  MAX_ATTRIBUTE,
   parseInstant,
   textFault,
 } from '../http/validation.js';
@@ -78,11 +79,12 @@ export class ConversationFilterDto {
     if (entries.length > MAX_VALUES)
       errors.push({ field: fieldPath(['customAttributes'], path), message: `must have at most ${MAX_VALUES} names` });
     for (const [name, value] of entries)
-      if (textFault(name, 64) !== undefined || typeof value !== 'string' || value.includes('\0'))
+      if (textFault(name, 64) !== undefined || typeof value !== 'string' || value.includes('\0') || value.length > MAX_ATTRIBUTE)
         errors.push({
           // In a query string the parameter has its name in brackets.
           field: path === '' ? `customAttributes[${name.slice(0, 64)}]` : fieldPath(['customAttributes', name], path),
-          message: 'must be one name and one value',
+          // A longer text is the value of no attribute.
+          message: `must be one name and one value of at most ${MAX_ATTRIBUTE} characters`,
         });
     if (errors.length > 0) throw new ThreadlogError('validation_failed', undefined, { errors });
     return Object.fromEntries(entries) as Record<string, string>;

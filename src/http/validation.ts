@@ -449,6 +449,9 @@ export const IsResourceId = (options?: ValidationOptions) =>
 // RFC 3339 with a zone.
 const INSTANT = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.\d{1,9})?(?:Z|[+-]([01]\d|2[0-3]):[0-5]\d)$/;
 
+const FIRST_INSTANT = Date.parse('0000-01-01T00:00:00.000Z');
+const LAST_INSTANT = Date.parse('9999-12-31T23:59:59.999Z');
+
 /** Milliseconds of an RFC 3339 instant with a zone; undefined for anything else, such as 30 February. */
 export function parseInstant(text: unknown): number | undefined {
   if (typeof text !== 'string') return undefined;
@@ -458,7 +461,8 @@ export function parseInstant(text: unknown): number | undefined {
   const days = new Date(Date.UTC(year, month, 0)).getUTCDate();
   if (month < 1 || month > 12 || day < 1 || day > days || hour > 23 || minute > 59 || second > 59) return undefined;
   const at = Date.parse(text);
-  return Number.isNaN(at) ? undefined : at;
+  // An offset may move it beyond the years that an instant is answered with.
+  return at >= FIRST_INSTANT && at <= LAST_INSTANT ? at : undefined;
 }
 export function instantFault(value: unknown): string | undefined {
   if (parseInstant(value) !== undefined) return undefined;
@@ -501,7 +505,7 @@ export const IsAttributes = (max: number) =>
   });
 
 const MAX_ATTRIBUTE_NAME = 64;
-const MAX_ATTRIBUTE = 1_000;
+export const MAX_ATTRIBUTE = 1_000;
 
 export function attributeFaults(value: unknown, max: number): Fault[] {
   if (!isRecord(value)) return [{ path: [], message: 'must be an object' }];

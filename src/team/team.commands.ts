@@ -140,7 +140,7 @@ export class ArchiveAssigneeHandler implements ICommandHandler<ArchiveAssignee> 
 
   async execute({ context, type, id }: ArchiveAssignee): Promise<AssigneeChanged> {
     const done = await this.transactor.transact(assigneeAggregate, id, context, (state) => archiveAssignee(type)(state));
-    // After the archiving, since no new key can be bound to an archived agent then; a retry finishes what a crash left undone.
+    // After the archiving, since no new key can be bound to an archived agent then. What a crash leaves undone, a job of the reactor finishes.
     if (type === 'agent') await this.apiKeys.revokeOfAgent(context, id);
     return { ...done, id };
   }

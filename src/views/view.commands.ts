@@ -25,18 +25,26 @@ export interface ViewChanged extends Transacted<View, ViewEvent> {
   readonly id: string;
 }
 
+const isRevisionMismatch = (error: unknown) => error instanceof ThreadlogError && error.code === 'revision_mismatch';
+
 @Injectable()
 export class ViewWriter {
   constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
 
   /** @throws ThreadlogError id_taken */
   async create(context: CommandContext, id: string, given: ViewFields, owner: ViewOwner): Promise<ViewChanged> {
-    const done = await this.transactor.transact(viewAggregate, id, context, (state) => {
-      // Another command created it: a retry of that command is answered from the log.
-      if (state.exists) throw new ThreadlogError('id_taken');
-      return createView(given, owner)(state);
-    });
-    return { ...done, id };
+    try {
+      const done = await this.transactor.transact(viewAggregate, id, context, (state) => {
+        // Another command created it: a retry of that command is answered from the log.
+        if (state.exists) throw new ThreadlogError('id_taken');
+        return createView(given, owner)(state);
+      });
+      return { ...done, id };
+    } catch (error) {
+      // A revision would say how often another's private view was changed.
+      const taken = isRevisionMismatch(error) && (await this.transactor.load(viewAggregate, context.organizationId, id)) !== undefined;
+      throw taken ? new ThreadlogError('id_taken') : error;
+    }
   }
 
   /** @throws ThreadlogError as the decision, and revision_mismatch */
@@ -45,7 +53,7 @@ export class ViewWriter {
       return { ...(await this.transactor.transact(viewAggregate, id, context, (state) => decision(state))), id };
     } catch (error) {
       // If-Match is compared before the decision, and its error would reveal that the view exists.
-      if (!(error instanceof ThreadlogError) || error.code !== 'revision_mismatch') throw error;
+      if (!isRevisionMismatch(error)) throw error;
       const known = await this.transactor.load(viewAggregate, context.organizationId, id);
       throw known === undefined || isVisible(known.state, by) ? error : new ThreadlogError('not_found');
     }

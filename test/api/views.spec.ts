@@ -117,6 +117,17 @@ test('another’s private view cannot be written or guessed, also by an admin an
   expect(await api.backend.store.head()).toBe(head);
 });
 
+test('an id that another’s private view has is taken, whatever revision is asked for, and a filter has the limits of the list', async () => {
+  for (const headers of [{}, { 'if-match': '"0"' }, { 'if-match': '"44"' }] as Record<string, string>[]) {
+    const body = { id: views.adas.id, name: 'x', filter: {} };
+    expect((await api.expect(409, 'POST', '/views', as('bo', { headers, body }))).body.code).toBe('id_taken');
+  }
+  for (const filter of [{ customAttributes: { plan: 'x'.repeat(1_001) } }, { createdAfter: '9999-12-31T23:59:59.999-23:59' }])
+    await api.expect(400, 'POST', '/views', as('bo', { body: { name: 'x', filter } }));
+  const wrong = await api.expect(400, 'GET', '/views?counts=yes&shared=maybe&x=1', as('bo'));
+  expect((wrong.body.errors as { field: string }[]).map(({ field }) => field)).toEqual(['counts', 'shared', 'x']);
+});
+
 test('a shared view is changed by its owner and admins, and made private by its owner alone', async () => {
   const { id } = await make('ada', { shared: true });
   for (const caller of ['bo', 'program'] as const) {

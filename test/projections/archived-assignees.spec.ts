@@ -4,6 +4,7 @@ import { TAKE_OFF_ARCHIVED } from '../../projections/archived-assignees.jobs.js'
 import { pauseWork } from '../../projections/runtime/lease.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { archiveAssignee, assigneeAggregate } from '../../src/team/assignee.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
 
@@ -156,3 +157,30 @@ it('is moved and repeated by nothing when all read models are dropped under it a
     ]),
   );
 }, 60_000);
+
+it('revokes the keys of an archived agent that the request which archived it did not get to', async () => {
+  await api.expect(201, 'POST', '/agents', { body: { id: 'locked', name: 'Locked' } });
+  const keys = await Promise.all(
+    ['whole', 'half'].map(async (name) => {
+      const { body } = await api.expect(201, 'POST', '/api-keys', { body: { name, role: 'agent', agentId: 'locked' } });
+      return body.data as { id: string; key: string };
+    }),
+  );
+  const [whole, half] = keys as [{ id: string; key: string }, { id: string; key: string }];
+  const { database, transactor, ids } = api.backend;
+  // As after two crashes: between the row of a key and its event, and between the archiving and the first key.
+  await database.updateTable('keep.api_keys').set({ revoked_at: new Date() }).where('id', '=', half.id).execute();
+  const commandId = ids.next();
+  await transactor.transact(
+    assigneeAggregate,
+    'locked',
+    { organizationId: api.organizationId, actor: { type: 'system', id: 'test' }, commandId, requestHash: '', correlationId: commandId },
+    archiveAssignee('agent'),
+  );
+  await eventually(async () => (await api.call('GET', '/conversations', { key: whole.key })).status === 401);
+  for (const { id } of keys)
+    await eventually(async () => {
+      const { body } = await api.expect(200, 'GET', `/api-keys/${id}`);
+      return (body.data as { revokedAt: string | null }).revokedAt !== null;
+    });
+});
