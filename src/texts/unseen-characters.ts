@@ -48,6 +48,8 @@ const SHAPING = [
 ].join('|');
 
 const SHOWS_NOTHING = new RegExp(`(?!${GAP}|${SEEN}|${SHAPING})[${UNSEEN}]`, 'gu');
+/** Every invisible character, whether or not it shapes others. */
+const INVISIBLE = new RegExp(`(?!${GAP}|${SEEN})[${UNSEEN}]`, 'gu');
 const GAPS = new RegExp(`(?:${GAP})+`, 'gu');
 /** Matches most texts, which are plain and need no work. */
 const PLAIN = /^[!-~]+(?: [!-~]+)*$/;
@@ -59,8 +61,21 @@ const PLAIN = /^[!-~]+(?: [!-~]+)*$/;
  */
 export function typedText(text: string): string {
   if (PLAIN.test(text)) return text;
-  return text.normalize('NFC').replace(SHOWS_NOTHING, '').replace(GAPS, ' ').trim().normalize('NFC');
+  // A removed character may have kept marks apart that NFC then puts into another order, after which a joiner shapes nothing any more.
+  let form = text;
+  for (let pass = 0; pass < MOST_PASSES; pass++) {
+    const next = onePass(form, SHOWS_NOTHING);
+    if (next === form) return form;
+    form = next;
+  }
+  return onePass(form, INVISIBLE);
 }
+
+const onePass = (text: string, invisible: RegExp) =>
+  text.normalize('NFC').replace(invisible, '').replace(GAPS, ' ').trim().normalize('NFC');
+
+/** More than any written text needs. A text that is made to need more loses the invisible characters that shape it, too. */
+const MOST_PASSES = 8;
 
 /** Replaces every invisible character, including white space other than the space, and lone surrogates. */
 export function replaceUnseen(text: string, replacement: (character: string) => string): string {

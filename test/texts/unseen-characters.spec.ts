@@ -40,6 +40,11 @@ describe('a typed text', () => {
     expect(typedText(text)).toBe(text);
   });
 
+  test('is its own typed form where what is removed kept marks apart', () => {
+    const text = '\u0301\u{e0067}\u0d4d\u200d';
+    expect(typedText(typedText(text))).toBe(typedText(text));
+  });
+
   test('is its own typed form, whatever it was made of', () => {
     const plain = ['a', 'e', '\u0301', ' ', '\u00a0', '\u200b', '\u200c', '\u200d', '\u202e', '\t', '\ufeff', '\u2800'];
     const shaped = ['\ufe0f', '\ufe0e', '❤', '👍', '👩', '🏽', '1', '\u20e3', 'ی', 'خ', 'ക', '\u0d4d', '葛', '\u{e0100}'];
