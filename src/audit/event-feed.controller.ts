@@ -8,14 +8,14 @@ import { About, Answers } from '../http/answers.js';
 import { Described } from '../http/request-schema.js';
 import { Roles } from '../security/auth.guard.js';
 import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
-import { ReadYourWrites } from '../read-models/read-your-writes.js';
+import { POSITION_FORM, ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { EventsFeed, type FeedPage, feedPageSchema } from './event-feed.reader.js';
 
 /** Events in one page of the feed. */
 const MOST = 1_000;
 const USUAL = 100;
-const POSITION = /^(start|\d{19}(-\d{19})?)$/;
+const POSITION = new RegExp(`^(start|${POSITION_FORM})$`);
 
 class FeedQueryDto {
   @Described({

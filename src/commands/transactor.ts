@@ -146,7 +146,7 @@ export class Transactor {
     if (command.keyed === true) {
       const answered = await this.unchanged.find(command.commandId);
       if (answered !== undefined && answered.stream === stream)
-        return { ...(await this.repeat(aggregate, stream, command, { ...answered, from: answered.revision + 1, to: answered.revision })) };
+        return await this.repeat(aggregate, stream, command, { ...answered, from: answered.revision + 1, to: answered.revision });
     }
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const known = seen.commands.get(command.commandId);

@@ -48,7 +48,7 @@ const MAX_NAMED = 100;
 const BECOMES = new WeakMap<object, Map<string, (value: unknown) => unknown>>();
 
 /**
- * Converts a property's value before it is checked. A value that cannot be converted is passed on, and the checks refuse it. Of several
+ * Converts a property's value before it is checked. A value that cannot be converted is passed on, and the checks refuse it. With several
  * conversions on one property, each gets the result of the one below it.
  */
 export const Becomes =

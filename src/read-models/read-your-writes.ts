@@ -10,7 +10,8 @@ const WAIT_MS = 5_000;
 const PARKED_RETRY_SECONDS = 60;
 
 /** The form of either log's positions. A position of the other log is never reached. */
-const POSITION = /^\d{19}(-\d{19})?$/;
+export const POSITION_FORM = String.raw`\d{19}(-\d{19})?`;
+const POSITION = new RegExp(`^${POSITION_FORM}$`);
 
 /** Makes a read see an earlier write. */
 export class ReadYourWrites {

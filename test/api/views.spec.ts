@@ -206,7 +206,7 @@ test('counts what the list of conversations counts by the same filter, whatever 
   for (const view of await list('ada', '&counts=false')) expect(view).not.toHaveProperty('count');
   for (const bad of ['counts=1', 'counts=true&counts=true', 'shared=1', 'owner=ada'])
     expect((await api.expect(400, 'GET', `/views?${bad}`)).body.errors[0].field).toBe(bad.split('=')[0]);
-  // Of no views there is nothing to count.
+  // An empty list of views has nothing to count.
   expect((await api.expect(200, 'GET', '/views?counts=true', { key: other.adminKey })).body.data).toEqual([]);
   for (const id of made.keys()) await api.expect(204, 'DELETE', `/views/${id}`, as('ada'));
 });

@@ -84,7 +84,7 @@ function queryOf(question: string, cursor?: string): ListQueryDto {
   return instanceOf(ListQueryDto, asked);
 }
 
-/** Of what was asked since the statements were last forgotten. */
+/** The plans of the queries since the statements were last forgotten. */
 async function plansOfStatements(): Promise<Plan[]> {
   const plans: Plan[] = [];
   for (const { sql, parameters } of statements.splice(0)) {

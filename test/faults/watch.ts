@@ -17,7 +17,7 @@ const BEAT_MS = 100;
 
 /** Readers that ask without a pause, and keep what no client should ever get: a request that hangs, a 5xx other than 503, a 503 that says not when to come again. */
 export class Watch {
-  /** Of the time since the last start. */
+  /** The answers since the last start that no client should get. */
   readonly scandals: string[] = [];
   /** Answers by path and status. */
   readonly answers = new Map<string, number>();

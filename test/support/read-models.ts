@@ -124,7 +124,7 @@ const OTHERS: Readonly<Record<StreamKind, Model>> = {
   })),
 };
 
-/** Of every kind of stream that has a row: by default its columns are named after the fields of the fold that they repeat. */
+/** A model for every kind of stream that has a row. By default the columns have the names of the fields of the fold that they repeat. */
 const MODELS: Readonly<Record<StreamKind, Model>> = {
   ...Object.fromEntries(
     READ_TABLES.filter(isFoldTable).map(({ name, columns, fold }) => {
