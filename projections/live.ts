@@ -1,17 +1,24 @@
+import { setMaxListeners } from 'node:events';
 import type { Kysely } from 'kysely';
 import type { CommandBus } from '@nestjs/cqrs';
+import { makeAnalystViews } from '../src/analytics/analyst.views.js';
+import { sweepEvaluations } from '../src/automation/evaluation.store.js';
 import type { Backend } from '../src/backend.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import type { Database } from '../src/database/database.js';
+import { eventsTable, FEED_CHANNEL } from '../src/audit/events.table.js';
 import { batchDecoder, sealedDecoder } from '../src/event-decoding.js';
 import { READ_TABLES } from '../src/features.js';
+import { ToldEvents } from '../src/webhooks/webhook.told-events.js';
 import { assertEveryTableWritten, assertReactors, GROUPS, jobKindsOf, reactorsOf } from './registry.js';
 import { ProjectionGroup } from './runtime/group.js';
+import { FeedNotice } from './runtime/feed-notice.js';
 import { JobRunner } from './runtime/job-runner.js';
 import { JobSignal } from './runtime/job-signal.js';
 import { Jobs } from './runtime/jobs.js';
 import { followFor, installReactor } from './runtime/reactor.js';
 import { openWorkerSessions } from './runtime/sessions.js';
+import { openWebhookSender } from './webhook-sender.js';
 import { ignoreFailure } from '../src/ignore-failure.js';
 
 /**
@@ -21,7 +28,7 @@ import { ignoreFailure } from '../src/ignore-failure.js';
 export const QUERY_MS = 30_000;
 
 /** Two sessions for each follower would be more than enough: one writes, the other renews, and few followers do so at the same time. */
-const POOL_SIZE = 6;
+const POOL_SIZE = 8;
 
 export interface LiveProjections {
   /** Finishes the batches in hand and gives the leases up. */
@@ -32,16 +39,15 @@ export interface LiveProjections {
 
 /**
  * Runs the projections and reactors of this process until stop(). Any number of processes may run them: one works, the others stand by.
- * @param options.reactors false: no reactors and no jobs, so that nothing is appended to the log while a history is imported
+ * @param options.commands how reactors' jobs are done; without it there are no reactors and no jobs, and nothing is appended to the log
  * @param options.inFlight commands in flight in this process, which the cadence follows; absent in a process that takes no commands
  */
 export async function startLiveProjections(
   backend: Backend,
   options: {
     readonly inFlight?: () => number;
-    readonly commands: CommandBus;
-    readonly reactors?: boolean;
-    readonly metrics?: Pick<Metrics, 'batch' | 'job'>;
+    readonly commands?: CommandBus;
+    readonly metrics?: Pick<Metrics, 'batch' | 'job' | 'webhookAttempt'>;
   },
 ): Promise<LiveProjections> {
   const { logger, store, keys, checkpoints } = backend;
@@ -54,37 +60,49 @@ export async function startLiveProjections(
   });
   const database: Kysely<Database> = sessions.kysely;
   const stopping = new AbortController();
+  // Each follower listens to it.
+  setMaxListeners(0, stopping.signal);
   const surroundings = {
     store,
     database,
     log: logger,
     ...(options.inFlight === undefined ? {} : { inFlight: options.inFlight }),
   };
+  const notice = new FeedNotice(database, FEED_CHANNEL);
   const groups = Object.entries(GROUPS).map(
     ([name, make]) =>
       new ProjectionGroup({
         ...surroundings,
         name,
         projections: make(),
+        makeViews: makeAnalystViews,
         decode: batchDecoder(keys),
         checkpoints,
-        measure: (group, events, ms) => options.metrics?.batch(group, events, ms),
+        measure: (group, events, ms) => {
+          options.metrics?.batch(group, events, ms);
+          if (group === eventsTable.group && events > 0) notice.wrote();
+        },
       }),
   );
   const reacting: { run(signal: AbortSignal): Promise<void> }[] = [];
   let signal: JobSignal | undefined;
   try {
     for (const group of groups) await group.prepare();
-    if (options.reactors !== false) {
-      const reactors = reactorsOf(backend);
-      const kinds = jobKindsOf(backend, database, options.commands);
-      assertReactors(Object.keys(GROUPS), reactors, kinds);
+    if (options.commands !== undefined) {
+      const parts = { ...backend, told: new ToldEvents() };
+      const reactors = reactorsOf(parts);
+      const kinds = jobKindsOf(parts, database, options.commands);
+      const sender = openWebhookSender(parts, database, options.commands, options.metrics);
+      assertReactors(Object.keys(GROUPS), reactors, [...kinds, sender]);
       for (const reactor of reactors) await installReactor(database, store, reactor);
       const jobs = new Jobs(database, backend.timersClock);
       const runner = new JobRunner({ jobs, kinds, log: logger, measure: (kind, outcome, ms) => options.metrics?.job(kind, outcome, ms) });
-      const told = new JobSignal(backend.databaseUrl, () => runner.wake());
+      const told = new JobSignal(backend.databaseUrl, () => {
+        runner.wake();
+        sender.wake();
+      });
       signal = told;
-      reacting.push(runner);
+      reacting.push(runner, sender);
       for (const reactor of reactors)
         reacting.push(followFor({ ...surroundings, reactor, jobs, decode: sealedDecoder, onJobs: () => told.added() }));
     }
@@ -93,10 +111,15 @@ export async function startLiveProjections(
     await sessions.close();
     throw error;
   }
+  let sweeping: Promise<unknown> | undefined;
   const sweep = setInterval(() => {
     backend.unchangedAnswers
       .sweep()
       .catch((error: unknown) => logger.warn({ error: String(error) }, 'could not remove old idempotency rows'));
+    if (options.commands === undefined) return;
+    sweeping ??= sweepEvaluations(database, stopping.signal)
+      .catch((error: unknown) => logger.warn({ error: String(error) }, 'could not remove old evaluations of rules'))
+      .finally(() => (sweeping = undefined));
   }, 10 * 60_000);
   sweep.unref();
   const projecting = groups.map((one) => one.run(stopping.signal));
@@ -114,7 +137,8 @@ export async function startLiveProjections(
     async stop() {
       clearInterval(sweep);
       stopping.abort();
-      await Promise.allSettled(running);
+      await Promise.allSettled([...running, sweeping]);
+      notice.stop();
       await signal?.close();
       await sessions.close();
     },
