@@ -5,7 +5,7 @@ import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { organizationAggregate } from '../organizations/organization.js';
-import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
@@ -28,7 +28,6 @@ import {
   NullsAreAbsent,
   rule,
 } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { parametersOf } from '../read-models/fold-list.js';
 import { ResourceReader } from '../read-models/resource-reader.js';
@@ -38,10 +37,8 @@ import {
   type Assignment,
   ASSIGNMENT_MODES,
   type AutoResponder,
-  type Inbox,
   inboxAggregate,
   type InboxChanges,
-  type InboxEvent,
   scheduleFaults,
   WEEKDAYS,
   type WorkingHours,
@@ -160,8 +157,6 @@ function autoResponderOf({ enabled, message, delaySeconds = 0, onlyOutsideWorkin
   return { enabled, message, delaySeconds, onlyOutsideWorkingHours };
 }
 
-const STREAM: ResourceStream<Inbox, InboxEvent> = { aggregate: inboxAggregate };
-
 /**
  * Inboxes. DELETE archives: conversations keep their reference, GET answers with `archived: true`, and the id stays taken. An archived
  * inbox must be unarchived before it can be changed (409 resource_archived). The default inbox cannot be archived.
@@ -224,21 +219,6 @@ export class InboxController {
       { revision: inbox.revision, position },
       inboxAnswer(id, inbox.state, inbox.revision, organization.state.defaultInboxId === id),
     );
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers(
-    'Reads the events of an inbox.',
-    "Who made, changed and archived the inbox, oldest first. The organization's events tell which inbox is the default.",
-    { 200: partOf(eventSchema) },
-  )
-  events(
-    @Param('id', ResourceIdPipe) id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-  ): Promise<Answered<HistoryPage>> {
-    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

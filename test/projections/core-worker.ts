@@ -33,7 +33,7 @@ pg.Client.prototype.query = function (this: pg.Client, ...given: unknown[]) {
 
 process.on('message', () => (armed = true));
 const backend = await openBackend(readConfig(), createLogger('silent'), { name: 'threadlog-core-worker' });
-const projections = await startLiveProjections(backend, { commands: undefined as never, reactors: false });
+const projections = await startLiveProjections(backend, {});
 process.once('SIGTERM', () => {
   void projections
     .stop()

@@ -52,7 +52,9 @@ const owner = async ({ api }: Case) => (await api.backend.checkpoints.health())[
 async function handOver(one: Case): Promise<string> {
   await expectReadModelsEqualFold(one.api);
   const before = await owner(one);
-  await sql`update read.checkpoints set owner = null, lease_until = '-infinity', epoch = epoch + 1`.execute(one.api.backend.database);
+  await sql`update read.checkpoints set owner = null, lease_until = '-infinity', epoch = epoch + 1 where group_name = ${CORE_GROUP}`.execute(
+    one.api.backend.database,
+  );
   return await eventually(async () => {
     const now = await owner(one);
     return now === null || now === before ? undefined : now;
@@ -98,7 +100,11 @@ it(
       if (at === 0) expect(statements.at(-1)).toBe('with "moved"');
       else expect(statements).toHaveLength(at);
     const state = ({ api }: Case) =>
-      api.backend.database.selectFrom('read.checkpoints').select(['epoch', 'position', 'events', 'owner']).executeTakeFirstOrThrow();
+      api.backend.database
+        .selectFrom('read.checkpoints')
+        .select(['epoch', 'position', 'events', 'owner'])
+        .where('group_name', '=', CORE_GROUP)
+        .executeTakeFirstOrThrow();
     for (const [i, one] of cases.entries()) {
       const before = await state(one);
       one.worker.kill('SIGCONT');

@@ -137,6 +137,7 @@ function sign(store: EventStore, size: () => number = () => 500, key = masterKey
       remove: () => undefined,
       keep: (now) => void (kept = JSON.parse(JSON.stringify(now))),
       transaction: () => Promise.reject(new Error('it has no rows')),
+      rest: () => Promise.resolve(),
     };
     for await (const part of store.feed(position, { maxEvents: 500, signal: ending.signal }))
       for (let from = 0; from < part.events.length;) {

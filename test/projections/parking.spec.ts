@@ -10,7 +10,7 @@ import type { DomainEvent, Recorded } from '../../src/event-store/aggregate.js';
 import { streamName, type Position, type StoredEvent, type StreamName } from '../../src/event-store/event-store.js';
 import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { VisitorKeys } from '../../src/security/visitor-keys.js';
-import { CORE_GROUP } from '../../src/read-models/groups.js';
+import { CORE_GROUP, INSIGHT_GROUP } from '../../src/read-models/groups.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
@@ -50,8 +50,10 @@ async function force(stream: StreamName, type: string, data: object): Promise<st
 }
 const tag = (stream: StreamName, name: string) => force(stream, 'TagsAdded', { tags: [name] });
 
-const reached = async (position: string) =>
-  expect(await api.backend.checkpoints.waitFor(CORE_GROUP, position as Position, 5_000)).toBe('reached');
+const reached = async (position: string) => {
+  for (const group of [CORE_GROUP, INSIGHT_GROUP])
+    expect(await api.backend.checkpoints.waitFor(group, position as Position, 5_000)).toBe('reached');
+};
 
 const row = (id: string) =>
   api.backend.database
@@ -61,8 +63,14 @@ const row = (id: string) =>
     .where('id', '=', id)
     .executeTakeFirst();
 
+/** Those of the group: a reactor may have parked the same stream. */
 const parkedRows = () =>
-  api.backend.database.selectFrom('keep.parked').select(['stream', 'revision', 'type', 'error']).orderBy('stream').execute();
+  api.backend.database
+    .selectFrom('keep.parked')
+    .select(['stream', 'revision', 'type', 'error'])
+    .where('group_name', '=', CORE_GROUP)
+    .orderBy('stream')
+    .execute();
 
 const partsOf = (decode: DecodeBatch = batchDecoder(api.backend.keys)) => ({
   group: CORE_GROUP,
@@ -242,9 +250,20 @@ it(
       run('parked', 'retry', '--json'),
       run('parked', 'retry', `${stream}x`),
     ]);
-    expect(JSON.parse(listed.stdout)).toMatchObject({ parked: [{ group: 'core', stream, revision: 2, type: 'Teleported' }], skipped: [] });
+    const one = { stream, revision: 2, type: 'Teleported' };
+    const { parked, skipped: none } = JSON.parse(listed.stdout) as { parked: { group: string }[]; skipped: unknown[] };
+    expect(parked.toSorted((a, b) => (a.group < b.group ? -1 : 1))).toMatchObject([
+      { group: 'core', ...one },
+      { group: 'insight', ...one },
+    ]);
+    expect(none).toEqual([]);
     expect(retried.code).toBe(1);
-    expect(JSON.parse(retried.stdout)).toMatchObject({ streams: [{ stream, handled: 0, parked: { revision: 2 } }] });
+    expect(JSON.parse(retried.stdout)).toMatchObject({
+      streams: [
+        { stream, handled: 0, parked: { revision: 2 } },
+        { stream, handled: 0, parked: { revision: 2 } },
+      ],
+    });
     expect(missing).toMatchObject({ code: 1, stdout: '' });
     expect(missing.stderr).toContain('is not parked');
     const skipped = await run('parked', 'skip', stream);
@@ -259,7 +278,7 @@ it(
       run('replay', '--organization', api.organizationId),
       run('replay', id, '--revision', '1', '--organization', api.organizationId),
     ]);
-    expect(again.stdout).toMatch(/No stream is parked\.[^]*Skipped: 1 event\./);
+    expect(again.stdout).toMatch(/No stream is parked\.[^]*Skipped: 2 events\./);
     // An event that this build cannot read is told as such, and the exit code says so.
     expect(history.code).toBe(1);
     const lines = history.stdout

@@ -47,6 +47,7 @@ import {
   createTeam,
   unarchiveAssignee,
 } from '../../src/team/assignee.js';
+import { archiveRule, changeRule, createRule, ruleAggregate, type RuleEvent, unarchiveRule } from '../../src/automation/rule.js';
 import { archiveView, changeView, createView, unarchiveView, viewAggregate, type ViewEvent } from '../../src/views/view.js';
 import {
   archiveVisitor,
@@ -59,11 +60,21 @@ import {
   visitorAggregate,
   type VisitorEvent,
 } from '../../src/visitors/visitor.js';
-import { unsealVisitor, unsealVisitorEvent, type PlainVisitor, sealVisitor } from '../../src/visitors/visitor.sealing.js';
+import { unsealVisitor, type PlainVisitor, sealVisitor } from '../../src/visitors/visitor.sealing.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 
 const key = new DataKey(randomBytes(32));
-const TABLES = ['visitors', 'companies', 'inboxes', 'assignees', 'api_keys', 'canned_responses', 'saved_views', 'organizations'];
+const TABLES = [
+  'visitors',
+  'companies',
+  'inboxes',
+  'assignees',
+  'api_keys',
+  'canned_responses',
+  'saved_views',
+  'automation_rules',
+  'organizations',
+];
 
 let database: TestDatabase;
 let open: OpenDatabase;
@@ -109,7 +120,7 @@ async function rowsOf(target: ProjectionTarget): Promise<Record<string, readonly
 
 const at = (n: number) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
 
-/** A history that the decisions themselves made, interleaved, with the personal fields opened as every projection sees them. */
+/** A history that the decisions themselves made, interleaved, with the key of the personal fields as every projection gets it. */
 class History {
   readonly events: ProjectedEvent[] = [];
   readonly streams = new Map<
@@ -149,15 +160,12 @@ class History {
       } as Recorded<E>;
       entry.recorded.push(recorded);
       entry.state = aggregate.evolve(entry.state as S, recorded);
-      const shown =
-        aggregate.kind === 'visitor'
-          ? unsealVisitorEvent(recorded as unknown as Recorded<VisitorEvent>, this.opened ?? undefined)
-          : recorded;
       this.events.push({
         kind: aggregate.kind,
         organizationId,
         streamId: id,
-        event: JSON.parse(JSON.stringify(shown)) as Recorded<DomainEvent>,
+        event: JSON.parse(JSON.stringify(recorded)) as Recorded<DomainEvent>,
+        key: this.opened ?? undefined,
       });
     }
   }
@@ -190,6 +198,7 @@ const KIND_TABLE: Readonly<Record<string, string>> = {
   apikey: 'api_keys',
   cannedresponse: 'canned_responses',
   view: 'saved_views',
+  rule: 'automation_rules',
   organization: 'organizations',
 };
 
@@ -345,6 +354,7 @@ const plain: fc.Arbitrary<PlainVisitor> = fc.record(
   { requiredKeys: [] },
 );
 const ada = { type: 'agent', id: 'ada' } as const;
+const rule = { name: 'R', trigger: 'note.added', conditions: [], actions: [], enabled: true, order: 0, stopOnMatch: false } as const;
 const view = { filter: { status: ['open'] }, sort: { by: 'createdAt', order: 'asc' } } as const;
 const step: fc.Arbitrary<(history: History) => void> = fc.oneof(
   fc.tuple(ids, plain).map(
@@ -444,6 +454,17 @@ const step: fc.Arbitrary<(history: History) => void> = fc.oneof(
           h.add<typeof viewAggregate.initial, ViewEvent>(viewAggregate, id, decision),
     ),
   ),
+  ...[
+    name.map((n) => createRule({ ...rule, name: n })),
+    fc.option(name).map((n) => changeRule({ name: n })),
+    fc.constantFrom(archiveRule(), unarchiveRule()),
+  ].map((decisions) =>
+    fc.tuple(ids, decisions).map(
+      ([id, decision]) =>
+        (h: History) =>
+          h.add<typeof ruleAggregate.initial, RuleEvent>(ruleAggregate, id, decision),
+    ),
+  ),
   name.map(
     (n) => (h: History) =>
       h.add<typeof organizationAggregate.initial, OrganizationEvent>(organizationAggregate, 'org', createOrganization(n)),
@@ -516,6 +537,7 @@ test('every event type of its kinds is in the history that the property draws fr
     apiKeyAggregate,
     cannedResponseAggregate,
     viewAggregate,
+    ruleAggregate,
     organizationAggregate,
   ].map(({ codec }) => Object.keys(codec.versions));
   expect([...drawn].sort()).toEqual(codecs.flat().sort());

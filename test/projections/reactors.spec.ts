@@ -4,12 +4,17 @@ import { Jobs } from '../../projections/runtime/jobs.js';
 import { pauseWork } from '../../projections/runtime/lease.js';
 import { followFor, installReactor, type Reactor } from '../../projections/runtime/reactor.js';
 import { replayParkedOfReactor } from '../../projections/runtime/unparking.js';
+import { ActingInboxes } from '../../projections/acting-inboxes.js';
 import { assertReactors } from '../../projections/registry.js';
-import { type EventStore, streamName } from '../../src/event-store/event-store.js';
+import { ruleIdsOf } from '../../projections/rule-ids.js';
+import { type EventStore, type Position, StoreUnavailable, streamName } from '../../src/event-store/event-store.js';
 import { openPostgresEventStore } from '../../src/event-store/postgres/postgres-event-store.js';
 import { type Database, openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import { WORKER_SESSION } from '../../projections/runtime/lease.js';
+import { Checkpoints } from '../../src/read-models/checkpoints.js';
+import { CORE_GROUP } from '../../src/read-models/groups.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { readModels } from '../support/read-schema.js';
 import { eventually } from '../support/eventually.js';
 import { conversation, openWorkerDatabase, tinyDecode, Writer } from './tiny-group.js';
 
@@ -199,6 +204,27 @@ it('parks the stream of an event that it cannot handle, and takes it up again in
   expect((await jobsOf(reactor)).filter((job) => job.startsWith('bad'))).toEqual(['bad@0', 'bad@1', 'bad@2', 'bad@3']);
 });
 
+it('handles the others in the order of the log when it parks a stream, and stops at a stream that they depend on', async () => {
+  const { reactor } = tinyReactor();
+  await installReactor(database.kysely, store, reactor);
+  const [a, b, bad] = [conversation('in order a'), conversation('in order b'), conversation('in order bad')];
+  const end = await writer.write({ stream: a }, { stream: b }, { stream: bad, data: { poison: true } }, { stream: a }, { stream: b });
+  const { stop } = follow(reactor);
+  await reached(reactor, end);
+  expect(await jobsOf(reactor)).toEqual(['in order a@0', 'in order b@0', 'in order a@1', 'in order b@1']);
+  await stop();
+
+  const { reactor: dependent } = tinyReactor();
+  const stopping: Reactor = {
+    ...dependent,
+    reaction: { ...dependent.reaction, reads: 'decoded', stopsAt: ['conversation'] } as Reactor['reaction'],
+  };
+  await installReactor(database.kysely, store, stopping);
+  await writer.write({ stream: bad, data: { poison: true } });
+  expect(await follow(stopping).ended).toBeInstanceOf(GroupStopped);
+  expect((await rowOf(stopping))?.stopped).toContain('cannot take it');
+});
+
 it('stops at an event that it cannot handle where the order of the log matters, and says why', async () => {
   const { reactor } = tinyReactor('head', 'of the log');
   await installReactor(database.kysely, store, reactor);
@@ -232,6 +258,45 @@ it('does not go on with another log, or beyond the end of its own', async () => 
     await database.kysely.updateTable('keep.reactors').set(change).where('name', '=', reactor.name).execute();
     expect(await follow(reactor).ended).toBeInstanceOf(GroupStopped);
   }
+});
+
+it('takes no more events at once than it says, and keeps its lease during a batch that takes long', async () => {
+  const { reactor } = tinyReactor('start');
+  const sizes: number[] = [];
+  const leaseEnd = async () =>
+    (await database.kysely.selectFrom('keep.reactors').select('lease_until').where('name', '=', reactor.name).executeTakeFirstOrThrow())
+      .lease_until;
+  const slow: Reactor = {
+    ...reactor,
+    maxEvents: 7,
+    reaction: {
+      reads: 'decoded',
+      events: { conversation: ['Happened'] },
+      order: 'of the log',
+      async handle(events) {
+        sizes.push(events.length);
+        if (sizes.length > 1) return;
+        const before = await leaseEnd();
+        // Whatever it waits for: nothing in it keeps the lease.
+        await eventually(async () => (await leaseEnd()) > before);
+      },
+    },
+  };
+  await installReactor(database.kysely, store, slow);
+  let last = '';
+  for (let n = 0; n < 20; n++) last = await writer.write({ stream: conversation(`many ${n}`) });
+  follow(slow);
+  await reached(slow, last);
+  expect(Math.max(...sizes)).toBe(7);
+});
+
+it('waits for read models that are not there yet: an inbox may act, and the rules are asked for again', async () => {
+  const position = (await writer.write({ stream: conversation('first of all') })) as Position;
+  const checkpoints = new Checkpoints(database.kysely, readModels.shapes);
+  checkpoints.advanced(CORE_GROUP, position, false);
+  const parts = { database: database.kysely, readModels, checkpoints };
+  await expect(ruleIdsOf(parts)('org', position)).rejects.toBeInstanceOf(StoreUnavailable);
+  expect(await new ActingInboxes(parts, 'autoResponder', () => true).any('org', position)).toBe(true);
 });
 
 it('is refused at start when two share a name, or when nobody does what it asks for', () => {

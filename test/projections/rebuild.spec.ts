@@ -90,6 +90,8 @@ describe('all read models of an installation', () => {
       await api.expect(200, 'POST', `/conversations/${id}/assign`, { body: { assigneeId: team } });
       await api.expect(200, 'POST', `/conversations/${id}/snooze`, { body: { until: 'next_reply' } });
     }
+    // The visitor's last message is not the last one here.
+    for (const message of ['first', nasty]) await made(`/conversations/${conversations[1]}/reply`, { type: 'note', message });
     await api.expect(200, 'PUT', `/conversations/${conversations[0]}`, { body: { status: 'resolved' } });
     await api.expect(200, 'POST', `/conversations/${conversations[0]}/rating`, { body: { rating: 2, comment: nasty } });
     return conversations;
@@ -146,7 +148,7 @@ describe('all read models of an installation', () => {
     const { rows } = await sql<{
       name: string;
     }>`select tablename as name from pg_tables where schemaname = 'read' and tablename ~ '_g[0-9]+$'`.execute(api.backend.database);
-    expect(new Set(rows.map(({ name }) => /_g(\d+)$/.exec(name)?.[1])).size).toBe(1);
+    expect(new Set(rows.map(({ name }) => /_g(\d+)$/.exec(name)?.[1])).size).toBe(api.backend.readModels.groups.length);
   });
 
   it('are read and written as ever while they are rebuilt, and nothing of what is written meanwhile is missing', async () => {
@@ -211,7 +213,7 @@ describe('all read models of an installation', () => {
       await Promise.all(inFlight);
     })();
     try {
-      for (const maxEvents of [500, 1_000, 5_000]) {
+      for (const maxEvents of [500, 5_000]) {
         const before = wrote;
         // As often as it takes for writes to be many beside it.
         for (let done = false; !done || wrote < before + 200; done = true) {
@@ -222,7 +224,7 @@ describe('all read models of an installation', () => {
           );
           await running;
         }
-        workers.push(await startLiveProjections(api.backend, { commands: undefined as never, reactors: false }));
+        workers.push(await startLiveProjections(api.backend, {}));
       }
     } finally {
       ended = true;
@@ -237,7 +239,7 @@ describe('all read models of an installation', () => {
       expect(await shown()).toEqual(live);
     }
     await expectReadModelsEqualFold(api);
-  }, 120_000);
+  }, 240_000);
 
   it('are swapped once nobody reads the old ones, and who comes meanwhile need not wait for that', async () => {
     const analyst = new pg.Client({ connectionString: api.backend.databaseUrl });
