@@ -1,0 +1,75 @@
+import { type Folded, fold } from './fold.js';
+
+/*
+ * The words of a text. Letters and digits are words; whatever else stands between them parts them, so that the parts of an address, of
+ * AB-123 and of #12345 are found. Scripts without spaces have no words that a program could tell: each two neighbouring characters
+ * are one, and the last character. Nothing is reduced to a stem. Pure.
+ */
+
+/** A word and its place. */
+export interface Word {
+  readonly term: string;
+  /** Another spelling of the same word: mueller for Müller. */
+  readonly also: string | undefined;
+  /** Counted in words from 1; each character of a script without spaces counts. */
+  readonly position: number;
+  /** UTF-16 units of the folded text. */
+  readonly start: number;
+  readonly end: number;
+}
+
+/** Longest word that is compared, in UTF-16 units; the rest of a longer one is ignored. PostgreSQL takes words below 2 kB. */
+export const MAX_WORD = 255;
+
+const SPACELESS = String.raw`[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}ー々〆]`;
+const RUN = new RegExp(`((?:${SPACELESS}\\p{M}*)+)|(?:(?!${SPACELESS})[\\p{L}\\p{N}\\p{M}])+`, 'gu');
+const SPACELESS_CHARACTER = new RegExp(`${SPACELESS}\\p{M}*`, 'gu');
+const UMLAUT = /[äöü]|[aou]\u0308/i;
+
+/**
+ * The words of a text in their order.
+ * @param asked true for a question: a run of characters without spaces has no last character of its own, unless it is the only one
+ */
+export function wordsOf(given: string, folded: Folded = fold(given), asked = false): Word[] {
+  const words: Word[] = [];
+  let position = 1;
+  for (const { 0: run, 1: spaceless, index } of folded.text.matchAll(RUN)) {
+    if (spaceless !== undefined) {
+      const characters = [...run.matchAll(SPACELESS_CHARACTER)];
+      for (const [i, { 0: first, index: at }] of characters.entries()) {
+        const second = characters[i + 1]?.[0] ?? '';
+        const start = index + at;
+        if (second !== '' || !asked || characters.length === 1)
+          words.push({ term: first + second, also: undefined, position, start, end: start + first.length + second.length });
+        position++;
+      }
+      continue;
+    }
+    const end = index + run.length;
+    words.push({ term: cut(run), also: umlautSpelling(given, folded, index, end), position, start: index, end });
+    position++;
+  }
+  return words;
+}
+
+/** True for the term of one character of a script without spaces. It is found as the beginning of two. */
+export const isLoneCharacter = (term: string): boolean => LONE.test(term);
+const LONE = new RegExp(`^${SPACELESS}\\p{M}*$`, 'u');
+
+function cut(word: string): string {
+  if (word.length <= MAX_WORD) return word;
+  const short = word.slice(0, MAX_WORD);
+  // Never half of a pair.
+  return short.isWellFormed() ? short : short.slice(0, -1);
+}
+
+/** In German ä, ö and ü are also written ae, oe and ue. */
+function umlautSpelling(given: string, { from, to }: Folded, start: number, end: number): string | undefined {
+  const first = from?.[start];
+  const last = to?.[end - 1];
+  if (first === undefined || last === undefined) return undefined;
+  const word = given.slice(first, last);
+  if (!UMLAUT.test(word)) return undefined;
+  const spelled = word.normalize('NFC').replace(/[äöüÄÖÜ]/g, (letter) => `${letter.normalize('NFD').slice(0, 1)}e`);
+  return cut(fold(spelled).text);
+}
