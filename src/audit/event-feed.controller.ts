@@ -2,14 +2,17 @@ import { Controller, Get, Inject, Query, Req } from '@nestjs/common';
 import type { FastifyRequest } from 'fastify';
 import { TOLD_TYPES } from '../features.js';
 import type { Position } from '../event-store/event-store.js';
+import { ThreadlogError } from '../errors.js';
 import { Answered } from '../http/answered.js';
 import { OrganizationId } from '../http/parameters.js';
 import { About, Answers } from '../http/answers.js';
+import { ndjson, Streamed } from '../http/streamed.js';
 import { Described } from '../http/request-schema.js';
 import { Roles } from '../security/auth.guard.js';
 import { Becomes, IfGiven, IsList, IsMatching, IsOneOf, Limit, limited, madeOfText } from '../http/validation.js';
 import { POSITION_FORM, ReadYourWrites } from '../read-models/read-your-writes.js';
 import { CORE_GROUP } from '../read-models/groups.js';
+import { FeedExports } from './event-feed.exports.js';
 import { EventsFeed, type FeedPage, feedPageSchema } from './event-feed.reader.js';
 
 /** Events in one page of the feed. */
@@ -34,6 +37,8 @@ class FeedQueryDto {
   @IsList({ min: 1, max: TOLD_TYPES.length })
   @IsOneOf(TOLD_TYPES, { each: true })
   types?: string[];
+  /** `ndjson` streams all events up to where the feed ends now, one a line, and `{meta: {events, next}}` as the last line; without `limit`. */
+  @IfGiven() @IsOneOf(['json', 'ndjson']) format?: 'json' | 'ndjson';
 
   get position(): Position | 'start' {
     return (this.after ?? 'start') as Position | 'start';
@@ -49,6 +54,7 @@ class FeedQueryDto {
 export class EventsController {
   constructor(
     @Inject(EventsFeed) private readonly feed: EventsFeed,
+    @Inject(FeedExports) private readonly exports: FeedExports,
     @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
@@ -58,13 +64,22 @@ export class EventsController {
     "Reads the organization's events in the order in which they were stored.",
     'For auditors, and for programs that follow all changes: ask again after `meta.next`, and no event is missed or repeated. `types` selects event types. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
     { 200: feedPageSchema },
+    { formats: ['ndjson'] },
   )
   async read(
     @Query() query: FeedQueryDto,
     @OrganizationId() organizationId: string,
     @Req() request: FastifyRequest,
-  ): Promise<Answered<FeedPage>> {
+  ): Promise<Answered<FeedPage> | Streamed> {
+    if (query.format === 'ndjson' && query.limit !== undefined)
+      throw new ThreadlogError('validation_failed', undefined, {
+        errors: [{ field: 'limit', message: 'must be absent beside format=ndjson, which has no pages' }],
+      });
     await this.readYourWrites.reached(request, CORE_GROUP, { parked: true });
+    if (query.format === 'ndjson') {
+      const cut = () => request.raw.destroy();
+      return new Streamed('ndjson', 'events', ndjson(this.exports.rows(organizationId, query.position, query.types, cut)));
+    }
     const page = await this.feed.page(organizationId, query.position, { limit: query.size, types: query.types });
     return new Answered(page, page.meta.next === 'start' ? {} : { position: page.meta.next });
   }

@@ -1,4 +1,4 @@
-import type { StreamKind } from '../event-store/event-store.js';
+import { type Position, type StoredEvent, type StreamKind, streamName } from '../event-store/event-store.js';
 import { CORE_GROUP } from '../read-models/groups.js';
 import { readTable } from '../read-models/table.js';
 
@@ -39,3 +39,12 @@ export const eventsTable = readTable<EventRow>({
   guard: 'none',
   indexes: {},
 });
+
+/** On which the writer of the table says that it has grown. */
+export const FEED_CHANNEL = 'threadlog_feed';
+
+/** The event of a row, as the log gave it. */
+export function storedEvent(row: EventRow): StoredEvent {
+  const { organization_id, kind, stream_id, revision, position, event_id: id, type, data, metadata } = row;
+  return { stream: streamName(kind, organization_id, stream_id), revision, position: position as Position, id, type, data, metadata };
+}

@@ -2,28 +2,51 @@ import { readConfig } from '../config.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
 
 export const databaseUrlCommand: Command = {
-  help: `Usage: threadlog database-url [--role ROLE] [--json]
+  help: `Usage: threadlog database-url [--role ROLE] [--organization ID] [--json]
 
-Prints a connection string for the database with the log and the read models, with all rights that the server has:
-  psql "$(npx threadlog database-url)"
+Prints a connection string for the database:
+  psql "$(npx threadlog database-url --role analyst)"
 For the embedded PostgreSQL, Threadlog itself must be running.
 
-  --role ROLE    operator (the default); analyst comes with analytics and is not available yet
-  --json         print one JSON document: {url}`,
+  --role ROLE         operator (the default): the log and the read models, with all rights that the server has;
+                      analyst: the views of the schema analytics, of one organization, read-only. Makes the
+                      database role when it is missing
+  --organization ID   the analyst's organization; may be left out while there is only one
+  --json              print one JSON document: {url}`,
 
   async run(given, terminal) {
     const options = { role: { type: 'string' }, organization: { type: 'string' }, json: { type: 'boolean' } } as const;
     const { values } = parseCommandLine(given, options, []);
-    if (oneOf('--role', values.role ?? 'operator', ['operator', 'analyst']) === 'analyst')
-      throw new WrongUsage('the role analyst is not available before analytics');
-    if (values.organization !== undefined)
+    const role = oneOf('--role', values.role ?? 'operator', ['operator', 'analyst']);
+    if (role === 'operator' && values.organization !== undefined)
       throw new WrongUsage('--organization goes with --role analyst: the operator sees every organization');
-    const url = await findDatabase();
+    const operator = await findDatabase();
+    const url = role === 'operator' ? operator : await analystUrl(operator, values.organization);
     if (values.json === true) terminal.json({ url });
     else terminal.answer(url);
     return 0;
   },
 };
+
+/** @throws CommandFailed */
+async function analystUrl(operator: string, given: string | undefined): Promise<string> {
+  const { chooseOrganization, withSession } = await import('./session.js');
+  const { makeAnalystRole, MayNotMakeRoles } = await import('../analytics/analyst.roles.js');
+  const url = new URL(operator);
+  await withSession(async (session) => {
+    const { database, masterKey } = session.backend;
+    try {
+      const { role, password } = await makeAnalystRole(database, masterKey, await chooseOrganization(session, given));
+      url.username = role;
+      url.password = password;
+    } catch (error) {
+      if (!(error instanceof MayNotMakeRoles)) throw error;
+      throw new CommandFailed(`${error.message}: let an administrator of the database run ALTER ROLE ... CREATEROLE for it`);
+    }
+    return 0;
+  });
+  return url.href;
+}
 
 /** Does not start PostgreSQL just for this: it would be gone before anybody could connect. */
 async function findDatabase(): Promise<string> {

@@ -1,5 +1,6 @@
 import { metadataOf } from '../event-store/aggregate.js';
 import { type EventStore, InvalidAppend, OutcomeUnknown, type Position, streamName } from '../event-store/event-store.js';
+import { lastEvent } from '../event-store/last-event.js';
 import { type CommandContext, isSameRequest, type RequestIdentity } from '../commands/command-context.js';
 import type { Transacted, Transactor } from '../commands/transactor.js';
 import { canonicalJson } from '../texts/canonical-json.js';
@@ -194,16 +195,14 @@ export class ConversationImporter {
   /** How much of a dialogue is in the log. A second run needs no more when the log ends with the dialogue's last append. */
   private async look(plan: Planned): Promise<Look> {
     const stream = streamName(conversation.conversationAggregate.kind, this.organizationId, plan.conversationId);
-    for await (const [event] of this.parts.store.read(stream, { backwards: true, limit: 1 })) {
-      if (event === undefined) continue;
-      const { commandId, requestHash } = metadataOf(event);
-      if (commandId !== plan.chunks.at(-1)?.commandId) return { kind: 'begun' };
-      const answer: Imported = isSameRequest(requestHash, plan.identity)
-        ? present(plan, event.position)
-        : { outcome: 'refused', reason: OTHER_CONTENT };
-      return { kind: 'answered', answer };
-    }
-    return { kind: 'absent' };
+    const event = await lastEvent(this.parts.store, stream);
+    if (event === undefined) return { kind: 'absent' };
+    const { commandId, requestHash } = metadataOf(event);
+    if (commandId !== plan.chunks.at(-1)?.commandId) return { kind: 'begun' };
+    const answer: Imported = isSameRequest(requestHash, plan.identity)
+      ? present(plan, event.position)
+      : { outcome: 'refused', reason: OTHER_CONTENT };
+    return { kind: 'answered', answer };
   }
 
   private async write(plan: Planned, { kind }: Look): Promise<Imported> {

@@ -133,7 +133,7 @@ async function importExport(
   const seconds = (performance.now() - began) / 1_000;
   if (wait) {
     // Only now: the export already holds, or continues with, what projections and reactors would append in the meantime.
-    const readModels = new LiveReadModels(backend, terminal, 'projections alone');
+    const readModels = new LiveReadModels(backend, terminal);
     try {
       await readModels.caughtUp(signal);
     } finally {

@@ -1,11 +1,7 @@
-import { NestFactory } from '@nestjs/core';
-import { CommandBus } from '@nestjs/cqrs';
-import { AppModule } from '../app.module.js';
 import { openBackend } from '../backend.js';
 import { readConfig } from '../config.js';
 import { createLogger } from '../log.js';
 import { printable } from './printable.js';
-import type { ChildWork } from './read-models.js';
 
 /** A worker that lives as long as its parent, even when the parent is killed: read-models.ts starts it during long commands. */
 async function main(): Promise<void> {
@@ -17,15 +13,10 @@ async function main(): Promise<void> {
   const backend = await openBackend(readConfig(), logger, { name: 'threadlog-cli-projections' });
   try {
     const { startLiveProjections } = await import('../../projections/live.js');
-    const context = await NestFactory.createApplicationContext(AppModule.over(backend), { logger: false, abortOnError: false });
-    const projections = await startLiveProjections(backend, {
-      commands: context.get(CommandBus),
-      reactors: process.argv[2] !== ('projections alone' satisfies ChildWork),
-    });
+    const projections = await startLiveProjections(backend, {});
     projections.failed.catch((error: unknown) => logger.error({ error: String(error) }, 'a projection group stopped'));
     await parentGone;
     await projections.stop();
-    await context.close();
   } finally {
     await backend.close();
   }

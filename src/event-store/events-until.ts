@@ -7,6 +7,7 @@ const BATCH = 5_000;
  * All events of the log up to a position, in feed order, for work that must end while others go on writing.
  * @param end a head() of the same log
  * @param after the position to begin after
+ * @param maxEvents number of events in one batch
  * @throws the signal's reason when it aborts
  */
 export async function* eventsUntil(
@@ -14,6 +15,7 @@ export async function* eventsUntil(
   end: Position | 'start',
   signal: AbortSignal,
   after: Position | 'start' = 'start',
+  maxEvents = BATCH,
 ): AsyncGenerator<readonly StoredEvent[], void, undefined> {
   if (end === 'start') return;
   const reading = new AbortController();
@@ -21,7 +23,7 @@ export async function* eventsUntil(
   signal.addEventListener('abort', interrupt, { once: true });
   signal.throwIfAborted();
   try {
-    for await (const { events, through } of store.feed(after, { maxEvents: BATCH, signal: reading.signal })) {
+    for await (const { events, through } of store.feed(after, { maxEvents, signal: reading.signal })) {
       const last = events.at(-1);
       if (last !== undefined) yield last.position <= end ? events : events.filter(({ position }) => position <= end);
       if (through >= end) break;

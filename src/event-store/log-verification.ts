@@ -8,6 +8,7 @@ import { CHAIN_START, verifyLink } from './hash-chain.js';
 export interface BadEvent {
   readonly stream: StreamName;
   readonly revision: number;
+  readonly eventId: string;
   readonly position: string;
   readonly why: string;
 }
@@ -56,6 +57,12 @@ export class LogVerification {
     return this.last.size;
   }
 
+  /** The hash of the stream's last event; undefined when an event of it is bad, or none was taken. */
+  provedHash(stream: StreamName): string | undefined {
+    const last = this.last.get(stream);
+    return last === undefined || last === 'bad' ? undefined : Buffer.from(last.hash, 'latin1').toString('hex');
+  }
+
   take(event: StoredEvent): void {
     this.events++;
     const before = this.last.get(event.stream);
@@ -66,7 +73,7 @@ export class LogVerification {
       return;
     }
     this.last.set(event.stream, 'bad');
-    this.bad.push({ stream: event.stream, revision: event.revision, position: event.position, why: found });
+    this.bad.push({ stream: event.stream, revision: event.revision, eventId: event.id, position: event.position, why: found });
   }
 }
 

@@ -95,6 +95,12 @@ export class Checkpoints {
     return this.#group(group).position;
   }
 
+  /** How far a reactor has come; '' before the first event. Its checkpoint may be half a second behind where nothing was to be done. */
+  async ofReactor(name: string): Promise<string> {
+    const row = await this.database.selectFrom('keep.reactors').select('position').where('name', '=', name).executeTakeFirst();
+    return row?.position ?? '';
+  }
+
   /**
    * Waits until the group's rows include all events up to a position, except those of parked streams.
    * @throws the database's error when the checkpoints cannot be read

@@ -14,7 +14,7 @@ export interface FoldPage<A> {
 /** A list's query as it came in the address: texts, or lists of texts for repeated parameters. */
 export type ListQuery = Readonly<Record<string, unknown>>;
 
-const SORTS = { createdAt: 'created_at', name: 'sort_name', title: 'sort_name' } as const;
+const SORTS = { createdAt: 'created_at', name: 'sort_name', title: 'sort_name', url: 'sort_name' } as const;
 type Sort = keyof typeof SORTS;
 const ORDERS = ['asc', 'desc'] as const;
 const ARCHIVED = ['true', 'false'] as const;
@@ -39,7 +39,7 @@ export interface FoldList<R, A> {
   /** By filter: what is wrong with a value that no row can have. */
   readonly faults?: Readonly<Record<string, (value: string) => string | undefined>>;
   /** The field that names a resource; `name` when absent. */
-  readonly named?: 'title';
+  readonly named?: 'title' | 'url';
 }
 
 /** What every row of such a list has. */
@@ -55,7 +55,7 @@ export const wholeFold = sql`t.id, t.revision, t.created_at, t.sort_name, t.stat
 
 /**
  * Pages of the lists of people and settings. All lists take `page`, `limit`, `cursor`, `total=none`, `archived=true|false` (default false;
- * a revoked API key is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses) and `order=asc|desc` (default:
+ * a revoked API key is archived), `sort=createdAt|name` (default createdAt; `title` for canned responses, `url` for webhooks) and `order=asc|desc` (default:
  * newest first, names from A). Names are compared in lower case, in the Unicode order of letters. An unknown parameter is an error.
  */
 export class FoldLists {
@@ -133,7 +133,7 @@ function readQuery(
     filters: given = {},
     faults = {},
     named = 'name',
-  }: Pick<FoldList<never, unknown>, 'filters' | 'faults'> & { readonly named?: 'name' | 'title' },
+  }: Pick<FoldList<never, unknown>, 'filters' | 'faults'> & { readonly named?: 'name' | 'title' | 'url' },
 ): Asked {
   const filterNames = Object.keys(given);
   const errors: FieldError[] = [];

@@ -4,6 +4,9 @@ import { ddlOf, type ReadTable } from './table.js';
 /** The projection group that fills lists, people, settings and the feed of events. */
 export const CORE_GROUP = 'core';
 
+/** The projection group that fills search and analytics. */
+export const INSIGHT_GROUP = 'insight';
+
 /** A projection group of this build. Name and shape together identify its checkpoint, its tables and its views. */
 export interface ReadGroup {
   readonly name: string;

@@ -11,7 +11,21 @@ const PARKED_RETRY_SECONDS = 60;
 
 /** The form of either log's positions. A position of the other log is never reached. */
 export const POSITION_FORM = String.raw`\d{19}(-\d{19})?`;
-const POSITION = new RegExp(`^${POSITION_FORM}$`);
+/** The form of a live frame's position, which may have a number after it, for its place among the frames of one event. */
+export const LIVE_POSITION_FORM = String.raw`(${POSITION_FORM})(\.[1-9])?`;
+const POSITION = new RegExp(`^${LIVE_POSITION_FORM}$`);
+
+/** How often a reactor's checkpoint is read while a caller waits for it (ms). */
+const POLL_MS = 20;
+
+/** The request's X-Min-Position. @throws ThreadlogError malformed_request */
+function minPosition({ headers }: FastifyRequest): Position | undefined {
+  const header = headers['x-min-position'];
+  if (header === undefined) return undefined;
+  const named = typeof header === 'string' ? POSITION.exec(header)?.[1] : undefined;
+  if (named === undefined) throw new ThreadlogError('malformed_request', 'X-Min-Position must be the X-Position of an earlier answer');
+  return named as Position;
+}
 
 /** Makes a read see an earlier write. */
 export class ReadYourWrites {
@@ -27,17 +41,28 @@ export class ReadYourWrites {
    * @throws ThreadlogError malformed_request, read_model_behind, stream_parked; StoreUnavailable
    */
   async reached(request: FastifyRequest, group: string, holds: { readonly parked?: true } = {}): Promise<void> {
-    const header = request.headers['x-min-position'];
-    if (header === undefined) return;
-    if (typeof header !== 'string' || !POSITION.test(header))
-      throw new ThreadlogError('malformed_request', 'X-Min-Position must be the X-Position of an earlier answer');
-    const position = header as Position;
+    const position = minPosition(request);
+    if (position === undefined) return;
     const waited = await this.checkpoints.waitFor(group, position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
     if (holds.parked !== true && (await this.isParked(group, principalOf(request).organizationId, position)))
       throw new ThreadlogError('stream_parked', 'the change at this position cannot be shown until an operator has looked at it', {
         retryAfterSeconds: PARKED_RETRY_SECONDS,
       });
+  }
+
+  /**
+   * As reached(), for what a reactor has written.
+   * @throws ThreadlogError malformed_request, read_model_behind
+   */
+  async reachedByReactor(request: FastifyRequest, reactor: string): Promise<void> {
+    const position = minPosition(request);
+    if (position === undefined) return;
+    const end = performance.now() + WAIT_MS;
+    while ((await this.checkpoints.ofReactor(reactor)) < position) {
+      if (performance.now() > end) throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
   }
 
   /** Whether the event at a position belongs to a parked stream: the checkpoint has passed it, and no row includes it. */

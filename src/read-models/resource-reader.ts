@@ -2,20 +2,24 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { FastifyRequest } from 'fastify';
 import { Transactor } from '../commands/transactor.js';
 import { ThreadlogError } from '../errors.js';
-import type { DomainEvent } from '../event-store/aggregate.js';
+import type { Aggregate, DomainEvent } from '../event-store/aggregate.js';
 import type { Position } from '../event-store/event-store.js';
-import type { Answered } from '../http/answered.js';
 import { type FoldList, FoldLists, type FoldListRow, type FoldPage, type ListQuery } from './fold-list.js';
-import { type EventsQueryDto, type ResourceStream, type HistoryPage, HistoryReader } from './history.js';
 import { ReadYourWrites } from './read-your-writes.js';
 
-/** What all routes that read people and settings have in common: lists come from a read model, one resource and its history from its stream. */
+/** How one kind of resource is read from its stream. */
+export interface ResourceStream<S, E extends DomainEvent> {
+  readonly aggregate: Aggregate<S, E>;
+  /** False when the stream holds another kind of resource, such as a team under the path of agents, or one that the caller may not see. */
+  readonly shows?: (state: S) => boolean;
+}
+
+/** What all routes that read people and settings have in common: lists come from a read model, one resource from its stream. */
 @Injectable()
 export class ResourceReader {
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(FoldLists) private readonly lists: FoldLists,
-    @Inject(HistoryReader) private readonly histories: HistoryReader,
     @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
   ) {}
 
@@ -42,15 +46,5 @@ export class ResourceReader {
     const found = await this.transactor.load(aggregate, organizationId, id);
     if (found === undefined || shows?.(found.state) === false) throw new ThreadlogError('not_found');
     return found;
-  }
-
-  /** Its events, oldest first. @throws ThreadlogError not_found, store_unavailable */
-  events<S, E extends DomainEvent>(
-    history: ResourceStream<S, E>,
-    organizationId: string,
-    id: string,
-    query: EventsQueryDto,
-  ): Promise<Answered<HistoryPage>> {
-    return this.histories.page(history, organizationId, id, query);
   }
 }

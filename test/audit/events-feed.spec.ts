@@ -121,7 +121,7 @@ test('an event that this build cannot read is told as it is stored, and one of a
     { type: 'FromTheFuture', revision: unknown.revision, data: { what: 'it says' }, stream: { kind: 'conversation', id } },
     { type: 'TagsAdded', revision: later.revision, data: { tags: ['vip'] } },
   ]);
-  expect(await api.backend.database.selectFrom('keep.parked').select('stream').execute()).toEqual([{ stream }]);
+  expect(await api.backend.database.selectFrom('keep.parked').select('stream').distinct().execute()).toEqual([{ stream }]);
   await api.backend.database.deleteFrom('keep.parked').execute();
 });
 
@@ -152,15 +152,19 @@ test('16 writers and a reader that polls: nothing is missing, doubled or out of 
   if (shared) process.stderr.write('EventStoreDB: the feed beside a rebuild is NOT RUN on a shared log\n');
   const rebuilt = shared
     ? undefined
-    : rebuildGroup({
-        group: CORE_GROUP,
-        projections: projectionsOf(CORE_GROUP),
-        decode: batchDecoder(api.backend.keys),
-        store: api.backend.store,
-        databaseUrl: api.backend.databaseUrl,
-        log: { info: () => undefined, warn: () => undefined, error: () => undefined },
-        signal: new AbortController().signal,
-      });
+    : // A lock that a busy machine does not give it within seconds ends a rebuild, and it may be begun again.
+      eventually(async () => {
+        await rebuildGroup({
+          group: CORE_GROUP,
+          projections: projectionsOf(CORE_GROUP),
+          decode: batchDecoder(api.backend.keys),
+          store: api.backend.store,
+          databaseUrl: api.backend.databaseUrl,
+          log: { info: () => undefined, warn: () => undefined, error: () => undefined },
+          signal: new AbortController().signal,
+        });
+        return true;
+      }, 100_000);
   await Promise.all([poll(), rebuilt, ...Array.from({ length: writers }, (_, n) => write(n))]);
   expect(seen).toEqual(await expected());
   expect(seen.length).toBeGreaterThan(writers * each);

@@ -239,6 +239,7 @@ it('of one organization, it holds that one alone', async () => {
     expect(Object.fromEntries(Object.entries(await kept(copy)).map(([table, rows]) => [table, rows.length]))).toEqual({
       organization_secrets: 1,
       skipped: 0,
+      webhook_secrets: 0,
       visitor_keys: 0,
       api_keys: 2,
       idempotency: 2,

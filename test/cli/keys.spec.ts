@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pg from 'pg';
 import { ApiKeyLookup } from '../../src/security/api-key-lookup.js';
 import { type OpenDatabase, openDatabase } from '../../src/database/database.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -110,6 +111,14 @@ test(
   async () => {
     expect(await threadlog(['database-url'], environment)).toEqual({ code: 0, signal: null, stdout: `${database.url}\n`, stderr: '' });
     expect(await json('database-url')).toEqual({ url: database.url });
+    const { url } = (await json('database-url', '--role', 'analyst', '--organization', 'acme')) as unknown as { url: string };
+    const analyst = new pg.Client({ connectionString: url });
+    await analyst.connect();
+    expect((await analyst.query('select analytics.organization_id() as id')).rows).toEqual([{ id: 'acme' }]);
+    await expect(analyst.query('select from log.events')).rejects.toThrow('permission denied');
+    await analyst.end();
+    // The same address again, so that a notebook may keep it.
+    expect(await json('database-url', '--role', 'analyst', '--organization', 'acme')).toEqual({ url });
   },
   CLI_MS,
 );

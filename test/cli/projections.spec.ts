@@ -53,7 +53,9 @@ test(
     const position = (await open('meanwhile')).headers.get('x-position') ?? '';
     const page = await api.call('GET', '/conversations', { headers: { 'x-min-position': position } });
     expect(page).toMatchObject({ status: 503, body: { code: 'read_model_behind' } });
-    const listed = (await json('projections', 'list'))['groups'] as Record<string, unknown>[];
+    const groups = (await json('projections', 'list'))['groups'] as Record<string, unknown>[];
+    expect(groups.map(({ group }) => group)).toEqual(['core', 'insight']);
+    const listed = groups.filter(({ group }) => group === 'core');
     expect(listed).toMatchObject([
       { group: 'core', shape: shortShape(coreGroup.shape), live: true, status: 'paused', lagIsExact: true, parked: 0, rebuild: null },
     ]);
@@ -63,7 +65,13 @@ test(
     expect(await ready()).toEqual({ status: 503, core: 'paused' });
 
     // Without a name it is all of them.
-    expect(await json('projections', 'resume')).toEqual({ groups: [{ group: 'core', paused: false }], reactors: [] });
+    expect(await json('projections', 'resume')).toEqual({
+      groups: [
+        { group: 'core', paused: false },
+        { group: 'insight', paused: false },
+      ],
+      reactors: [],
+    });
     expect(await ready()).toEqual({ status: 200, core: 'ok' });
     await api.expect(200, 'GET', '/conversations', { headers: { 'x-min-position': position } });
     await expectReadModelsEqualFold(api);
@@ -78,7 +86,7 @@ test(
     await expectReadModelsEqualFold(api);
     const [before] = await api.backend.checkpoints.health();
     await json('projections', 'pause', 'core');
-    const { rebuilt } = await json('projections', 'rebuild');
+    const { rebuilt } = await json('projections', 'rebuild', 'core');
     expect(rebuilt).toMatchObject([{ group: 'core', parked: 0, oldDropped: true }]);
     const generation = (rebuilt as { generation: number }[])[0]?.generation;
     expect(generation).toBeGreaterThan(before?.generation ?? 0);

@@ -1,12 +1,14 @@
 import { spawn } from 'node:child_process';
 import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { gunzipSync } from 'node:zlib';
 import pg from 'pg';
 import { WrongUsage } from '../../src/cli/command.js';
+import { exportCommand } from '../../src/cli/export.command.js';
 import { Terminal } from '../../src/cli/terminal.js';
 import { verifyCommand } from '../../src/cli/verify.command.js';
 import type { EventStore, StoredEvent, StreamName } from '../../src/event-store/event-store.js';
@@ -34,6 +36,10 @@ let folder: string;
 /** Covers all of the log as beforeAll leaves it. */
 let kept: LogHead;
 let keptFile: string;
+/** Of the same log, packed. */
+let exportFile: string;
+/** A head of its first events: five, before the first one that the log itself holds. */
+let early: LogHead;
 
 beforeAll(async () => {
   database = await createDatabase();
@@ -71,6 +77,10 @@ beforeAll(async () => {
   keptFile = join(folder, 'head.json');
   // The whole answer, as a job would keep it.
   await writeFile(keptFile, first.output);
+  exportFile = join(folder, 'export.ndjson.gz');
+  const quiet = new PassThrough().resume() as unknown as NodeJS.WriteStream;
+  expect(await exportCommand.run([exportFile], new Terminal(quiet, quiet), new AbortController().signal)).toBe(0);
+  early = new HeadKey(new MasterKey(secret)).sign((await everything()).slice(0, 4).reduce(nextFold, LOG_START), store.log.id);
 }, SLOW_MS);
 
 afterAll(async () => {
@@ -154,6 +164,131 @@ async function rewrite(stream: string, data: (revision: number, data: string) =>
     ]);
   }
 }
+
+const place = (stream: string, revision: number, position: number) => ({ stream, revision, position: String(position).padStart(19, '0') });
+
+/*
+ * The log: 1 sales 0, 2 billing 0, 3 returns 0, 4 billing 1, 5 billing 2, 6 head 0 (over 5), 7 returns 1, 8 returns 2, 9 head 1 (over 8),
+ * 10 sales 1; the kept head and the export are over 10.
+ */
+describe('the first place where a log differs', () => {
+  const against = async (file = keptFile) => (await verify(['--against', file])).answer;
+
+  it(
+    'is named by a head as far as heads can tell, and the gap that a removed stream or a cut tail leaves',
+    async () => {
+      await client.query(`delete from log.events where stream = 'inbox-org.returns'`);
+      const gap = { after: place('inbox-org.billing', 0, 2), before: place('inbox-org.billing', 1, 4) };
+      const { heads, against: kept10 } = await against();
+      // The first head covered returns 0; now it is reached one event later.
+      expect(heads.bad[0].place).toEqual({ after: null, upTo: place(HEADS, 0, 6), missing: gap, expected: null });
+      expect(kept10.place).toEqual({ after: null, upTo: null, missing: gap, expected: null });
+
+      await client.query('truncate log.events; insert into log.events select * from saved');
+      await client.query('delete from log.events where position > 9');
+      const cut = (await against()).against;
+      expect(cut.place).toEqual({
+        after: place('inbox-org.returns', 2, 8),
+        upTo: null,
+        missing: { after: place(HEADS, 1, 9), before: null },
+        expected: null,
+      });
+      const people = await threadlog(['--against', keptFile], '');
+      expect(people.output).toContain(`events are missing after ${HEADS} revision 1 (position 0000000000000000009), the log's last`);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'is between the last head that is right and the first that is not, of all heads in the file and in the log',
+    async () => {
+      await rewrite('inbox-org.returns', (revision, data) => (revision === 2 ? data.replace('Returned goods', 'Gone') : data));
+      const file = join(folder, 'heads.ndjson');
+      await writeFile(file, [early, kept].map((head) => `${JSON.stringify(head)}\n`).join(''));
+      const changed = { after: place('inbox-org.billing', 2, 5), upTo: place('inbox-org.returns', 2, 8), missing: null, expected: null };
+      const { heads, against: kept10 } = await against(file);
+      expect(heads.bad).toEqual([{ revision: 1, count: 8, why: expect.any(String), place: changed }]);
+      expect(kept10).toMatchObject({ count: 10, of: 'head', place: { after: changed.after, missing: null } });
+
+      // Without the heads in the log, the two in the file are all there is.
+      await rewrite('inbox-org.billing', (revision, data) => (revision === 2 ? data.replace('Bills', 'Billy') : data));
+      await client.query('delete from log.events where stream = $1', [HEADS]);
+      const { against: alone } = await against(file);
+      expect(alone.place).toMatchObject({ after: place('inbox-org.billing', 1, 4), upTo: null });
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'is exactly one event with an export of it: changed with its chain computed anew, removed, put in, cut off',
+    async () => {
+      expect(await against(exportFile)).toMatchObject({ ok: true, against: { count: 10, of: 'export', why: null, place: null } });
+      const restore = () => client.query('truncate log.events; insert into log.events select * from saved');
+      const ids = (await everything()).map(({ id }) => id);
+      const expected = (stream: string, revision: number, position: number) => ({
+        ...place(stream, revision, position),
+        eventId: ids[position - 1],
+      });
+
+      await rewrite('inbox-org.returns', (revision, data) => (revision === 1 ? data.replace('Back', 'Gone') : data));
+      const changed = await against(exportFile);
+      expect(changed).toMatchObject({ ok: false, bad: [], head: null });
+      expect(changed.against).toEqual({
+        count: 10,
+        of: 'export',
+        why: 'inbox-org.returns revision 1 is not as it was when it was exported: it was changed, with its hash computed anew or not',
+        place: {
+          after: place(HEADS, 0, 6),
+          upTo: place('inbox-org.returns', 1, 7),
+          missing: null,
+          expected: expected('inbox-org.returns', 1, 7),
+        },
+      });
+
+      await restore();
+      await client.query(`delete from log.events where stream = 'inbox-org.returns'`);
+      expect((await against(exportFile)).against.place).toEqual({
+        after: place('inbox-org.billing', 0, 2),
+        upTo: place('inbox-org.billing', 1, 4),
+        missing: null,
+        expected: expected('inbox-org.returns', 0, 3),
+      });
+
+      await restore();
+      await client.query('delete from log.events where position > 7');
+      const cut = await threadlog(['--against', exportFile], '');
+      expect(cut.output).toContain('inbox-org.returns revision 2 is not as it was when it was exported: the log ends before it');
+      expect(cut.output).toContain(
+        'first: inbox-org.returns revision 2 (position 0000000000000000008), after inbox-org.returns revision 1 (position 0000000000000000007), where the log ends',
+      );
+      expect(cut.code).toBe(1);
+    },
+    SLOW_MS,
+  );
+
+  it(
+    'is not told by a file that proves nothing',
+    async () => {
+      const lines = gunzipSync(await readFile(exportFile))
+        .toString()
+        .trimEnd()
+        .split('\n');
+      const with_ = async (text: string) => {
+        const file = join(folder, 'other.ndjson');
+        await writeFile(file, text);
+        return file;
+      };
+      const forged = lines.map((line) => line.replace('Money', 'Honey')).join('\n');
+      await expect(against(await with_(forged))).rejects.toThrow(/is not as it was exported with this MASTER_KEY/);
+      await expect(against(await with_(lines.slice(0, -1).join('\n')))).rejects.toThrow(/was cut off/);
+      await expect(against(await with_(`${lines[0]}\nnonsense`))).rejects.toThrow(/line 2: neither an event nor the end/);
+      await expect(against(await with_(`${JSON.stringify(kept)}\nnonsense`))).rejects.toThrow(/it is not JSON/);
+      await expect(against(await with_(''))).rejects.toThrow(/it is not JSON/);
+      expect((await against(await with_(JSON.stringify(kept, null, 2)))).ok).toBe(true);
+    },
+    SLOW_MS,
+  );
+});
 
 describe('verify --against', () => {
   it(
@@ -245,7 +380,7 @@ describe('verify --against', () => {
         return revision === 0 ? data : JSON.stringify({ ...head, fold: kept.fold });
       });
       const forged = await verify();
-      expect(forged.answer.heads.bad).toEqual([{ revision: 1, count: 8, why: 'it was not signed with this MASTER_KEY' }]);
+      expect(forged.answer.heads.bad).toEqual([{ revision: 1, count: 8, why: 'it was not signed with this MASTER_KEY', place: null }]);
 
       await client.query('delete from log.events where stream = $1 and revision = 1', [HEADS]);
       expect((await verify()).answer).toMatchObject({ ok: true });
