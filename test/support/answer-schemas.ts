@@ -73,7 +73,9 @@ export function checkAnswer(
   }
   const answer = answerOf(operation, status);
   if (answer === undefined) throw new Error(`${said} is not documented: ${JSON.stringify(body)}`);
-  const [type, content] = Object.entries(answer.content ?? {})[0] ?? [];
+  const contents = Object.entries(answer.content ?? {});
+  // The first is JSON; others can be asked for.
+  const [type, content] = contents.find(([one], i) => i > 0 && contentType === `${one}; charset=utf-8`) ?? contents[0] ?? [];
   if (content === undefined) {
     if (body !== undefined) throw new Error(`${said}: a body where none is documented`);
     return;

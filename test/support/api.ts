@@ -17,6 +17,7 @@ import { randomIds } from '../../src/ids.js';
 import { createLogger } from '../../src/log.js';
 import type { Role } from '../../src/security/roles.js';
 import { checkAnswer } from './answer-schemas.js';
+import { ask } from './ask.js';
 import { beginReadModelsAtHead } from './begin-at-head.js';
 import { createDatabase } from './database.js';
 import { TestClock } from './test-clock.js';
@@ -102,17 +103,18 @@ export async function startApi(options: { environment?: Record<string, string>; 
   const call = async (method: string, path: string, given: CallOptions = {}): Promise<Answer> => {
     const key = given.key === undefined ? adminKey : given.key;
     const body = given.raw ?? (given.body === undefined ? undefined : JSON.stringify(given.body));
-    const response = await fetch(`${url}/api/support${path}`, {
+    const response = await ask(`${url}/api/support${path}`, {
       method,
       headers: {
         ...(key === null ? {} : { 'x-api-key': key }),
         ...(body === undefined ? {} : { 'content-type': 'application/json' }),
         ...given.headers,
       },
-      ...(body === undefined ? {} : { body }),
+      body,
     });
-    const text = await response.text();
-    const parsed: unknown = text === '' ? undefined : JSON.parse(text);
+    const { text } = response;
+    const isText = /^text\/csv|^application\/x-ndjson/.test(response.headers.get('content-type') ?? '');
+    const parsed: unknown = text === '' ? undefined : isText ? text : JSON.parse(text);
     const asVisitor = key?.startsWith('tlv1.') === true || given.headers?.['authorization']?.includes('tlv1.') === true;
     checkAnswer(method, path.split('?', 1)[0] ?? '', response.status, response.headers.get('content-type'), parsed, asVisitor);
     return { status: response.status, headers: response.headers, body: parsed, text };

@@ -12,6 +12,7 @@ export interface MadeResources {
   readonly 'api-keys': string[];
   readonly 'canned-responses': string[];
   readonly views: string[];
+  readonly 'automation-rules': string[];
 }
 
 const WORDS = ['refund', 'Müller', 'naïve façade', '好 👍', '"quoted"', 'line\nbreak', '\u2028', 'İstanbul', 'a\\b', '{}', "O'Brien"];
@@ -34,6 +35,7 @@ export async function writeHistory(api: TestApi, random: SeededRandom, commands:
     'api-keys': [],
     'canned-responses': [],
     views: [],
+    'automation-rules': [],
   };
   let number = 0;
   const text = () => `${random.pick(WORDS)} ${random.pick(WORDS)} ${number}`;
@@ -156,11 +158,22 @@ export async function writeHistory(api: TestApi, random: SeededRandom, commands:
       }),
     () =>
       send('PUT', `/views/${any(made.views)}`, random.pick<object>([{ name: text() }, { shared: false }, { sort: { by: 'priority' } }])),
+    // Off: what rules do comes when they get to it, and a history is the same each time.
+    () =>
+      make('automation-rules', {
+        ...maybe({ name: text() }),
+        trigger: random.pick<unknown>(['message.received', { type: 'in_status_for', seconds: 60, status: 'open' }]),
+        conditions: random.pick<unknown>([[], { any: [{ not: { field: 'visitor.name', operator: 'contains', value: text() } }] }]),
+        actions: [{ type: 'reply', message: text() }],
+        enabled: false,
+      }),
+    () =>
+      send('PUT', `/automation-rules/${any(made['automation-rules'])}`, random.pick<object>([{ name: null }, { order: random.int(3) }])),
     () => make('api-keys', { name: text(), role: random.pick(['agent', 'auditor', 'analyst']) }),
     () =>
       send(
         'DELETE',
-        `/${random.pick(['visitors', 'companies', 'inboxes', 'agents', 'teams', 'api-keys', 'canned-responses', 'views'])}/${any(Object.values(made).flat())}`,
+        `/${random.pick(['visitors', 'companies', 'inboxes', 'agents', 'teams', 'api-keys', 'canned-responses', 'views', 'automation-rules'])}/${any(Object.values(made).flat())}`,
       ),
     () => Promise.resolve(api.clock.advance(random.pick([60_000, 60 * 60_000, 2 * DAY]))),
   ];

@@ -30,8 +30,8 @@ export interface ThreadlogProcess {
   start(): Promise<void>;
   /** kill -9. */
   kill(): Promise<void>;
-  /** Asks it to end, and gives its exit code. */
-  stop(): Promise<number | null>;
+  /** Asks it to end, by SIGTERM unless another signal is named, and gives its exit code. */
+  stop(signal?: 'SIGTERM' | 'SIGINT'): Promise<number | null>;
   freeze(): void;
   resume(): void;
   /** Sets its machine's clock: the true time and so many milliseconds. */
@@ -44,8 +44,15 @@ export interface ThreadlogProcess {
 export interface Installation {
   readonly key: string;
   readonly organizationId: string;
-  /** Starts another process. @param databaseUrl a way to the same PostgreSQL, such as through a proxy; likewise eventstoreUrl */
-  start(kind: 'api' | 'worker', ways?: { readonly databaseUrl?: string; readonly eventstoreUrl?: string }): Promise<ThreadlogProcess>;
+  /**
+   * Starts another process.
+   * @param settings.databaseUrl a way to the same PostgreSQL, such as through a proxy; likewise eventstoreUrl
+   * @param settings.ownWorker the API starts a worker of its own
+   */
+  start(
+    kind: 'api' | 'worker',
+    settings?: { readonly databaseUrl?: string; readonly eventstoreUrl?: string; readonly ownWorker?: boolean },
+  ): Promise<ThreadlogProcess>;
   /** The stores, to look into them past every process. */
   openBackend(): Promise<Backend>;
   /** Kills every process of it. The stores go on. */
@@ -63,8 +70,8 @@ export async function makeInstallation(stores: { readonly databaseUrl: string; r
     key,
     // What the first start calls the organization that it makes.
     organizationId: 'main',
-    async start(kind, ways = {}) {
-      const { databaseUrl, eventstoreUrl } = { ...stores, ...ways };
+    async start(kind, given = {}) {
+      const { databaseUrl, eventstoreUrl, ownWorker = false } = { ...stores, ...given };
       const port = await freePort();
       const name = `${kind}-${processes.length}`;
       const clock = join(folder, `${name}.clock`);
@@ -86,7 +93,8 @@ export async function makeInstallation(stores: { readonly databaseUrl: string; r
           LOG_LEVEL: kind === 'api' ? 'warn' : 'info',
           HOST: '127.0.0.1',
           PORT: String(port),
-          PROJECTIONS: 'off',
+          // By default the API has one.
+          PROJECTIONS: ownWorker ? '' : 'off',
           RATE_LIMIT_PER_MINUTE: '0',
           NODE_OPTIONS: `--import ${SKEWED_CLOCK}`,
           CLOCK_SKEW_FILE: clock,
@@ -178,7 +186,7 @@ function processOf(options: {
     async kill() {
       await end('SIGKILL');
     },
-    stop: () => end('SIGTERM'),
+    stop: (signal = 'SIGTERM') => end(signal),
     freeze: () => void child?.kill('SIGSTOP'),
     resume: () => void child?.kill('SIGCONT'),
     async setClock(skewMs) {

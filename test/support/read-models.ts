@@ -64,6 +64,7 @@ const OTHERS: Readonly<Record<StreamKind, Model>> = {
         assignee_name: c.assignee?.name ?? null,
         team_id: c.team?.id ?? null,
         team_name: c.team?.name ?? null,
+        taken_from: c.takenFrom,
         tags: c.tags,
         labels: [
           ...c.tags.map(tagLabel),
@@ -218,7 +219,34 @@ export async function expectReadModelsEqualFold(
     }
   }
   faults.push(...(await feedFaults(api, organizationId, [...streams.values()].flat(), head)));
+  faults.push(...(await turnFaults(api, organizationId, [...streams.values()].flat(), head)));
   if (faults.length > 0) throw new Error(`the read models are not the fold of the log:\n${faults.slice(0, 50).join('\n')}`);
+}
+
+/** There is a row for each assignment with a reason, and no other. */
+async function turnFaults(
+  { backend }: Pick<TestApi, 'backend'>,
+  organizationId: string,
+  events: readonly StoredEvent[],
+  head: string,
+): Promise<string[]> {
+  const { rows } = await sql<Row & { position: string }>`
+    select * from ${sql.table(`${CORE_SCHEMA}.automatic_assignments`)}
+    where organization_id = ${organizationId} and position <= ${head}`.execute(backend.database);
+  const expected = events.flatMap(({ stream, type, data, revision, position }) => {
+    const name = parseStreamName(stream);
+    if (name?.kind !== 'conversation' || type !== 'ConversationAssigned') return [];
+    const { assignee, reason } = JSON.parse(data) as { assignee: { id: string }; reason?: { inboxId: string } };
+    if (reason === undefined) return [];
+    return [{ conversation_id: name.id, revision, position: position as string, inbox_id: reason.inboxId, agent_id: assignee.id }];
+  });
+  const written = new Map(rows.map((row) => [row.position, row]));
+  return [
+    ...expected.flatMap((row) => differences(`automatic_assignments ${row.position}`, written.get(row.position) ?? {}, row)),
+    ...(rows.length > expected.length
+      ? [`automatic_assignments: ${rows.length} rows, though ${expected.length} events have a reason`]
+      : []),
+  ];
 }
 
 /** The feed holds every event of the organization's own as it is stored, and nothing else. */

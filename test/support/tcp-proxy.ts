@@ -16,8 +16,8 @@ export interface TcpProxy {
   cutReplyAfter(bytes: number, about?: string): void;
   /** After `bytes` more bytes towards the server, beginning with the request that holds the text, if given. Otherwise as cutReplyAfter. */
   cutRequestAfter(bytes: number, about?: string): void;
-  /** From the next occurrence of these bytes towards the server on everything is swallowed, as after blackhole(). Once. */
-  swallowRequestBefore(bytes: Buffer): void;
+  /** From the next occurrence of these bytes towards the server on everything is swallowed, as after blackhole(). Once. Resolves when it was. */
+  swallowRequestBefore(bytes: Buffer): Promise<void>;
   /** Undoes cuts that have not happened. True when one was still waiting. */
   uncut(): boolean;
   /** Holds each chunk back for so long, in both directions. */
@@ -55,7 +55,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
   const cuts: Record<Direction, Cut | undefined> = { request: undefined, reply: undefined };
   let delayMs = 0;
   let swallowing = false;
-  let swallowBefore: Buffer | undefined;
+  let swallowBefore: { readonly bytes: Buffer; readonly swallowed: () => void } | undefined;
 
   const server: Server = createServer((client) => {
     const upstream = connect(target.port, target.host);
@@ -73,7 +73,8 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
       if (swallowing) socket.pause();
     }
     client.on('data', (chunk: Buffer) => {
-      const at = swallowBefore === undefined ? -1 : chunk.indexOf(swallowBefore);
+      const awaited = swallowBefore;
+      const at = awaited === undefined ? -1 : chunk.indexOf(awaited.bytes);
       if (at < 0) {
         pass('request', chunk, pair, end);
       } else {
@@ -81,6 +82,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
         pass('request', chunk.subarray(0, at), pair, end);
         blackhole();
         client.unshift(chunk.subarray(at));
+        awaited?.swallowed();
       }
     });
     upstream.on('data', (chunk: Buffer) => pass('reply', chunk, pair, end));
@@ -160,7 +162,7 @@ export async function startTcpProxy(target: { host: string; port: number }): Pro
       return waiting;
     },
     delay: (ms) => void (delayMs = ms),
-    swallowRequestBefore: (bytes) => void (swallowBefore = bytes),
+    swallowRequestBefore: (bytes) => new Promise((swallowed) => (swallowBefore = { bytes, swallowed })),
     blackhole,
     heal: () => {
       swallowing = false;
