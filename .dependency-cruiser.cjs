@@ -21,11 +21,11 @@ module.exports = {
     {
       name: 'domain-files-are-pure',
       comment:
-        'Events, state and decisions must fold the same on every machine and in every test, so they import types, errors, schemas, the form of typed texts and each other only.',
+        'Events, state and decisions must fold the same on every machine and in every test, so they import types, errors, schemas, linear-time patterns, the form of typed texts and each other only.',
       severity: 'error',
       from: { path: `^(${DOMAIN}|src/commands/claim\\.ts$)` },
       to: {
-        pathNot: `^(${DOMAIN}|src/(errors|security/roles|texts/unseen-characters|event-store/(aggregate|event-store|schema-codec)|[a-z-]+/[a-z-]+\\.codec)\\.ts$|node_modules/zod/)`,
+        pathNot: `^(${DOMAIN}|src/(errors|security/roles|texts/unseen-characters|event-store/(aggregate|event-store|schema-codec)|[a-z-]+/[a-z-]+\\.codec)\\.ts$|node_modules/(zod|re2js)/)`,
         dependencyTypesNot: ['type-only'],
       },
     },

@@ -6,6 +6,10 @@ import * as apiKeyRateLimit from './0004_api_key_rate_limit.js';
 import * as runtime from './0005_runtime.js';
 import * as shapes from './0006_shapes.js';
 import * as reactors from './0007_reactors.js';
+import * as liveTickets from './0008_live_tickets.js';
+import * as webhooks from './0009_webhooks.js';
+import * as rules from './0010_rules.js';
+import * as analysts from './0011_analysts.js';
 
 /** Every migration by name, in order. A name that ran on any database stays for ever. There are no down migrations. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -16,4 +20,8 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0005_runtime': runtime,
   '0006_shapes': shapes,
   '0007_reactors': reactors,
+  '0008_live_tickets': liveTickets,
+  '0009_webhooks': webhooks,
+  '0010_rules': rules,
+  '0011_analysts': analysts,
 };

@@ -11,7 +11,7 @@ import type { Checkpoints } from '../src/read-models/checkpoints.js';
 import { FindConversationIds, type FindConversationIdsHandler } from '../src/conversations/conversation.list.js';
 import { CORE_GROUP } from '../src/read-models/groups.js';
 import { assigneeAggregate } from '../src/team/assignee.js';
-import { isRefused } from './command-of-job.js';
+import { causedBy, isRefused } from './command-of-job.js';
 import type { JobKind, Outcome } from './runtime/job-runner.js';
 
 export const TAKE_OFF_ARCHIVED = 'take-off-archived';
@@ -54,10 +54,7 @@ export function takeOffArchivedJobs(parts: {
         organizationId,
         actor: { type: 'system', id: 'archived-assignees' } as const,
         commandId: derivedId('take-off-archived', key, ...names),
-        requestHash: '',
-        correlationId: eventId,
-        causationId: eventId,
-        causationDepth: 1,
+        ...causedBy({ eventId, correlationId: eventId, depth: 0 }),
       });
       await commands.execute(new RevokeKeysOfAgent(contextOf('keys'), assigneeId));
       const unchanged = new Set<string>();

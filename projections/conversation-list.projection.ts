@@ -2,7 +2,8 @@ import { LRUCache } from 'lru-cache';
 import { type Conversation, type ConversationEvent, evolveConversation, initialConversation } from '../src/conversations/conversation.js';
 import type { Unsealed } from '../src/conversations/conversation.sealing.js';
 import { type ConversationRow, conversationsTable, rowOfConversation, stateOfRow } from '../src/conversations/conversation.table.js';
-import type { Recorded } from '../src/event-store/aggregate.js';
+import type { DomainEvent, Recorded } from '../src/event-store/aggregate.js';
+import { unsealed } from '../src/event-decoding.js';
 import type { Position } from '../src/event-store/event-store.js';
 import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
@@ -21,6 +22,19 @@ function weightOf({ state }: Known): number {
   const texts: unknown[] = [lastMessage, subject, tags, customAttributes];
   if (shown.lastMessage !== lastMessage) texts.push(shown.lastMessage);
   return 1_024 + 2 * texts.reduce<number>((length, value) => length + (value === null ? 0 : JSON.stringify(value).length), 0);
+}
+
+const isMessage = ({ type }: DomainEvent) => type === 'MessageReceived' || type === 'MessageSent' || type === 'NoteAdded';
+
+/**
+ * The events of a stream whose messages are left at their end: the last one, and the last one that is not a note. The texts of all others are
+ * replaced within the batch, so they are folded sealed: opening a text costs more than folding its event. A damaged text that is
+ * replaced in the batch that brings it therefore parks nothing; `threadlog verify` finds it.
+ */
+function keptMessages(events: readonly ProjectedEvent[]): readonly (ProjectedEvent | undefined)[] {
+  const last = events.findLast(({ event, skipped }) => skipped !== true && isMessage(event));
+  if (last?.event.type !== 'NoteAdded') return [last];
+  return [last, events.findLast(({ event, skipped }) => skipped !== true && isMessage(event) && event.type !== 'NoteAdded')];
 }
 
 /**
@@ -64,12 +78,19 @@ export class ConversationListProjection implements FoldingProjection {
       let known: Known = before.get(key) ?? { state: initialConversation, revision: -1 };
       const rows = known.revision === -1 ? made : changed;
       let position: Position | undefined;
-      for (const { event, skipped } of own) {
+      const kept = keptMessages(own);
+      for (const one of own) {
+        const { event, skipped } = one;
         // Delivered again: the row already includes the event.
         if (event.revision <= known.revision) continue;
         if (event.revision !== known.revision + 1)
           throw new Error(`revision ${event.revision} of ${event.stream} follows ${known.revision}`);
-        const state = skipped ? known.state : evolveConversation(known.state, event as Recorded<ConversationEvent<Unsealed>>);
+        const state = skipped
+          ? known.state
+          : evolveConversation(
+              known.state,
+              (isMessage(event) && !kept.includes(one) ? event : unsealed(one)) as Recorded<ConversationEvent<Unsealed>>,
+            );
         known = { state, revision: event.revision };
         position = event.position;
       }

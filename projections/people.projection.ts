@@ -1,5 +1,6 @@
 import type { StreamKind } from '../src/event-store/event-store.js';
 import { type FoldRow, type FoldTable, isFoldTable } from '../src/read-models/fold-table.js';
+import { unsealed } from '../src/event-decoding.js';
 import { READ_TABLES } from '../src/features.js';
 import type { FoldingProjection, ProjectedEvent, ProjectionTarget } from './runtime/projection.js';
 import { readRows } from './runtime/rows.js';
@@ -54,11 +55,12 @@ async function write(table: FoldTable<FoldRow<unknown>>, streams: ReadonlyMap<st
     const before = row?.revision ?? -1;
     let revision = before;
     let state = row?.state ?? initial;
-    for (const { event, skipped } of events) {
+    for (const one of events) {
+      const { event, skipped } = one;
       // Delivered again: the row already includes the event.
       if (event.revision <= revision) continue;
       if (event.revision !== revision + 1) throw new Error(`revision ${event.revision} of a stream follows ${revision}`);
-      if (!skipped) state = evolve(state, event);
+      if (!skipped) state = evolve(state, unsealed(one));
       revision = event.revision;
     }
     if (revision > before) (row === undefined ? made : changed).push(rowOf(organizationId, id, revision, state));

@@ -1,5 +1,6 @@
 import type { ConversationEvent } from '../src/conversations/conversation.js';
 import type { Recorded } from '../src/event-store/aggregate.js';
+import { causeOf } from './command-of-job.js';
 import type { Reactor } from './runtime/reactor.js';
 import { WAKE_CONVERSATION, type WakeConversationPayload } from './snooze-timer.jobs.js';
 
@@ -23,7 +24,7 @@ export const snoozeTimer: Reactor = {
         if (type === 'ConversationStatusChanged' && data.from !== 'snoozed') continue;
         consequences.remove(job);
         if (type !== 'ConversationSnoozed' || data.until === 'next_reply') continue;
-        const payload: WakeConversationPayload = { conversationId, snoozeRevision: revision };
+        const payload: WakeConversationPayload = { conversationId, snoozeRevision: revision, cause: causeOf(event) };
         consequences.add({ ...job, organizationId, payload, due: { at: Date.parse(data.until) } });
       }
     },

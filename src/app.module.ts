@@ -4,6 +4,7 @@ import type { Backend } from './backend.js';
 import { FEATURES } from './features.js';
 import { KernelModule } from './kernel.module.js';
 import { Metrics } from './metrics/metrics.js';
+import type { OwnWorker } from './own-worker.js';
 
 /** The Nest module of every feature. They are loaded one after the other, so that their common imports are loaded only once. */
 const MODULES: Type[] = [];
@@ -18,11 +19,17 @@ export class AppModule {
 
   /** Every controller; the documents of roles and routes are generated from them. */
   static readonly controllers: readonly Type[] = [
-    ...MODULES.flatMap((module) => Reflect.getMetadata('controllers', module) as Type[]),
+    ...MODULES.flatMap((module) => (Reflect.getMetadata('controllers', module) ?? []) as Type[]),
     ...KernelModule.controllers,
   ];
 
-  static over(backend: Backend): DynamicModule {
-    return { module: AppModule, imports: [...MODULES, KernelModule.over(backend)] };
+  /** Every provider that is a class of a feature; the document of what is sent over sockets is generated from them. */
+  static readonly providers: readonly Type[] = MODULES.flatMap((module) =>
+    ((Reflect.getMetadata('providers', module) ?? []) as unknown[]).filter((one): one is Type => typeof one === 'function'),
+  );
+
+  /** @param ownWorker the worker that this process has started, if it has */
+  static over(backend: Backend, ownWorker?: OwnWorker): DynamicModule {
+    return { module: AppModule, imports: [...MODULES, KernelModule.over(backend, ownWorker)] };
   }
 }

@@ -17,6 +17,7 @@ import { Checkpoints } from './read-models/checkpoints.js';
 import { ReadModels } from './read-models/read-models.js';
 import { READ_TABLES } from './features.js';
 import { Cursors } from './read-models/paging.js';
+import { Reachable } from './http-out/reachable.js';
 
 /** The parts that every process of Threadlog uses: the database, the log, the keys, and the command protocol over them. */
 export interface Backend {
@@ -38,6 +39,8 @@ export interface Backend {
   /** The clock that decides when jobs are due (ms); when absent, the database's, which all processes share. Set if a clock is injected. */
   readonly timersClock: (() => number) | undefined;
   readonly ids: Ids;
+  /** Where requests to others may go. */
+  readonly reachable: Reachable;
   /** Closes the parts in reverse order of opening; the embedded server last. */
   close(): Promise<void>;
 }
@@ -116,6 +119,7 @@ export async function openBackend(
       clock,
       timersClock: options.clock === undefined ? undefined : () => clock.now(),
       ids,
+      reachable: new Reachable(config.WEBHOOK_ALLOWED_NETWORKS),
       close,
     };
   } catch (error) {

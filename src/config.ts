@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { parseOrigins } from './http/origins.js';
+import { parseNetworks } from './http-out/reachable.js';
 
 const port = z.coerce.number().int().min(0).max(65_535);
 const postgresUrl = z.string().regex(/^postgres(ql)?:\/\/\S+$/, 'must be postgres://user:password@host:port/database');
@@ -35,9 +36,11 @@ export const SETTINGS = {
     .transform((text) => text === 'true')
     .describe('Whether the first start makes sample conversations'),
   PROJECTIONS: z
-    .enum(['inline', 'off'])
-    .default('inline')
-    .describe('inline: projections live in the API process; off: separate workers run them'),
+    .enum(['process', 'inline', 'off'])
+    .default('process')
+    .describe(
+      "Who runs projections and reactors. process: a worker that the API starts as its child and that ends with it; inline: the API's own process, in less memory; off: separate workers",
+    ),
   POOL_SIZE: z.coerce.number().int().min(2).max(200).default(10).describe('Database connections of this process for queries'),
   RATE_LIMIT_PER_MINUTE: z.coerce
     .number()
@@ -81,12 +84,45 @@ export const SETTINGS = {
     .describe(
       'Origins whose pages may call the API from a browser, separated by commas, such as https://shop.example.com; * for every origin. Without it a page on another origin needs a proxy',
     ),
+  WEBHOOK_ALLOWED_NETWORKS: z
+    .string()
+    .transform((text, context) => {
+      try {
+        return parseNetworks(text);
+      } catch (error) {
+        context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : String(error) });
+        return z.NEVER;
+      }
+    })
+    .optional()
+    .describe(
+      'Networks of your own that webhooks may reach, over http too and at any port, separated by commas, such as 10.1.0.0/16. Without it they reach public addresses only, over https',
+    ),
+  LIVE_MAX_SOCKETS: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(100_000)
+    .default(10_000)
+    .describe('Sockets of the live feed that one API process serves at once; more are answered 503'),
+  LIVE_MAX_SOCKETS_PER_ORGANIZATION: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(100_000)
+    .optional()
+    .describe(
+      'Sockets of the live feed that one API process serves one organization at once, so that others find a place; half of LIVE_MAX_SOCKETS when absent. With a single organization it may be all of them',
+    ),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'silent']).default('info').describe('Least severity that is logged'),
   TRUST_PROXY: z.coerce.number().int().min(0).max(10).default(0).describe('Number of reverse proxies in front, for the client address'),
 } as const;
 
 const schema = z.object(SETTINGS);
 export type Config = z.infer<typeof schema>;
+
+/** Nest's injection token for the Config of this process. */
+export const CONFIG = Symbol('Config');
 
 /** The message names all wrong settings at once. */
 export class InvalidConfiguration extends Error {
@@ -102,6 +138,11 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const parsed = schema.safeParse(given);
   if (parsed.success) return parsed.data;
   throw new InvalidConfiguration(parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`).join('\n'));
+}
+
+/** The environment of a child process: that of this process, with other values for some of its settings; '' removes one. */
+export function environmentWith(changes: Readonly<Partial<Record<keyof typeof SETTINGS, string>>>): Record<string, string | undefined> {
+  return { ...process.env, ...changes };
 }
 
 /** The current settings for the log. Secrets are shown as set or not set, addresses without their passwords. */

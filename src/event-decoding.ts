@@ -1,15 +1,15 @@
-import { decode } from './event-store/aggregate.js';
-import type { DecodeBatch, ProjectedEvent } from './event-store/decoding.js';
+import { decode, type DomainEvent, type Recorded } from './event-store/aggregate.js';
+import type { DecodeBatch, Failed, ProjectedEvent } from './event-store/decoding.js';
 import { parseStreamName, type StoredEvent } from './event-store/event-store.js';
 import { STREAMS } from './features.js';
 import type { DataKey } from './security/sealing.js';
 import type { VisitorKeys } from './security/visitor-keys.js';
 
-/** All followers in a process get the same event objects, so each event is parsed only once. */
-const parsed = new WeakMap<StoredEvent, Omit<ProjectedEvent, 'skipped'>>();
+/** All followers in a process get the same event objects, so each event is parsed only once, however many reactors it concerns. */
+const parsed = new WeakMap<StoredEvent, ProjectedEvent>();
 
 /** @throws UnknownEvent, or Error when the stream's kind is unknown */
-function parse(stored: StoredEvent): Omit<ProjectedEvent, 'skipped'> {
+function parse(stored: StoredEvent): ProjectedEvent {
   const before = parsed.get(stored);
   if (before !== undefined) return before;
   const name = parseStreamName(stored.stream);
@@ -21,54 +21,82 @@ function parse(stored: StoredEvent): Omit<ProjectedEvent, 'skipped'> {
   return event;
 }
 
-/** Decodes a batch and leaves its personal fields sealed, for followers that do not need them. */
-export const sealedDecoder: DecodeBatch = (events) => {
+function parseEach(events: readonly StoredEvent[]): { readonly decoded: ProjectedEvent[]; readonly failed: Failed[] } {
   const decoded: ProjectedEvent[] = [];
-  const failed: { event: StoredEvent; error: Error }[] = [];
+  const failed: Failed[] = [];
   for (const event of events) {
     try {
       decoded.push(parse(event));
     } catch (error) {
-      failed.push({ event, error: error instanceof Error ? error : new Error(String(error)) });
+      failed.push(failedBy(event, error));
     }
   }
-  return Promise.resolve({ decoded, failed });
-};
+  return { decoded, failed };
+}
 
-/** Decodes a batch and opens its personal fields, with one query for all keys that are not known yet. */
+const failedBy = (event: StoredEvent, error: unknown): Failed => ({
+  event,
+  error: error instanceof Error ? error : new Error(String(error)),
+});
+
+/** Decodes a batch without any key, for followers that must not read personal fields. */
+export const sealedDecoder: DecodeBatch = (events) => Promise.resolve(parseEach(events));
+
+/**
+ * Decodes a batch and finds the keys of its personal fields, with one query for all keys that are not known yet. The fields stay sealed until
+ * unsealed() opens them, since a fold of many events keeps few of their texts, and opening one costs more than reading its event.
+ */
 export function batchDecoder(keys: VisitorKeys): DecodeBatch {
   return async (events) => {
+    const { decoded, failed } = parseEach(events);
     const wanted = new Map<string, Set<string>>();
-    const failed: { event: StoredEvent; error: Error }[] = [];
-    const read: ProjectedEvent[] = [];
-    for (const stored of events) {
-      try {
-        const one = parse(stored);
-        read.push(one);
-        const { keyId } = one.event.metadata;
-        if (keyId !== undefined) {
-          const ids = wanted.get(one.organizationId);
-          if (ids === undefined) wanted.set(one.organizationId, new Set([keyId]));
-          else ids.add(keyId);
-        }
-      } catch (error) {
-        failed.push({ event: stored, error: error instanceof Error ? error : new Error(String(error)) });
-      }
+    for (const { event, organizationId } of decoded) {
+      const { keyId } = event.metadata;
+      if (keyId === undefined) continue;
+      const ids = wanted.get(organizationId);
+      if (ids === undefined) wanted.set(organizationId, new Set([keyId]));
+      else ids.add(keyId);
     }
-    const found = new Map<string, Map<string, DataKey>>();
+    const found = new Map<string, ReadonlyMap<string, DataKey>>();
     for (const [organizationId, keyIds] of wanted) found.set(organizationId, await keys.findMany(organizationId, keyIds));
+    return { decoded: decoded.map((one) => withKey(one, found)), failed };
+  };
+}
 
-    const decoded: ProjectedEvent[] = [];
-    for (const one of read) {
-      const { keyId } = one.event.metadata;
-      const key = keyId === undefined ? undefined : found.get(one.organizationId)?.get(keyId);
+function withKey(
+  { kind, organizationId, streamId, event }: ProjectedEvent,
+  found: ReadonlyMap<string, ReadonlyMap<string, DataKey>>,
+): ProjectedEvent {
+  const { keyId } = event.metadata;
+  const key = keyId === undefined ? undefined : found.get(organizationId)?.get(keyId);
+  return { kind, organizationId, streamId, event, key };
+}
+
+/**
+ * The event with its personal fields opened, or `[erased]` in their place without the key.
+ * @throws Error when the sealed bytes were changed
+ */
+export function unsealed({ kind, event, key }: ProjectedEvent): Recorded<DomainEvent> {
+  return STREAMS.get(kind)?.unseal?.(event, key) ?? event;
+}
+
+/** Decodes a batch and opens all its personal fields, for readers that show each event. */
+export function unsealingDecoder(
+  keys: VisitorKeys,
+): (events: readonly StoredEvent[]) => Promise<{ readonly decoded: readonly Recorded<DomainEvent>[]; readonly failed: readonly Failed[] }> {
+  const decodeBatch = batchDecoder(keys);
+  return async (events) => {
+    const { decoded, failed } = await decodeBatch(events);
+    const opened: Recorded<DomainEvent>[] = [];
+    const all: Failed[] = [...failed];
+    for (const one of decoded) {
       try {
-        decoded.push({ ...one, event: STREAMS.get(one.kind)?.unseal?.(one.event, key) ?? one.event });
+        opened.push(unsealed(one));
       } catch (error) {
         const stored = events.find(({ id, stream }) => id === one.event.id && stream === one.event.stream);
-        if (stored !== undefined) failed.push({ event: stored, error: error instanceof Error ? error : new Error(String(error)) });
+        if (stored !== undefined) all.push(failedBy(stored, error));
       }
     }
-    return { decoded, failed };
+    return { decoded: opened, failed: all };
   };
 }

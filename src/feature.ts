@@ -1,5 +1,6 @@
 import type { Type } from '@nestjs/common';
 import type { Aggregate, DomainEvent, Recorded } from './event-store/aggregate.js';
+import type { AuditedResource } from './read-models/audited-resource.js';
 import type { ReadTable } from './read-models/table.js';
 import type { DataKey } from './security/sealing.js';
 
@@ -22,6 +23,11 @@ export interface Feature {
   readonly streams: readonly FeatureStream[];
   /** The tables of the feature's read models. Each is written by one projection of the group that the table names. */
   readonly tables: readonly ReadTable[];
+  /**
+   * The kinds of resources whose past is told, each from its own stream: their routes for events, comparison and proof, and the same on the
+   * command line, follow from it. Loaded only when asked, since most commands of the command line need no answers.
+   */
+  readonly histories?: () => Promise<readonly AuditedResource[]>;
   /** The Nest module with the feature's routes and handlers. Only the API and its workers load it; the command line starts without it. */
   readonly api: () => Promise<Type>;
 }

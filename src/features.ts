@@ -1,5 +1,7 @@
+import { analyticsFeature } from './analytics/analytics.feature.js';
 import { apiKeysFeature } from './api-keys/api-key.feature.js';
 import { auditFeature } from './audit/audit.feature.js';
+import { automationFeature } from './automation/automation.feature.js';
 import { cannedResponsesFeature } from './canned-responses/canned-response.feature.js';
 import { claimAggregate } from './commands/claim.js';
 import { companiesFeature } from './companies/company.feature.js';
@@ -7,11 +9,15 @@ import { conversationsFeature } from './conversations/conversation.feature.js';
 import { headAggregate } from './event-store/log-head.js';
 import { type Feature, type FeatureStream, streamOf } from './feature.js';
 import { inboxesFeature } from './inboxes/inbox.feature.js';
+import { liveFeature } from './live/live.feature.js';
 import { organizationsFeature } from './organizations/organization.feature.js';
+import type { AuditedResource } from './read-models/audited-resource.js';
 import type { ReadTable } from './read-models/table.js';
+import { searchFeature } from './search/search.feature.js';
 import { teamFeature } from './team/assignee.feature.js';
 import { viewsFeature } from './views/view.feature.js';
 import { visitorsFeature } from './visitors/visitor.feature.js';
+import { webhooksFeature } from './webhooks/webhook.feature.js';
 
 /** Every feature of this build. */
 export const FEATURES: readonly Feature[] = [
@@ -23,8 +29,13 @@ export const FEATURES: readonly Feature[] = [
   teamFeature,
   cannedResponsesFeature,
   viewsFeature,
+  webhooksFeature,
+  automationFeature,
   apiKeysFeature,
   auditFeature,
+  liveFeature,
+  analyticsFeature,
+  searchFeature,
 ];
 
 /** Every kind of stream by its name: those of the features, the claims on keys, and the signed heads of the log. */
@@ -43,6 +54,13 @@ export const TOLD_STREAMS: ReadonlyMap<string, string> = new Map(
 export const TOLD_TYPES: readonly string[] = [
   ...new Set([...STREAMS.values()].flatMap(({ toldAs, aggregate }) => (toldAs === undefined ? [] : Object.keys(aggregate.codec.versions)))),
 ];
+
+/** Every kind of resource whose past is told. */
+export async function auditedResources(): Promise<readonly AuditedResource[]> {
+  const found: AuditedResource[] = [];
+  for (const { histories } of FEATURES) if (histories !== undefined) found.push(...(await histories()));
+  return found;
+}
 
 /** Every table of every read model. */
 export const READ_TABLES: readonly ReadTable[] = FEATURES.flatMap(({ tables }) => tables);

@@ -17,6 +17,12 @@ const SECRETS = [
   '*.token',
 ];
 
+/** What a part of the program logs. */
+export type Log = Pick<Logger, 'info' | 'warn' | 'error'>;
+
+/** Nest's injection token for the Log of this process. */
+export const LOGGER = Symbol('Logger');
+
 /** Structured logs: one JSON object a line, on standard output. */
 export function createLogger(level: string, destination?: DestinationStream): Logger {
   const options = { level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime, redact: { paths: SECRETS, censor: '…' } };

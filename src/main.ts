@@ -10,7 +10,9 @@ import { Metrics, startMetricsServer } from './metrics/metrics.js';
 import { endSignal } from './end-signal.js';
 import { createHttpApp } from './http/http-app.js';
 import { createLogger } from './log.js';
+import { OwnWorker } from './own-worker.js';
 import { Shutdown } from './http/shutdown.js';
+import { ignoreFailure } from './ignore-failure.js';
 
 /** How long requests in flight may take after a signal (ms). */
 const DRAIN_MS = 10_000;
@@ -49,21 +51,27 @@ async function main(): Promise<void> {
 async function start(config: Config, logger: Logger): Promise<(delayMs: number) => Promise<void>> {
   const backend = await openBackend(config, logger, { name: 'threadlog-api', queryTimeoutMs: QUERY_MS });
   let projections: LiveProjections | undefined;
+  const worker = config.PROJECTIONS === 'process' ? new OwnWorker(logger) : undefined;
   try {
-    const app = await createHttpApp(AppModule.over(backend) as never, {
+    // Beside the API's own start, which takes about as long. Its failure is told below, where it is awaited.
+    const working = worker?.start(backend);
+    void ignoreFailure(working, 'it is awaited below');
+    const app = await createHttpApp(AppModule.over(backend, worker) as never, {
       logger,
       trustProxy: config.TRUST_PROXY,
       corsOrigins: config.CORS_ORIGINS,
     });
+    const transactor = app.get(Transactor);
+    worker?.tellLoad(() => transactor.inFlight);
     if (config.PROJECTIONS === 'inline') {
       const { startLiveProjections } = await import('../projections/live.js');
-      const transactor = app.get(Transactor);
       projections = await startLiveProjections(backend, {
         inFlight: () => transactor.inFlight,
         commands: app.get(CommandBus),
         metrics: app.get(Metrics),
       });
     }
+    await working;
     projections?.failed.catch((error: unknown) => logger.error({ error: String(error) }, 'a projection group stopped; see /health/ready'));
 
     if (config.METRICS_PORT !== undefined) await startMetricsServer(app.get(Metrics), config.METRICS_PORT, config.HOST);
@@ -75,11 +83,13 @@ async function start(config: Config, logger: Logger): Promise<(delayMs: number) 
       await app.get(Shutdown).begin(delayMs);
       // Requests first, then the parts that they write through, then the projections, then the stores.
       await app.close();
+      await worker?.stop();
       await projections?.stop();
       await backend.close();
     };
   } catch (error) {
     // The start failed, for example because the port is taken. The embedded PostgreSQL must not be left running.
+    await worker?.stop();
     await projections?.stop();
     await backend.close();
     throw error;

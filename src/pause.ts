@@ -1,9 +1,10 @@
 import { setMaxListeners } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 
-/** Waits for a time, or until the signal fires, which is no error. */
-export async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (ms <= 0 || signal.aborted) return;
+/** Waits for a time, or until the signal fires, if there is one, which is no error. */
+export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  if (ms <= 0 || signal?.aborted === true) return;
+  if (signal === undefined) return await sleep(ms);
   // All commands of half a second share a deadline, and Node warns of a leak when eleven listeners wait on one signal.
   setMaxListeners(0, signal);
   try {
@@ -12,3 +13,6 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
     if (!signal.aborted) throw error;
   }
 }
+
+/** Lets other work of the process run. */
+export const nextTurn = (): Promise<void> => setImmediate();

@@ -31,6 +31,11 @@ test.each<[string, unknown, { away: boolean; passing: boolean; surroundings: boo
   ['an error that says nothing', new Error('timeouts are set too low'), { away: false, passing: false, surroundings: false }],
   ['no error', 'ECONNREFUSED', { away: false, passing: false, surroundings: false }],
   ['the answer of a command', new ThreadlogError('concurrent_changes'), { away: false, passing: true, surroundings: false }],
+  [
+    'the word of a reader that a store is away',
+    new ThreadlogError('store_unavailable'),
+    { away: false, passing: true, surroundings: true },
+  ],
   ['a refusal', new ThreadlogError('not_found'), { away: false, passing: false, surroundings: false }],
 ])('%s', (_, error, expected) => {
   expect({ away: isStoreAway(error), passing: isPassing(error), surroundings: isOfTheSurroundings(error) }).toEqual(expected);

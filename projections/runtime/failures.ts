@@ -1,3 +1,4 @@
+import { ERRORS, ThreadlogError } from '../../src/errors.js';
 import { OutcomeUnknown, type StoredEvent } from '../../src/event-store/event-store.js';
 import { isStoreAway } from '../../src/store-away.js';
 
@@ -36,10 +37,15 @@ const TRANSACTION_LOST = /^(25|40|55|58)[0-9A-Z]{3}$/;
  */
 export function isOfTheSurroundings(error: unknown): boolean {
   if (isStoreAway(error)) return true;
+  // Readers that also serve the API report a store that is away in its words.
+  if (error instanceof ThreadlogError) return ERRORS[error.code].status === 503;
   const code = codeOf(error);
   if (code !== undefined) return TRANSACTION_LOST.test(code) || /^E[A-Z_]{3,}$/.test(code);
   return error instanceof OutcomeUnknown || (error instanceof Error && error.name === 'AbortError');
 }
+
+/** A statement waited for a lock for longer than its session may. */
+export const isLockTimeout = (error: unknown): boolean => codeOf(error) === '55P03';
 
 function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;

@@ -4,7 +4,7 @@ import type { Database } from '../../src/database/database.js';
 import { pause } from '../../src/pause.js';
 import { batchesOf, type FeedPart, type Skipped } from './batches.js';
 import { Cadence } from './cadence.js';
-import { CheckpointRefused, describeError, GroupPaused, GroupStopped, LeaseLost } from './failures.js';
+import { CheckpointRefused, describeError, GroupPaused, GroupStopped, isLockTimeout, LeaseLost } from './failures.js';
 import {
   type CheckpointKey,
   isPaused,
@@ -48,6 +48,8 @@ export interface BatchHandler {
    * @throws LeaseLost, GroupPaused, GroupStopped, or an error of the surroundings
    */
   write(batch: FeedPart, from: Position | 'start'): Promise<void>;
+  /** True while write() has not come to its transaction, which keeps the lease then. False at all times when absent. */
+  readonly isGathering?: boolean;
   /** Moves a checkpoint that write() left behind. Called twice a second, even during a write(); 'at once' when the lease is given up. */
   flush?(when: 'in time' | 'at once'): Promise<void>;
 }
@@ -301,7 +303,7 @@ export class Follower<L extends Lease | ReactorLease> {
     if (!session.signal.aborted) log.info({ ...this.#called, owner: this.#owner }, `${noun} resumed`);
   }
 
-  /** Renews the lease of a worker that has nothing to write; writing a batch renews it as well. */
+  /** Renews the lease of a worker that does not write; the transaction of a batch renews it as well. */
   #tick(work: Work): void {
     this.#report(false);
     if (work.session.signal.aborted) return;
@@ -314,9 +316,13 @@ export class Follower<L extends Lease | ReactorLease> {
       if (!(error instanceof GroupPaused)) lost(error);
     });
     const now = performance.now();
-    if (work.writing || now - work.renewedAt < RENEW_MS) return;
+    const { writing, handler, renewedAt } = work;
+    if ((writing && handler.isGathering !== true) || now - renewedAt < RENEW_MS) return;
     work.renewedAt = now;
-    void this.#renew(work).catch(lost);
+    void this.#renew(work).catch((error: unknown) => {
+      // A batch that came to its transaction meanwhile has the checkpoint's row, and keeps the lease itself.
+      if (!(writing && isLockTimeout(error))) lost(error);
+    });
   }
 
   async #renew(work: Work): Promise<void> {

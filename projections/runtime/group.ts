@@ -1,3 +1,5 @@
+import type { Kysely } from 'kysely';
+import type { Database } from '../../src/database/database.js';
 import type { Position } from '../../src/event-store/event-store.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import type { FeedPart } from './batches.js';
@@ -12,6 +14,8 @@ export interface ProjectionGroupOptions extends FollowerSurroundings {
   /** Unique among all followers; names the checkpoint. */
   readonly name: string;
   readonly projections: readonly Projection[];
+  /** Makes the views that read the stable views, whenever those may have changed. */
+  readonly makeViews?: (tx: Kysely<Database>) => Promise<void>;
 }
 
 /** Projections that share one feed, one decode, one transaction per batch and one checkpoint. */
@@ -60,10 +64,10 @@ export class ProjectionGroup {
   }
 
   async #begin(lease: Lease): Promise<BatchHandler> {
-    const { name, projections, database, log, store } = this.#options;
+    const { name, projections, database, log, store, makeViews } = this.#options;
     const writer = new BatchWriter({ group: name, projections, database, log }, lease);
     await writer.begin();
-    const housekeeping = new Housekeeping({ group: this.#group, database, log, now: () => performance.now() });
+    const housekeeping = new Housekeeping({ group: this.#group, database, log, now: () => performance.now(), makeViews });
     // Beside a busy log the feed may never report that it has caught up. Reaching the log's head at the time of the lease is enough.
     const aim = lease.filling ? await store.head() : 'start';
     let filling = lease.filling;

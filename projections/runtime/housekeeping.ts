@@ -12,7 +12,7 @@ const ABANDONED_AFTER = sql`interval '1 day'`;
 /** How often the worker looks for them (ms). */
 const LOOK_MS = 60 * 60_000;
 /** Pause after a failed look (ms), for example when a reader blocked the change. */
-const AGAIN_MS = 60_000;
+const AGAIN_MS = 5_000;
 
 /** A group's worker, beside its batches, points the stable views and drops the read models of builds that are gone. */
 export class Housekeeping {
@@ -27,6 +27,8 @@ export class Housekeeping {
       readonly log: RuntimeLog;
       /** Milliseconds of a clock that never goes back. */
       readonly now: () => number;
+      /** Makes the views that read the stable views, within the transaction that has pointed those. */
+      readonly makeViews?: ((tx: Kysely<Database>) => Promise<void>) | undefined;
     },
   ) {}
 
@@ -46,11 +48,13 @@ export class Housekeeping {
   }
 
   async #keep(): Promise<void> {
-    const { group, database, log, now } = this.options;
+    const { group, database, log, now, makeViews } = this.options;
     try {
       const gone = await database.transaction().execute(async (tx) => {
         await lockGenerations(tx);
-        return await pointStableViews(tx, group.name);
+        const dropped = await pointStableViews(tx, group.name);
+        await makeViews?.(tx);
+        return dropped;
       });
       this.#tell(gone);
       await this.#dropAbandoned();

@@ -30,9 +30,9 @@ export async function applyReadable(
 }
 
 /**
- * Applies as much of a batch as possible, and answers the first bad event of each bad stream. Each half of the batch is tried under a
- * savepoint, down to one stream and then to one event, so that one bad stream among thousands costs few attempts. A stream's events before
- * its bad event are applied.
+ * Applies as much of a batch as possible, in log order also across streams, and answers the first bad event of each bad stream. A part that
+ * fails is tried again in halves under a savepoint, down to one event, so that one bad stream among thousands costs few attempts. A bad
+ * stream's later events are left out.
  */
 async function applyIsolated(
   tx: Kysely<Database>,
@@ -40,7 +40,7 @@ async function applyIsolated(
   apply: (events: readonly ProjectedEvent[]) => Promise<void>,
   forget: () => void,
 ): Promise<Poison[]> {
-  const poison: Poison[] = [];
+  const poison = new Map<StreamName, Poison>();
 
   const attempt = async (part: readonly ProjectedEvent[]): Promise<{ error: unknown } | undefined> => {
     await sql`savepoint part`.execute(tx);
@@ -58,24 +58,21 @@ async function applyIsolated(
     }
   };
 
-  const byStream = async (streams: readonly StreamName[]): Promise<void> => {
-    const chosen = new Set(streams);
-    const part = events.filter(({ event }) => chosen.has(event.stream));
-    if (part.length === 0 || (await attempt(part)) === undefined) return;
-    if (streams.length > 1) {
-      const half = streams.length >> 1;
-      await byStream(streams.slice(0, half));
-      await byStream(streams.slice(half));
+  const inOrder = async (part: readonly ProjectedEvent[]): Promise<void> => {
+    const left = part.filter(({ event }) => !poison.has(event.stream));
+    const [first] = left;
+    if (first === undefined) return;
+    const failed = await attempt(left);
+    if (failed === undefined) return;
+    if (left.length === 1) {
+      poison.set(first.event.stream, { event: first.event, error: failed.error });
       return;
     }
-    for (const one of part) {
-      const failed = await attempt([one]);
-      if (failed === undefined) continue;
-      poison.push({ event: one.event, error: failed.error });
-      return;
-    }
+    const half = left.length >> 1;
+    await inOrder(left.slice(0, half));
+    await inOrder(left.slice(half));
   };
 
-  await byStream([...new Set(events.map(({ event }) => event.stream))]);
-  return poison;
+  await inOrder(events);
+  return [...poison.values()];
 }

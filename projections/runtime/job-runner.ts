@@ -4,10 +4,12 @@ import type { RuntimeLog } from './runtime-log.js';
 import { pause } from '../../src/pause.js';
 import { workerName } from './worker-name.js';
 
-/** Number of jobs that a process does at the same time. */
-const AT_ONCE = 16;
-/** Number of jobs that a process holds, waiting ones included, so that one statement takes several. */
-const IN_HAND = 64;
+/** How many jobs of a kind a process does at the same time, and how many it holds, waiting ones included, so that one statement takes several. */
+export interface Places {
+  readonly atOnce: number;
+  readonly inHand: number;
+}
+const PLACES: Places = { atOnce: 16, inHand: 64 };
 /** How often the runner looks for due jobs when no wake() reports new ones (ms). */
 const POLL_MS = 500;
 /** A third of the lease: two renewals in a row may fail. */
@@ -21,6 +23,13 @@ export interface JobKind {
   readonly kind: string;
   /** Pauses between attempts (ms): the first doubles each time up to the longest; a random part of up to a half is taken off each. */
   readonly backoff: { readonly first: number; readonly longest: number };
+  /** Fewer for jobs that take long. Each kind has places of its own, so that many jobs of one kind keep no job of another kind waiting. */
+  readonly places?: Places;
+  /**
+   * The receivers of its jobs take turns, so that none keeps the others waiting for more than the jobs in hand. All of its jobs have a
+   * receiver. Finding the receivers takes a look at each that has jobs, due or not: not for jobs that wait for long.
+   */
+  readonly fair?: true;
   /**
    * Does a job. A job may be done twice, even by two processes at the same time: its effect must be the same then.
    * @param signal fires when this worker no longer has the job, or when the process ends
@@ -36,11 +45,19 @@ interface Attempt {
   readonly ending: AbortController;
 }
 
+/** A kind with its jobs that this process has. */
+interface Hand {
+  readonly kind: JobKind;
+  readonly places: Places;
+  readonly waiting: Job[];
+  begun: number;
+}
+
 /** Does jobs as they become due. Any number of processes may run one; a job belongs to one process at a time. */
 export class JobRunner {
   readonly #owner = workerName();
-  readonly #kinds: ReadonlyMap<string, JobKind>;
-  readonly #waiting: Job[] = [];
+  readonly #hands: ReadonlyMap<string, Hand>;
+  readonly #fair: readonly string[];
   readonly #attempts = new Set<Attempt>();
   readonly #finished: Job[] = [];
   #finishing: Promise<void> | undefined;
@@ -57,7 +74,8 @@ export class JobRunner {
   ) {
     const twice = options.kinds.find(({ kind }, i) => options.kinds.findIndex((other) => other.kind === kind) !== i);
     if (twice !== undefined) throw new Error(`two handlers are declared for jobs of the kind ${twice.kind}`);
-    this.#kinds = new Map(options.kinds.map((one) => [one.kind, one]));
+    this.#fair = options.kinds.flatMap(({ kind, fair }) => (fair === true ? [kind] : []));
+    this.#hands = new Map(options.kinds.map((kind) => [kind.kind, { kind, places: kind.places ?? PLACES, waiting: [], begun: 0 }]));
   }
 
   /** Makes the runner look for jobs at once, since this process added some. */
@@ -69,7 +87,6 @@ export class JobRunner {
   /** Does jobs until the signal, then finishes the jobs that it began and gives the others back. */
   async run(signal: AbortSignal): Promise<void> {
     const { jobs, log } = this.options;
-    const kinds = [...this.#kinds.keys()];
     const end = () => {
       this.wake();
       for (const { ending } of this.#attempts) ending.abort();
@@ -80,19 +97,25 @@ export class JobRunner {
       while (!signal.aborted) {
         this.#woken = false;
         let taken: readonly Job[] = [];
-        const most = IN_HAND - this.#waiting.length - this.#attempts.size;
-        const wanted = this.#waiting.length < AT_ONCE ? most : 0;
-        if (wanted > 0) {
+        const rooms = this.#rooms();
+        if (rooms.size > 0) {
           try {
-            taken = await jobs.take(kinds, wanted, this.#owner);
+            taken = await jobs.take(
+              rooms,
+              this.#owner,
+              this.#fair.filter((kind) => rooms.has(kind)),
+            );
           } catch (error) {
             log.warn({ error: describeError(error) }, 'could not look for due jobs, trying again');
           }
         }
-        this.#waiting.push(...taken);
-        this.#begin();
-        // If as many jobs came as were wanted, there may be more: the next look follows as soon as there is room.
-        if (taken.length < wanted || wanted === 0) await this.#untilWoken(signal);
+        for (const job of taken) {
+          this.#hands.get(job.kind)?.waiting.push(job);
+          rooms.set(job.kind, (rooms.get(job.kind) ?? 0) - 1);
+        }
+        for (const hand of this.#hands.values()) this.#begin(hand);
+        // If as many jobs of a kind came as there was room for, there may be more: the next look follows as soon as there is room.
+        if (![...rooms.values()].includes(0)) await this.#untilWoken(signal);
       }
     } finally {
       clearInterval(renewing);
@@ -101,17 +124,29 @@ export class JobRunner {
     }
   }
 
-  #begin(): void {
-    while (this.#attempts.size < AT_ONCE) {
-      const job = this.#waiting.shift();
-      const kind = job === undefined ? undefined : this.#kinds.get(job.kind);
-      if (job === undefined || kind === undefined) return;
+  /** How many jobs of each kind may be taken; kinds that have enough are left out. */
+  #rooms(): Map<string, number> {
+    const rooms = new Map<string, number>();
+    for (const [kind, { places, waiting, begun }] of this.#hands) {
+      const room = places.inHand - waiting.length - begun;
+      if (waiting.length < places.atOnce && room > 0) rooms.set(kind, room);
+    }
+    return rooms;
+  }
+
+  #begin(hand: Hand): void {
+    const { kind, places, waiting } = hand;
+    while (hand.begun < places.atOnce) {
+      const job = waiting.shift();
+      if (job === undefined) return;
       const attempt: Attempt = { job, ending: new AbortController() };
       this.#attempts.add(attempt);
+      hand.begun++;
       void this.#attempt(kind, attempt).finally(() => {
         this.#attempts.delete(attempt);
-        this.#begin();
-        if (this.#waiting.length < AT_ONCE) this.wake();
+        hand.begun--;
+        this.#begin(hand);
+        if (waiting.length < places.atOnce) this.wake();
       });
     }
   }
@@ -172,23 +207,22 @@ export class JobRunner {
             log.warn({ jobs: together.length, error: describeError(error) }, 'could not record finished jobs; they are done again');
             break;
           }
-          await pause(100 * 2 ** failures, new AbortController().signal);
+          await pause(100 * 2 ** failures);
         }
       }
     }
   }
 
   async #renew(): Promise<void> {
-    const held = [...this.#attempts].map(({ job }) => job).concat(this.#waiting);
+    const hands = [...this.#hands.values()];
+    const held = [...this.#attempts].map(({ job }) => job).concat(hands.flatMap(({ waiting }) => waiting));
     if (held.length === 0) return;
     try {
       const kept = await this.options.jobs.renew(held);
       // A job that finished meanwhile is no longer among the attempts.
       for (const { job, ending } of this.#attempts) if (!kept.has(job.id) && held.includes(job)) ending.abort();
-      for (const job of held) {
-        const at = kept.has(job.id) ? -1 : this.#waiting.indexOf(job);
-        if (at >= 0) this.#waiting.splice(at, 1);
-      }
+      for (const { waiting } of hands)
+        waiting.splice(0, waiting.length, ...waiting.filter((job) => kept.has(job.id) || !held.includes(job)));
     } catch (error) {
       this.options.log.warn({ error: describeError(error) }, 'could not renew the leases of jobs');
     }
@@ -204,12 +238,12 @@ export class JobRunner {
 
   async #stop(): Promise<void> {
     const { jobs, log } = this.options;
-    const unbegun = this.#waiting.splice(0);
+    const unbegun = [...this.#hands.values()].flatMap(({ waiting }) => waiting.splice(0));
     try {
       await jobs.release(unbegun);
     } catch (error) {
       log.warn({ error: describeError(error) }, 'could not give jobs back; their leases run out');
     }
-    while (this.#attempts.size > 0) await pause(10, new AbortController().signal);
+    while (this.#attempts.size > 0) await pause(10);
   }
 }

@@ -11,6 +11,8 @@ export interface NewJob {
   readonly key: string;
   /** Jobs of a lane are done one after the other, in the order in which they were added. */
   readonly lane?: string;
+  /** Whom the job is for, where jobs are taken by receiver, so that none keeps the others waiting. */
+  readonly receiver?: string;
   readonly organizationId: string;
   /** Small, without personal content: ids and numbers. */
   readonly payload: object;
@@ -48,10 +50,11 @@ export class Jobs {
   /** Adds jobs, in the caller's transaction if one is given. Answers the number of jobs that were new. */
   async add(jobs: readonly NewJob[], tx: Kysely<Database> = this.database): Promise<number> {
     if (jobs.length === 0) return 0;
-    const rows = jobs.map(({ kind, key, lane, organizationId, payload, due }) => ({
+    const rows = jobs.map(({ kind, key, lane, receiver, organizationId, payload, due }) => ({
       kind,
       key,
       lane: lane ?? null,
+      receiver: receiver ?? null,
       organization_id: organizationId,
       payload,
       due_ms: due !== undefined && 'at' in due ? due.at : null,
@@ -69,8 +72,12 @@ export class Jobs {
       select keep.remove_jobs(${keys.map(({ kind }) => kind)}::text[], ${keys.map(({ key }) => key)}::text[])`.execute(tx);
   }
 
-  /** Takes due jobs, the oldest first, for JOB_LEASE_MS. Workers that take at the same time get different jobs. */
-  async take(kinds: readonly string[], most: number, owner: string): Promise<Job[]> {
+  /**
+   * Takes due jobs, of each kind the oldest, for JOB_LEASE_MS. Workers that take at the same time get different jobs.
+   * @param rooms the greatest number of jobs of each kind
+   * @param fair the kinds of which the receivers take turns; their jobs without a receiver are left
+   */
+  async take(rooms: ReadonlyMap<string, number>, owner: string, fair: readonly string[] = []): Promise<Job[]> {
     const { rows } = await sql<{
       id: number;
       kind: string;
@@ -82,9 +89,9 @@ export class Jobs {
       due_at: Date;
     }>`
       select id, kind, key, lane, organization_id, payload, attempt, due_at
-      from keep.take_jobs(${kinds}::text[], ${most}, ${owner}, ${sql.lit(`${JOB_LEASE_MS} ms`)}::interval, ${this.now})`.execute(
-      this.database,
-    );
+      from keep.take_jobs(
+        ${[...rooms.keys()]}::text[], ${[...rooms.values()]}::integer[], ${fair}::text[], ${owner}, ${sql.lit(`${JOB_LEASE_MS} ms`)}::interval, ${this.now}
+      )`.execute(this.database);
     return rows
       .map((row) => ({
         id: row.id,

@@ -17,6 +17,7 @@ import { moveCheckpoint, type ReactorLease, seeReactor, takeReactor } from './le
 import { logParked, NO_GENERATION, park, readParked, readSkipped } from './parking.js';
 import type { ProjectedEvent } from './projection.js';
 import { ignoreFailure } from '../../src/ignore-failure.js';
+import { nextTurn } from '../../src/pause.js';
 
 /** How long a checkpoint may lag behind handled events that had no consequences (ms). */
 const LAZY_MS = 500;
@@ -37,6 +38,8 @@ export interface Consequences {
   keep(state: unknown): void;
   /** The batch's transaction, for the reactor's own rows in the schema keep. It has already moved the checkpoint. */
   transaction(): Promise<Kysely<Database>>;
+  /** To be awaited every few ms by a reaction that may take long: lets other work of the process run, the renewal of the lease included. */
+  rest(): Promise<void>;
 }
 
 /** Which events of the feed a reactor handles, and how. */
@@ -46,10 +49,12 @@ export type Reaction =
       /** The types of events that the reactor handles, by kind of stream. Other events are not decoded for it. */
       readonly events: Readonly<Record<StreamKind, readonly string[]>>;
       /**
-       * 'within streams': an event that the reactor cannot handle parks its stream, and the other streams go on. 'of the log': the reactor
-       * stops at such an event, since later events may depend on it.
+       * 'within streams': an event that the reactor cannot handle parks its stream, and the other streams go on, in the order of the log. 'of
+       * the log': the reactor stops at such an event, since later events may depend on it.
        */
       readonly order: 'within streams' | 'of the log';
+      /** Kinds of streams that are not parked, since the events of others depend on them: the reactor stops at a bad event of theirs. */
+      readonly stopsAt?: readonly StreamKind[];
       /**
        * Turns events, in log order, into consequences. Personal fields are sealed. It may read and write only the reactor's own rows: an
        * action outside them is a job. Imported events (`metadata.imported`) change the reactor's state and cause nothing. Events come again
@@ -72,7 +77,11 @@ export interface Reactor {
   readonly begins: 'head' | 'start' | (() => Promise<Beginning>);
   /** The kinds of jobs that the reactor adds. A process that has no handler for one of them does not start. */
   readonly jobs: readonly string[];
+  /** Greatest number of events in a batch; as many as all followers take when absent. */
+  readonly maxEvents?: number;
   readonly reaction: Reaction;
+  /** Drops what the reactor remembers beside its state. Called when a lease begins: another process may have handled events. */
+  readonly forget?: () => void;
 }
 
 /**
@@ -110,6 +119,7 @@ export function followFor(options: ReactorOptions): Follower<ReactorLease> {
   const { name, reaction } = reactor;
   return new Follower<ReactorLease>({
     ...options,
+    ...(reactor.maxEvents === undefined ? {} : { maxEvents: reactor.maxEvents }),
     name,
     noun: 'reactor',
     key: { reactor: name },
@@ -169,6 +179,10 @@ export class Gathered implements Consequences {
     return this.begin();
   }
 
+  rest(): Promise<void> {
+    return nextTurn();
+  }
+
   /** Takes over the consequences of a later part. */
   take(part: Gathered): void {
     for (const key of part.removed.values()) this.remove(key);
@@ -195,6 +209,7 @@ class ReactorHandler implements BatchHandler {
   /** The events since then that were handled and led to no job. */
   #behind: { readonly through: Position; readonly events: number; readonly state: boolean } | undefined;
   #turn: Promise<unknown> = Promise.resolve();
+  #isGathering = false;
 
   constructor(options: ReactorOptions, lease: ReactorLease) {
     this.#options = options;
@@ -207,12 +222,23 @@ class ReactorHandler implements BatchHandler {
     return this.#skipped;
   }
 
+  /** It needs every event in the order of the log, and so cannot be tried on a part of a batch. */
+  get #goesInOrder(): boolean {
+    const { reaction } = this.#options.reactor;
+    return reaction.reads === 'stored' || reaction.order === 'of the log';
+  }
+
   get goesWithout(): boolean {
     return this.#parked.size > 0;
   }
 
+  get isGathering(): boolean {
+    return this.#isGathering;
+  }
+
   async begin(): Promise<void> {
     const { database, reactor } = this.#options;
+    reactor.forget?.();
     for (const stream of await readParked(database, reactor.name, NO_GENERATION)) this.#parked.add(stream);
     this.#skipped = await readSkipped(database, reactor.name);
   }
@@ -240,21 +266,26 @@ class ReactorHandler implements BatchHandler {
     const begun: { tx?: ControlledTransaction<Database> } = {};
     const begin = async () => {
       if (begun.tx !== undefined) return begun.tx;
+      // From here on the transaction keeps the lease: it has the checkpoint's row.
+      this.#isGathering = false;
       const tx = await database.startTransaction().execute();
       begun.tx = tx;
       await this.#move(tx, batch);
       return tx;
     };
+    this.#isGathering = true;
     const all = new Gathered(begin);
     let poison: Poison[] = [];
     try {
+      const [unreadable] = failed;
+      if (unreadable !== undefined && this.#goesInOrder) throw stopped(reactor.name, unreadable.error);
       if (failed.length > 0) poison = await this.#isolated(await begin(), all, events, failed);
       else {
         try {
           await this.#handle(events, batch.stored, all, this.#state);
         } catch (error) {
           if (error instanceof LeaseLost || error instanceof GroupPaused || isOfTheSurroundings(error)) throw error;
-          if (reactor.reaction.reads === 'stored') throw stopped(reactor.name, error);
+          if (this.#goesInOrder) throw stopped(reactor.name, error);
           await rollBack(begun.tx);
           delete begun.tx;
           all.added.clear();
@@ -280,6 +311,8 @@ class ReactorHandler implements BatchHandler {
     } catch (error) {
       await rollBack(begun.tx);
       throw error;
+    } finally {
+      this.#isGathering = false;
     }
     for (const one of poison) {
       this.#parked.add(one.event.stream);
@@ -341,6 +374,8 @@ class ReactorHandler implements BatchHandler {
   async #isolated(tx: Kysely<Database>, all: Gathered, events: readonly ProjectedEvent[], failed: FeedPart['failed']): Promise<Poison[]> {
     const { reactor } = this.#options;
     const poison = await handleIsolated(reactor, tx, all, events, failed, this.#state);
+    const stops = poison.find(({ event }) => mayNotBeParked(reactor, event));
+    if (stops !== undefined) throw stopped(reactor.name, stops.error);
     if (poison.length > 0) await park(tx, reactor.name, NO_GENERATION, poison);
     return poison;
   }
@@ -359,10 +394,13 @@ export function isWantedBy({ reaction }: Reactor, { stream, type }: Pick<StoredE
   return reaction.reads === 'decoded' && kind !== undefined && reaction.events[kind]?.includes(type) === true;
 }
 
-/**
- * Gathers the consequences of the events of each stream, up to its first event that cannot be handled.
- * @throws GroupStopped when the reactor may not go on without such an event
- */
+/** Whether other streams depend on an event's stream for this reactor. */
+function mayNotBeParked({ reaction }: Reactor, { stream }: Pick<StoredEvent, 'stream'>): boolean {
+  const kind = parseStreamName(stream)?.kind;
+  return reaction.reads === 'decoded' && kind !== undefined && reaction.stopsAt?.includes(kind) === true;
+}
+
+/** Gathers the consequences of the events of each stream, up to its first event that cannot be handled. For reactions within streams. */
 export async function handleIsolated(
   { name, reaction }: Reactor,
   tx: Kysely<Database>,
@@ -377,10 +415,7 @@ export async function handleIsolated(
     await reaction.handle(part, gathered, all.state?.now ?? state);
     all.take(gathered);
   };
-  const poison = await applyReadable(tx, events, failed, apply, () => undefined);
-  const [first] = poison;
-  if (first !== undefined && reaction.order === 'of the log') throw stopped(name, first.error);
-  return poison;
+  return applyReadable(tx, events, failed, apply, () => undefined);
 }
 
 function stopped(name: string, error: unknown): GroupStopped {

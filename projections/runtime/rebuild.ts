@@ -6,7 +6,7 @@ import type { Database } from '../../src/database/database.js';
 import type { ReadGroup } from '../../src/read-models/groups.js';
 import { batchesOf, type FeedPart, MOST_EVENTS, readBatch } from './batches.js';
 import { BatchWriter } from './batch-writer.js';
-import { describeError, LeaseLost } from './failures.js';
+import { describeError, LeaseLost, isLockTimeout } from './failures.js';
 import {
   beginGeneration,
   dropGeneration,
@@ -389,8 +389,4 @@ class Rebuild {
     this.#phase = phase ?? this.#phase;
     this.options.onProgress?.({ phase: this.#phase, events: this.#events, expected: this.#expected });
   }
-}
-
-function isLockTimeout(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === '55P03';
 }

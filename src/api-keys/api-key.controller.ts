@@ -3,7 +3,7 @@ import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
@@ -11,10 +11,9 @@ import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { type Role, ROLES } from '../security/roles.js';
 import { IfGiven, IsInstant, IsOneOf, IsResourceId, IsTypedText, IsWhole, NullIsAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { parametersOf } from '../read-models/fold-list.js';
-import { ResourceReader } from '../read-models/resource-reader.js';
+import { ResourceReader, type ResourceStream } from '../read-models/resource-reader.js';
 import { type ApiKeyAnswer, apiKeyAnswer, apiKeySchema, newApiKeySchema } from './api-key.answer.js';
 import { CreateApiKey, ChangeApiKey, RevokeApiKey } from './api-key.commands.js';
 import { type ApiKey, apiKeyAggregate, type ApiKeyEvent } from './api-key.js';
@@ -108,17 +107,6 @@ export class ApiKeyController {
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: ApiKeyAnswer }>> {
     const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, apiKeyAnswer(id, found.state, found.revision));
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'auditor')
-  @Answers('Reads the events of an API key.', 'Who made, renamed, limited and revoked the key, oldest first.', { 200: partOf(eventSchema) })
-  events(
-    @Param('id', ResourceIdPipe) id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-  ): Promise<Answered<HistoryPage>> {
-    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

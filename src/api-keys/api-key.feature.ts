@@ -5,5 +5,6 @@ import { apiKeysTable } from './api-key.table.js';
 export const apiKeysFeature: Feature = {
   streams: [streamOf(apiKeyAggregate, { toldAs: 'apiKey', unreadable: 'stops' })],
   tables: [apiKeysTable],
+  histories: async () => [(await import('./api-key.history.js')).apiKeyHistory],
   api: async () => (await import('./api-key.module.js')).ApiKeysModule,
 };

@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { ConversationWriter } from '../conversations/conversation.commands.js';
 import { assertNotRefused } from '../commands/command-context.js';
 import type { CommandContext } from '../commands/command-context.js';
-import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import type { Principal } from '../security/api-key-lookup.js';
 import { ThreadlogError } from '../errors.js';
@@ -13,10 +13,9 @@ import { Caller, InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsResourceId, IsShortcut, IsTypedText, IsVisibleText } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { parametersOf } from '../read-models/fold-list.js';
-import { ResourceReader } from '../read-models/resource-reader.js';
+import { ResourceReader, type ResourceStream } from '../read-models/resource-reader.js';
 import { type CannedResponseAnswer, cannedResponseAnswer, cannedResponseSchema, renderedSchema } from './canned-response.answer.js';
 import {
   ArchiveCannedResponse,
@@ -119,19 +118,6 @@ export class CannedResponseController {
   ): Promise<Answered<{ data: CannedResponseAnswer }>> {
     const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, cannedResponseAnswer(id, found.state, found.revision));
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads the events of a canned response.', 'Who made, changed and archived the response, oldest first.', {
-    200: partOf(eventSchema),
-  })
-  events(
-    @Param('id', ResourceIdPipe) id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-  ): Promise<Answered<HistoryPage>> {
-    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

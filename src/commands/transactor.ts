@@ -8,6 +8,7 @@ import {
   OutcomeUnknown,
   type Position,
   StoreUnavailable,
+  type StreamKind,
   streamName,
   type StreamName,
 } from '../event-store/event-store.js';
@@ -34,6 +35,15 @@ export interface UnchangedAnswers {
   save(commandId: string, request: RequestIdentity, answer: { readonly stream: string; readonly revision: number }): Promise<void>;
 }
 
+/** The state of a stream before the events that a command has just appended to it; revision -1 when they are its first. */
+export interface StateBefore {
+  readonly kind: StreamKind;
+  readonly organizationId: string;
+  readonly stream: StreamName;
+  readonly revision: number;
+  readonly state: unknown;
+}
+
 /** Number of lost races in a row before the command is refused. A queue per stream keeps this process from racing itself. */
 const ATTEMPTS = 12;
 
@@ -45,6 +55,8 @@ export class Transactor {
   private readonly memory: StreamMemory;
   private readonly queue = new StreamQueue();
   private running = 0;
+  /** Called after each append of this process, for whoever is to tell of the events and would otherwise read their stream again. */
+  onAppended: (before: StateBefore) => void = () => undefined;
 
   constructor(
     private readonly store: EventStore,
@@ -232,6 +244,8 @@ export class Transactor {
       state = aggregate.evolve(state, whole);
     }
     if (command.writes !== undefined) command.writes.any = true;
+    const { organizationId } = command;
+    this.onAppended({ kind: aggregate.kind, organizationId, stream, revision: seen.revision, state: seen.state });
     this.memory.extend(stream, seen, state, encoded, position, command);
     return { outcome: 'appended', state, revision: seen.revision, position, events };
   }

@@ -169,6 +169,18 @@ export function conversationAnswer(
   return { ...baseAnswer(id, c, revision, joined), messages: messages.map((message) => messageAnswer(message, withhold)) };
 }
 
+/** A conversation's own fields, without its visitor and its messages, with the names of its agent and team as the events recorded them. */
+export const conversationFieldsSchema = conversationSummarySchema
+  .omit({ visitor: true, lastMessage: true })
+  .meta({ id: 'ConversationFields' });
+export type ConversationFields = z.infer<typeof conversationFieldsSchema>;
+
+export function conversationFields(id: string, c: Conversation<Unsealed>, revision: number): ConversationFields {
+  const asRecorded = { visitor: visitorBrief(c.visitorId, undefined), assigneeName: undefined, teamName: undefined };
+  const { visitor: _visitor, ...fields } = baseAnswer(id, c, revision, asRecorded);
+  return fields;
+}
+
 /** The summary from decision state, in which personal values are sealed. */
 export function summaryOfSealed(
   id: string,

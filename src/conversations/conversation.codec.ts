@@ -8,6 +8,8 @@ const priority = z.enum(['urgent', 'high', 'normal', 'low']);
 const reason = z.enum(['visitor_message', 'agent', 'automation', 'snooze_elapsed', 'import']);
 const assignee = z.object({ id: z.string(), type: z.enum(['agent', 'team']), name: z.string() });
 const team = z.object({ id: z.string(), name: z.string() }).nullable();
+// Absent where a person or a rule assigns; earlier builds knew no other assignments.
+const assignmentReason = z.object({ type: z.enum(['round_robin', 'least_busy']), inboxId: z.string() }).optional();
 const takenOff = z.enum(['asked', 'archived']);
 const author = z.object({ type: z.enum(['agent', 'apiKey', 'automation']), id: z.string(), name: z.string() });
 const message = z.object({
@@ -39,7 +41,7 @@ export const conversationCodec = schemaCodec<ConversationEvent>(
     NoteAdded: [message.extend({ author })],
     ConversationStatusChanged: [z.object({ from: status, to: status.exclude(['snoozed']), reason, episode: revision })],
     ConversationSnoozed: [z.object({ from: status, until: z.string(), reason })],
-    ConversationAssigned: [z.object({ assignee, team })],
+    ConversationAssigned: [z.object({ assignee, team, reason: assignmentReason })],
     ConversationUnassigned: [z.object({ previous: assignee, team, reason: takenOff })],
     ConversationTeamChanged: [z.object({ from: team, to: team, reason: takenOff })],
     TagsAdded: [z.object({ tags: z.array(z.string()) })],

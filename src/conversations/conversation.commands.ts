@@ -503,10 +503,13 @@ export class RateConversation extends Command<ConversationChanged> {
   }
 }
 
+/** Why a status changes at somebody's request. */
+const reasonOf = ({ type }: CommandContext['actor']): conversation.Reason => (type === 'automation' ? 'automation' : 'agent');
+
 /** The decisions that set the named fields, in order. */
 async function changesOf(
   writer: ConversationWriter,
-  organizationId: string,
+  { organizationId, actor }: CommandContext,
   changes: ConversationChanges,
   state: Conversation,
 ): Promise<readonly Decision[]> {
@@ -524,7 +527,7 @@ async function changesOf(
   // Last, so that one request can close a conversation and change its fields.
   if (status !== undefined) {
     const archived = status === 'open' ? await writer.archived(organizationId, state) : NOBODY;
-    decisions.push(conversation.setStatus(status, 'agent', archived));
+    decisions.push(conversation.setStatus(status, reasonOf(actor), archived));
   }
   return decisions;
 }
@@ -557,7 +560,7 @@ export const conversationCommandHandlers = [
     ),
   ),
   handled(SnoozeConversation, (writer, { context, id, until }) =>
-    writer.change(context, id, (state, { now }) => conversation.snooze(until, now)(state)),
+    writer.change(context, id, (state, { now }) => conversation.snooze(until, now, reasonOf(context.actor))(state)),
   ),
   handled(WakeConversation, (writer, { context, id, snoozeRevision, firedAt }) =>
     writer.changeWith(
@@ -573,7 +576,7 @@ export const conversationCommandHandlers = [
     writer.changeWith(
       context,
       id,
-      async (state) => ({ decisions: await changesOf(writer, context.organizationId, changes, state) }),
+      async (state) => ({ decisions: await changesOf(writer, context, changes, state) }),
       (state, { decisions }) => conversation.inTurn(conversation.ifExists, ...decisions)(state),
     ),
   ),

@@ -4,7 +4,7 @@ import { IsOptional, ValidateIf } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
 import { Answered, dataAnswer } from '../http/answered.js';
-import { Caller, InContext, OrganizationId } from '../http/parameters.js';
+import { Caller, InContext } from '../http/parameters.js';
 import { About, Answers, dataAndWarningsOf, dataOf, pageOf, partOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import type { Principal } from '../security/api-key-lookup.js';
@@ -32,10 +32,9 @@ import {
 } from '../http/validation.js';
 import { ConversationReader, GetConversation, GetMessages, MESSAGES_SHOWN } from './conversation.reader.js';
 import { ListConversations } from './conversation.list.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { ReadYourWrites } from '../read-models/read-your-writes.js';
-import { CORE_GROUP } from '../read-models/groups.js';
+import { CORE_GROUP, INSIGHT_GROUP } from '../read-models/groups.js';
 import { VisitorInputDto } from '../visitors/visitor.controller.js';
 import type { KeyLeft } from '../visitors/visitor.writer.js';
 import {
@@ -60,17 +59,8 @@ import {
   ReplyToConversation,
   SnoozeConversation,
 } from './conversation.commands.js';
-import {
-  type Conversation,
-  conversationAggregate,
-  type ConversationEvent,
-  MAX_ATTRIBUTES,
-  MAX_TAGS,
-  PRIORITIES,
-  type Priority,
-  type SettableStatus,
-} from './conversation.js';
-import { type MessageInput, unsealConversationEvent } from './conversation.sealing.js';
+import { MAX_ATTRIBUTES, MAX_TAGS, PRIORITIES, type Priority, type SettableStatus } from './conversation.js';
+import type { MessageInput } from './conversation.sealing.js';
 import { ListQueryDto } from './list-query.dto.js';
 import { IsMessage, type MessageDto } from './message.dto.js';
 import {
@@ -244,8 +234,6 @@ class MessagesQueryDto {
   }
 }
 
-const STREAM: ResourceStream<Conversation, ConversationEvent> = { aggregate: conversationAggregate, unseal: unsealConversationEvent };
-
 @Controller('conversations')
 @About('Conversations between a visitor and the team: messages, status, assignee and tags.')
 export class ConversationController {
@@ -253,7 +241,6 @@ export class ConversationController {
     private readonly commands: CommandBus,
     private readonly queries: QueryBus,
     @Inject(ConversationReader) private readonly reader: ConversationReader,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
     @Inject(ReadYourWrites) private readonly readYourWrites: ReadYourWrites,
     @Inject(VisitorConversations) private readonly forVisitor: VisitorConversations,
   ) {}
@@ -295,9 +282,9 @@ export class ConversationController {
   @Roles('admin', 'agent', 'auditor', 'analyst', 'visitor')
   @Answers(
     'Lists conversations.',
-    'All filters combine, and every status is listed by default. Answers `lastMessage` and `messageCount` of each conversation instead of its messages. A visitor token lists only the conversations of its visitor.',
+    'All filters combine, every status is listed by default, and `q` lists what `GET /search` finds, in the order of the list. Answers `lastMessage` and `messageCount` of each conversation instead of its messages. A visitor token lists only the conversations of its visitor.',
     { 200: pageOf(conversationSummarySchema) },
-    { visitor: { 200: pageOf(visitorConversationSummarySchema) } },
+    { errors: ['limit_exceeded'], visitor: { 200: pageOf(visitorConversationSummarySchema) } },
   )
   async list(
     @Query() query: ListQueryDto,
@@ -306,8 +293,10 @@ export class ConversationController {
   ): Promise<{ data: ConversationSummary[] | VisitorConversationSummary[]; meta: PageMeta }> {
     await this.readYourWrites.reached(request, CORE_GROUP);
     if (isVisitor(caller)) return this.forVisitor.list(caller, query);
+    if (query.q !== undefined) await this.readYourWrites.reached(request, INSIGHT_GROUP);
     const { organizationId, role } = caller;
-    return this.queries.execute(new ListConversations(organizationId, query.filter(), query.sorting(), query.paging(), role === 'analyst'));
+    const withhold = role === 'analyst';
+    return this.queries.execute(new ListConversations(organizationId, query.filter(), query.sorting(), query.paging(), withhold, query.q));
   }
 
   @Get(':id')
@@ -517,21 +506,6 @@ export class ConversationController {
   ): Promise<Answered<{ data: ConversationSummary | VisitorConversationSummary }>> {
     if (isVisitor(caller)) return this.forVisitor.rate(context, id, body.rating, body.comment);
     return this.changed(context, this.commands.execute(new RateConversation(context, id, body.rating, body.comment)));
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers(
-    'Reads the events of a conversation.',
-    'Every event of the stream from a revision on, oldest first, each with its actor, its cause and its hash in the chain. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
-    { 200: partOf(eventSchema) },
-  )
-  events(
-    @Param('id') id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-  ): Promise<Answered<HistoryPage>> {
-    return this.history.page(STREAM, organizationId, id, query);
   }
 
   private async changed(

@@ -3,6 +3,7 @@ import { type IQueryHandler, Query, QueryHandler } from '@nestjs/cqrs';
 import {
   type Expression,
   type ExpressionBuilder,
+  expressionBuilder,
   type Kysely,
   type OrderByItemBuilder,
   type RawBuilder,
@@ -15,6 +16,9 @@ import { PRIORITIES, type Priority, type Status } from './conversation.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { attributeLabel, type ConversationRow, conversationsTable, stateOfRow, tagLabel } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
+import { questionOf } from '../search/question.js';
+import { inSearch, LIST_PLANNING } from '../search/search.session.js';
+import { listCondition } from '../search/search.sql.js';
 import { assigneesTable } from '../team/assignee.table.js';
 import { type VisitorRow, visitorsTable } from '../visitors/visitor.table.js';
 import { Cursors, type PageMeta, pageOfRows, type Paging, readPaging, TOTAL_LIMIT } from '../read-models/paging.js';
@@ -60,6 +64,8 @@ export class ListConversations extends Query<{ data: ConversationSummary[]; meta
     readonly paging: Readonly<Record<string, unknown>>,
     /** True for roles that may not read message contents. */
     readonly withhold: boolean,
+    /** What a search must find; the messages only where they may be read. */
+    readonly q?: string,
   ) {
     super();
   }
@@ -153,21 +159,45 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
   ) {}
 
   async execute(query: ListConversations): Promise<{ data: ConversationSummary[]; meta: PageMeta }> {
-    const { organizationId, filter, sort } = query;
-    const scope = JSON.stringify(['conversations', organizationId, filter, sort]);
+    const { organizationId, filter, sort, q } = query;
+    const scope = JSON.stringify(['conversations', organizationId, filter, sort, ...(q === undefined ? [] : [q])]);
     const paging = readPaging(query.paging, this.cursors, scope);
     // One extra row tells whether there are more rows; the total is a separate query, not a window over all rows.
-    const [rows, total] = await Promise.all([
-      this.page(organizationId, filter, sort, paging),
-      paging.withTotal ? this.total(organizationId, filter) : undefined,
-    ]);
+    const [rows, total] =
+      q === undefined
+        ? await Promise.all([
+            this.page(this.database, organizationId, filter, sort, paging),
+            paging.withTotal ? this.total(this.database, organizationId, filter) : undefined,
+          ])
+        : await this.found(query, q, paging);
     const { shown, meta } = pageOfRows(paging, rows, total, (last) =>
       this.cursors.sign(scope, [last[SORT_COLUMNS[sort.by]], last.updated_at, last.id]),
     );
     return { data: shown.map((row) => summaryOf(row, query.withhold)), meta };
   }
 
-  private async page(organizationId: string, filter: ConversationFilter, sort: ListConversations['sort'], paging: Paging): Promise<Row[]> {
+  /** As without a question, one statement after the other, since both must see the same matches. */
+  private async found(
+    { organizationId, filter, sort, withhold }: ListConversations,
+    q: string,
+    paging: Paging,
+  ): Promise<readonly [Row[], number | undefined]> {
+    const asked = { readModels: this.readModels, organizationId, question: questionOf(q), messages: !withhold };
+    return await inSearch(this.database, LIST_PLANNING, async (session) => {
+      const matches = await listCondition(session, asked);
+      const rows = await this.page(session, organizationId, filter, sort, paging, matches);
+      return [rows, paging.withTotal ? await this.total(session, organizationId, filter, matches) : undefined];
+    });
+  }
+
+  private async page(
+    database: Kysely<Database>,
+    organizationId: string,
+    filter: ConversationFilter,
+    sort: ListConversations['sort'],
+    paging: Paging,
+    matches?: RawBuilder<SqlBool>,
+  ): Promise<Row[]> {
     const column = SORT_COLUMNS[sort.by];
     const direction = sort.order;
     const offset = paging.after === undefined ? (paging.page - 1) * paging.limit : 0;
@@ -177,11 +207,15 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
     );
     // Choose the page's rows from the indexes, and read only those rows whole, with the joined names.
     const matching = (after: Expression<SqlBool> | undefined) =>
-      this.database
+      database
         .selectFrom(this.readModels.view(conversationsTable).as('c'))
         .select(['c.organization_id', 'c.id', 'c.updated_at', `c.${column} as sorted`])
         .where((c) =>
-          c.and([...conditions(c, this.readModels.view(visitorsTable), organizationId, filter), ...(after === undefined ? [] : [after])]),
+          c.and([
+            ...conditions(c, this.readModels.view(visitorsTable), organizationId, filter),
+            ...(after === undefined ? [] : [after]),
+            ...(matches === undefined ? [] : [matches]),
+          ]),
         );
     const found =
       sort.by === 'waitingSince'
@@ -192,7 +226,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
             .orderBy('c.id', direction)
             .limit(most);
     // Materialized, since PostgreSQL would lower a plain subquery's limit to the page's before it chooses the plan. Rows are made lazily.
-    const page = this.database
+    const page = database
       .with(
         (cte) => cte('f').materialized(),
         () => found,
@@ -204,32 +238,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
       .orderBy('f.id', direction)
       .limit(paging.limit + 1)
       .offset(offset);
-    return this.database
-      .selectFrom(page.as('p'))
-      .innerJoin(this.readModels.view(conversationsTable).as('c'), (join) =>
-        join.onRef('c.organization_id', '=', 'p.organization_id').onRef('c.id', '=', 'p.id'),
-      )
-      .leftJoin(this.readModels.view(visitorsTable).as('v'), (join) =>
-        join.onRef('v.organization_id', '=', 'c.organization_id').onRef('v.id', '=', 'c.visitor_id'),
-      )
-      .leftJoin(this.readModels.view(assigneesTable).as('a'), (join) =>
-        join.onRef('a.organization_id', '=', 'c.organization_id').onRef('a.id', '=', 'c.assignee_id'),
-      )
-      .leftJoin(this.readModels.view(assigneesTable).as('t'), (join) =>
-        join.onRef('t.organization_id', '=', 'c.organization_id').onRef('t.id', '=', 'c.team_id'),
-      )
-      .selectAll('c')
-      .select([
-        'v.user_id as visitor_user_id',
-        'v.name as visitor_name',
-        'v.email as visitor_email',
-        'v.phone as visitor_phone',
-        'v.avatar_url as visitor_avatar_url',
-        'v.plan as visitor_plan',
-        'v.company_id as visitor_company_id',
-        'a.name as current_assignee_name',
-        't.name as current_team_name',
-      ])
+    return wholeRows(database, this.readModels, page)
       .orderBy(`c.${column}`, (by) => inOrder(by, sort))
       .$if(sort.by === 'priority', (all) => all.orderBy('c.updated_at', direction))
       .orderBy('c.id', direction)
@@ -266,18 +275,82 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
       .unionAll(this.database.selectFrom(others.as('o')).selectAll('o'));
   }
 
-  private async total(organizationId: string, filter: ConversationFilter): Promise<number> {
-    const { n } = await counted(this.database, this.readModels, organizationId, filter).executeTakeFirstOrThrow();
+  private async total(
+    database: Kysely<Database>,
+    organizationId: string,
+    filter: ConversationFilter,
+    matches?: RawBuilder<SqlBool>,
+  ): Promise<number> {
+    const { n } = await counted(database, this.readModels, organizationId, filter, matches).executeTakeFirstOrThrow();
     return Number(n);
   }
 }
 
+/** The whole rows of some conversations, with what answers show from other streams. */
+function wholeRows(database: Kysely<Database>, readModels: ReadModels, page: Expression<Pick<Found, 'organization_id' | 'id'>>) {
+  return database
+    .selectFrom(sql<Pick<Found, 'organization_id' | 'id'>>`${page}`.as('p'))
+    .innerJoin(readModels.view(conversationsTable).as('c'), (join) =>
+      join.onRef('c.organization_id', '=', 'p.organization_id').onRef('c.id', '=', 'p.id'),
+    )
+    .leftJoin(readModels.view(visitorsTable).as('v'), (join) =>
+      join.onRef('v.organization_id', '=', 'c.organization_id').onRef('v.id', '=', 'c.visitor_id'),
+    )
+    .leftJoin(readModels.view(assigneesTable).as('a'), (join) =>
+      join.onRef('a.organization_id', '=', 'c.organization_id').onRef('a.id', '=', 'c.assignee_id'),
+    )
+    .leftJoin(readModels.view(assigneesTable).as('t'), (join) =>
+      join.onRef('t.organization_id', '=', 'c.organization_id').onRef('t.id', '=', 'c.team_id'),
+    )
+    .selectAll('c')
+    .select([
+      'v.user_id as visitor_user_id',
+      'v.name as visitor_name',
+      'v.email as visitor_email',
+      'v.phone as visitor_phone',
+      'v.avatar_url as visitor_avatar_url',
+      'v.plan as visitor_plan',
+      'v.company_id as visitor_company_id',
+      'a.name as current_assignee_name',
+      't.name as current_team_name',
+    ]);
+}
+
+/** The summaries of some conversations by their ids; those that are not there are left out. */
+export async function summariesOf(
+  database: Kysely<Database>,
+  readModels: ReadModels,
+  organizationId: string,
+  ids: readonly string[],
+  withhold: boolean,
+): Promise<ReadonlyMap<string, ConversationSummary>> {
+  if (ids.length === 0) return new Map();
+  const wanted = sql<
+    Pick<Found, 'organization_id' | 'id'>
+  >`(select ${organizationId}::text as organization_id, unnest(${ids}::text[]) as id)`;
+  const rows = await wholeRows(database, readModels, wanted).execute();
+  return new Map(rows.map((row) => [row.id, summaryOf(row, withhold)]));
+}
+
+/** A condition on an organization's conversations `c`, for statements that select from them. */
+export function filterOf(readModels: ReadModels, organizationId: string, filter: ConversationFilter): RawBuilder<SqlBool> {
+  const c = expressionBuilder<ListTables, 'c'>();
+  return sql`${c.and(conditions(c, readModels.view(visitorsTable), organizationId, filter))}`;
+}
+
 /** How many rows match, counted to at most TOTAL_LIMIT + 1. */
-function counted(database: Kysely<Database>, readModels: ReadModels, organizationId: string, filter: ConversationFilter) {
+function counted(
+  database: Kysely<Database>,
+  readModels: ReadModels,
+  organizationId: string,
+  filter: ConversationFilter,
+  matches?: RawBuilder<SqlBool>,
+) {
   const matching = database
     .selectFrom(readModels.view(conversationsTable).as('c'))
     .select(sql.lit(1).as('one'))
     .where((c) => c.and(conditions(c, readModels.view(visitorsTable), organizationId, filter)))
+    .$if(matches !== undefined, (all) => all.where(matches ?? sql<SqlBool>`true`))
     .limit(TOTAL_LIMIT + 1);
   return database.selectFrom(matching.as('counted')).select((row) => row.fn.countAll<number>().as('n'));
 }

@@ -1,5 +1,7 @@
 import { Global, Module } from '@nestjs/common';
 import { handlersIn } from '../commands/handlers.js';
+import * as automaticAnswer from './automatic-answer.commands.js';
+import * as automaticAssignment from './automatic-assignment.commands.js';
 import * as bulk from './bulk.commands.js';
 import { BulkController } from './bulk.controller.js';
 import * as commands from './conversation.commands.js';
@@ -15,7 +17,12 @@ const { ConversationReader } = queries;
 @Global()
 @Module({
   controllers: [ConversationController, BulkController],
-  providers: [ConversationWriter, ConversationReader, VisitorConversations, ...handlersIn(commands, bulk, queries, list, ownList)],
+  providers: [
+    ConversationWriter,
+    ConversationReader,
+    VisitorConversations,
+    ...handlersIn(commands, automaticAnswer, automaticAssignment, bulk, queries, list, ownList),
+  ],
   exports: [ConversationWriter, ConversationReader],
 })
 export class ConversationsModule {}

@@ -4,11 +4,9 @@ import {
   conversationAnswer,
   type ConversationAnswer,
   type ConversationSummary,
-  type Joined,
   messageAnswer,
   type MessageAnswer,
   summaryOfSealed,
-  visitorBrief,
 } from './conversation.answer.js';
 import {
   isShown,
@@ -19,6 +17,7 @@ import {
   type VisitorMessageAnswer,
   visitorMessageAnswer,
 } from './visitor-conversation.answer.js';
+import { joinedNow } from './conversation.joined.js';
 import { type ConversationChanged, storedMessage } from './conversation.commands.js';
 import {
   type Conversation,
@@ -43,9 +42,6 @@ import { ThreadlogError } from '../errors.js';
 import { storeUnavailable } from '../store-away.js';
 import type { DataKey } from '../security/sealing.js';
 import { VisitorKeys } from '../security/visitor-keys.js';
-import { assigneeAggregate } from '../team/assignee.js';
-import { visitorAggregate } from '../visitors/visitor.js';
-import { unsealVisitor } from '../visitors/visitor.sealing.js';
 
 /** Messages in a conversation's own answer; older messages are paged. */
 export const MESSAGES_SHOWN = 200;
@@ -71,7 +67,7 @@ export class ConversationReader {
       changed.state,
       changed.revision,
       key,
-      await this.joined(organizationId, changed.state, key, JOIN_MAX_AGE_MS),
+      await joinedNow(this.transactor, organizationId, changed.state, key, JOIN_MAX_AGE_MS),
     );
   }
 
@@ -143,7 +139,7 @@ export class ConversationReader {
         : await this.past(organizationId, id, when);
     if (found === undefined) return undefined;
     const { state, key, messages, revision, position } = found;
-    const joined = await this.joined(organizationId, state, key, fresh ? 0 : JOIN_MAX_AGE_MS);
+    const joined = await joinedNow(this.transactor, organizationId, state, key, fresh ? 0 : JOIN_MAX_AGE_MS);
     return { answer: conversationAnswer(id, state, revision, joined, messages, withhold), revision, position };
   }
 
@@ -250,24 +246,6 @@ export class ConversationReader {
       messages: shown.slice(-MESSAGES_SHOWN),
       revision: known.revision,
       position: known.position,
-    };
-  }
-
-  private async joined(
-    organizationId: string,
-    state: Pick<Conversation, 'visitorId'> & Pick<Conversation<unknown>, 'assignee' | 'team'>,
-    key: DataKey | undefined,
-    maxAgeMs: number,
-  ): Promise<Joined> {
-    const [visitor, assignee, team] = await Promise.all([
-      this.transactor.load(visitorAggregate, organizationId, state.visitorId, maxAgeMs),
-      state.assignee === null ? undefined : this.transactor.load(assigneeAggregate, organizationId, state.assignee.id, maxAgeMs),
-      state.team === null ? undefined : this.transactor.load(assigneeAggregate, organizationId, state.team.id, maxAgeMs),
-    ]);
-    return {
-      visitor: visitorBrief(state.visitorId, visitor === undefined ? undefined : unsealVisitor(visitor.state, key)),
-      assigneeName: assignee?.state.name,
-      teamName: team?.state.name,
     };
   }
 

@@ -113,6 +113,25 @@ export function unsealConversation(state: Conversation, key: DataKey | undefined
 const unsealedOrNone = (key: DataKey | undefined, message: LastMessage | null) =>
   message === null ? null : unsealLastMessage(key, message);
 
+/*
+ * Single values, for readers that need no more of a conversation. Null stands for a value that is not there or whose key is destroyed.
+ */
+
+export const unsealOneSubject = ({ subject }: Pick<Conversation, 'subject'>, key: DataKey | undefined): Unsealed =>
+  subject === null || key === undefined ? null : key.unseal(SUBJECT, subject);
+
+export const unsealContent = ({ messageId, content }: MessageFacts, key: DataKey | undefined): Unsealed =>
+  content === undefined || key === undefined ? null : key.unseal(contentContext(messageId), content);
+
+export function unsealOneAttribute(
+  { customAttributes }: Pick<Conversation, 'customAttributes'>,
+  name: string,
+  key: DataKey | undefined,
+): Unsealed {
+  const sealed = key === undefined ? undefined : customAttributes[key.seal(ATTRIBUTE, name)];
+  return key === undefined || sealed === undefined ? null : key.unseal(attributeContext(name), sealed);
+}
+
 /** A stored message with its content unsealed. */
 export function unsealLastMessage(key: DataKey | undefined, message: LastMessage): LastMessage<Unsealed> {
   const { type, author, createdAt } = message;

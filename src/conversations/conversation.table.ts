@@ -27,6 +27,7 @@ export interface ConversationRow {
   assignee_name: string | null;
   team_id: string | null;
   team_name: string | null;
+  taken_from: string | null;
   tags: readonly string[];
   labels: readonly string[];
   previous_conversation_id: string | null;
@@ -73,6 +74,8 @@ export const conversationsTable = readTable<ConversationRow>({
     assignee_name: 'text',
     team_id: 'text collate "C"',
     team_name: 'text',
+    // the agent to whom automatic assignment does not give it back
+    taken_from: 'text collate "C"',
     tags: 'text[] not null',
     // the values that `tag` and `customAttributes[…]` filter by, in one index (tagLabel, attributeLabel)
     labels: 'text[] not null',
@@ -110,6 +113,8 @@ export const conversationsTable = readTable<ConversationRow>({
     visitor: '(organization_id, visitor_id, updated_at, id)',
     priority: '(organization_id, priority, updated_at, id)',
     waiting: '(organization_id, waiting_since, id) where waiting_since is not null',
+    // Those that wait for an agent, longest first.
+    queue: "(organization_id, inbox_id, coalesce(waiting_since, created_at), id) where status = 'open' and assignee_id is null",
     labels: 'using gin (labels)',
   },
   // Leaves room on each page for the next version of a row, which every message updates.
@@ -170,6 +175,7 @@ export function rowOfConversation(
     assignee_name: c.assignee?.name ?? null,
     team_id: c.team?.id ?? null,
     team_name: c.team?.name ?? null,
+    taken_from: c.takenFrom,
     tags: c.tags,
     labels: labelsOf(c),
     previous_conversation_id: c.previousConversationId,
@@ -210,6 +216,7 @@ export function stateOfRow(row: ConversationRow): Conversation<Unsealed> {
         ? null
         : { id: row.assignee_id, type: row.assignee_type, name: row.assignee_name ?? '' },
     team: row.team_id === null ? null : { id: row.team_id, name: row.team_name ?? '' },
+    takenFrom: row.taken_from,
     tags: row.tags,
     previousConversationId: row.previous_conversation_id,
     snooze: row.snoozed_until === null || row.snooze_revision === null ? null : { until: row.snoozed_until, revision: row.snooze_revision },

@@ -57,6 +57,12 @@ export interface QueueTeam {
   readonly name: string;
 }
 
+/** Says that an inbox assigned the conversation by itself, and in which of its ways (docs/assignment.md). */
+export interface AssignmentReason {
+  readonly type: 'round_robin' | 'least_busy';
+  readonly inboxId: string;
+}
+
 /** Why an assignee or a team was removed: on request, or because it is archived. */
 export type TakenOff = 'asked' | 'archived';
 
@@ -96,8 +102,8 @@ export type ConversationEvent<V = Sealed> =
     }
   | {
       readonly type: 'ConversationAssigned';
-      /** `team` is the team from now on, here and below. */
-      readonly data: { readonly assignee: Assignee; readonly team: QueueTeam | null };
+      /** `team` is the team from now on, here and below. `reason` is absent when a person or a rule assigned it. */
+      readonly data: { readonly assignee: Assignee; readonly team: QueueTeam | null; readonly reason?: AssignmentReason };
     }
   | {
       readonly type: 'ConversationUnassigned';
@@ -141,6 +147,8 @@ export interface Conversation<V = Sealed> {
   readonly assignee: Assignee | null;
   /** The queue's team. Where the assignee is a team, this is the same team. */
   readonly team: QueueTeam | null;
+  /** The agent from whom somebody took it. Its inbox does not give it back to this agent by itself, until it is opened or moved again. */
+  readonly takenFrom: string | null;
   readonly tags: readonly string[];
   readonly previousConversationId: string | null;
   /** The snooze in force; `revision` is the revision of the event that set it, which its timer names. */
@@ -190,6 +198,7 @@ export const initialConversation: Conversation<never> = {
   customAttributes: {},
   assignee: null,
   team: null,
+  takenFrom: null,
   tags: [],
   previousConversationId: null,
   snooze: null,
@@ -210,7 +219,8 @@ export const initialConversation: Conversation<never> = {
  */
 export function evolveConversation<V>(before: Conversation<V>, event: Recorded<ConversationEvent<V>>): Conversation<V> {
   const at = event.metadata.occurredAt;
-  const c = { ...before, updatedAt: at };
+  // The copy that is answered. Messages, of which most events are, change it in place: another copy would cost more than the rest of the fold.
+  const c: Changing<Conversation<V>> = { ...before, updatedAt: at };
   switch (event.type) {
     case 'ConversationOpened': {
       const { visitorId, inboxId, channel, companyId, priority, subject, customAttributes, previousConversationId } = event.data;
@@ -232,29 +242,37 @@ export function evolveConversation<V>(before: Conversation<V>, event: Recorded<C
       };
     }
     case 'MessageReceived':
-      return { ...withMessage(c, { type: 'visitor', createdAt: at, ...event.data }), waitingSince: c.waitingSince ?? at };
+      addMessage(c, { type: 'visitor', createdAt: at, ...event.data });
+      c.waitingSince ??= at;
+      return c;
     case 'MessageSent': {
       const { author } = event.data;
       const type = author.type === 'automation' ? 'automation' : 'agent';
       // Only a person ends the wait; an automatic answer leaves the visitor waiting.
-      return { ...withMessage(c, { type, createdAt: at, ...event.data }), waitingSince: type === 'agent' ? null : c.waitingSince };
+      addMessage(c, { type, createdAt: at, ...event.data });
+      if (type === 'agent') c.waitingSince = null;
+      return c;
     }
     case 'NoteAdded':
-      return withMessage(c, { type: 'note', createdAt: at, ...event.data });
+      addMessage(c, { type: 'note', createdAt: at, ...event.data });
+      return c;
     case 'ConversationStatusChanged': {
       const { to, episode } = event.data;
       const ended = to === 'resolved' || to === 'closed';
       const shown = shownStatus(c.status) === shownStatus(to) ? c.shown : shownChange(c);
-      return { ...c, status: to, snooze: null, episode, episodeEnded: ended, waitingSince: ended ? null : c.waitingSince, shown };
+      const waitingSince = ended ? null : c.waitingSince;
+      return { ...c, status: to, snooze: null, episode, episodeEnded: ended, waitingSince, takenFrom: null, shown };
     }
     case 'ConversationSnoozed': {
       const shown = shownStatus(c.status) === shownStatus('snoozed') ? c.shown : shownChange(c);
       return { ...c, status: 'snoozed', snooze: { until: event.data.until, revision: event.revision }, shown };
     }
     case 'ConversationAssigned':
-      return { ...c, assignee: event.data.assignee, team: event.data.team };
-    case 'ConversationUnassigned':
-      return { ...c, assignee: null, team: event.data.team };
+      return { ...c, assignee: event.data.assignee, team: event.data.team, takenFrom: null };
+    case 'ConversationUnassigned': {
+      const { previous, team, reason } = event.data;
+      return { ...c, assignee: null, team, takenFrom: reason === 'asked' && previous.type === 'agent' ? previous.id : null };
+    }
     case 'ConversationTeamChanged':
       return { ...c, team: event.data.to };
     case 'TagsAdded':
@@ -271,7 +289,7 @@ export function evolveConversation<V>(before: Conversation<V>, event: Recorded<C
       return { ...c, customAttributes };
     }
     case 'InboxChanged':
-      return { ...c, inboxId: event.data.to };
+      return { ...c, inboxId: event.data.to, takenFrom: null };
     case 'ConversationRated':
       return {
         ...c,
@@ -281,13 +299,14 @@ export function evolveConversation<V>(before: Conversation<V>, event: Recorded<C
   }
 }
 
-function withMessage<V>(c: Conversation<V>, message: LastMessage<V>): Conversation<V> {
+type Changing<T> = { -readonly [F in keyof T]: T[F] };
+
+function addMessage<V>(c: Changing<Conversation<V>>, message: LastMessage<V>): void {
+  c.messageCount += 1;
+  c.lastMessage = message;
+  if (message.type === 'note') return;
   const { revision, messageCount } = c.shown;
-  const shown =
-    message.type === 'note'
-      ? c.shown
-      : { revision: revision + 1, messageCount: messageCount + 1, lastMessage: message, updatedAt: message.createdAt };
-  return { ...c, messageCount: c.messageCount + 1, lastMessage: message, shown };
+  c.shown = { revision: revision + 1, messageCount: messageCount + 1, lastMessage: message, updatedAt: message.createdAt };
 }
 
 /** The event that updated `c` changed something visible to the visitor. */
@@ -431,6 +450,13 @@ export function reply(message: MessageFacts, author: Author, status?: SettableSt
   return status === undefined ? send : inTurn(send, setStatus(status, author.type === 'automation' ? 'automation' : 'agent', archived));
 }
 
+/**
+ * An inbox answers its visitor by itself, where a person could reply: still in the episode of the visitor's message, and still in this inbox.
+ */
+export function answerVisitor(message: MessageFacts, author: Author, episode: number): Decision {
+  return existing((c) => (c.episode !== episode || c.episodeEnded || c.inboxId !== author.id ? [] : reply(message, author)(c)));
+}
+
 /** An internal note of the team. */
 export function addNote(message: MessageFacts, author: Author, status?: SettableStatus, archived = NOBODY): Decision {
   const add: Decision = existing((c) => {
@@ -509,6 +535,19 @@ export function assign(assignee: Assignee | null | undefined, team?: QueueTeam |
       return sameQueue ? [] : [{ type: 'ConversationTeamChanged', data: { from: c.team, to: kept, reason: 'asked' } }];
     if (who !== null) return [{ type: 'ConversationAssigned', data: { assignee: who, team: kept } }];
     return c.assignee === null ? [] : [{ type: 'ConversationUnassigned', data: { previous: c.assignee, team: kept, reason: 'asked' } }];
+  });
+}
+
+/**
+ * The inbox assigns by itself: only a conversation that is still open, still in this inbox and still unassigned, whatever was true when the
+ * agent was chosen.
+ * @param agent undefined when nobody is free
+ */
+export function assignAutomatically(agent: Pick<Assignee, 'id' | 'name'> | undefined, reason: AssignmentReason): Decision {
+  return existing((c) => {
+    if (agent === undefined || c.status !== 'open' || c.assignee !== null || c.inboxId !== reason.inboxId) return [];
+    const { id, name } = agent;
+    return [{ type: 'ConversationAssigned', data: { assignee: { id, type: 'agent', name }, team: c.team, reason } }];
   });
 }
 

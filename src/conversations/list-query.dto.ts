@@ -16,6 +16,7 @@ import {
   textFault,
 } from '../http/validation.js';
 import { type ConversationFilter, type Sort, SORTS } from './conversation.list.js';
+import { IsQuestion } from '../search/question.rule.js';
 import { PAGING_PARAMETERS } from '../read-models/paging.js';
 import { PRIORITIES, type Priority, type Status, STATUSES } from './conversation.js';
 
@@ -98,6 +99,8 @@ export function sorting(by: Sort = 'updatedAt', order: 'asc' | 'desc' = by === '
 
 /** The query string of GET /conversations. */
 export class ListQueryDto extends ConversationFilterDto {
+  /** Lists only what a search finds. */
+  @IfGiven() @IsQuestion() q?: string;
   @IsOptional() @IsOneOf(SORTS) sort?: Sort;
   @IsOptional() @IsOneOf(['asc', 'desc']) order?: 'asc' | 'desc';
   // Checked by readPaging, which all lists use.

@@ -30,6 +30,21 @@ export interface Database {
     answer: ColumnType<unknown, string, string>;
     created_at: Generated<Date>;
   };
+  /** Tickets with which a socket is opened once. migrations/0008_live_tickets.ts */
+  'keep.live_tickets': {
+    organization_id: string;
+    id: string;
+    /** SHA-256 of the ticket. */
+    hash: Buffer;
+    /** The API key that asked for it; null for a visitor. */
+    key_id: string | null;
+    acting_for: string | null;
+    visitor_id: string | null;
+    token_generation: number | null;
+    token_expires_at: Date | null;
+    expires_at: Date;
+    used_at: Date | null;
+  };
   /** Streams with an event that a projection group or reactor could not handle. Their later events wait in the log. */
   'keep.parked': {
     group_name: string;
@@ -74,6 +89,9 @@ export interface Database {
     kind: string;
     key: string;
     lane: string | null;
+    receiver: string | null;
+    /** A resend was asked for while the job was under way. */
+    resend: Generated<boolean>;
     head: boolean;
     organization_id: string;
     payload: ColumnType<unknown, string, never>;
@@ -81,6 +99,89 @@ export interface Database {
     attempt: Generated<number>;
     owner: string | null;
     leased_until: Date | null;
+    error: string | null;
+    created_at: Generated<Date>;
+  };
+  /** The secrets that sign an endpoint's deliveries, wrapped. */
+  'keep.webhook_secrets': {
+    organization_id: string;
+    webhook_id: string;
+    id: string;
+    wrapped: Buffer;
+    /** The revision of the event that made the secret. */
+    revision: number;
+    /** Until when the secrets of lower revisions sign. */
+    earlier_until: Date;
+  };
+  /** Events on their way to endpoints, and their attempts. Bodies are made from the log when they are sent; answers are sealed. */
+  'keep.webhook_deliveries': {
+    /** Order of making. */
+    seq: Generated<number>;
+    /** The receiver's webhook-id, too. */
+    id: string;
+    organization_id: string;
+    webhook_id: string;
+    /** The event's public name. */
+    event: string;
+    /** The stream that the body is made from, and the revision of its event; -1 for a ping. */
+    kind: string;
+    stream_id: string;
+    revision: number;
+    /** The number of the public event among those of the stored event. */
+    index: number;
+    /** publicPosition() */
+    position: string;
+    status: 'pending' | 'delivered' | 'failed' | 'given_up';
+    /** The attempts since it was last made or resent, by which its next pause is chosen. */
+    tries: Generated<number>;
+    attempts: Generated<number>;
+    next_attempt_at: Date | null;
+    last_status: number | null;
+    last_error: string | null;
+    created_at: Date;
+    delivered_at: Date | null;
+    /** The latest attempts, oldest first. */
+    log: ColumnType<unknown, never, never>;
+  };
+  /** Since when every attempt at an endpoint has failed; no row while they succeed. */
+  'keep.webhook_health': { organization_id: string; webhook_id: string; failing_since: Date };
+  /** What rules were asked about events, and what they did. `conditions` holds personal values sealed. */
+  'keep.rule_evaluations': {
+    nr: Generated<number>;
+    organization_id: string;
+    id: string;
+    rule_id: string;
+    rule_revision: number;
+    rule_name: string | null;
+    conversation_id: string;
+    key_id: string;
+    trigger: string;
+    event_id: string;
+    position: string;
+    revision: number;
+    at: Date;
+    outcome: string;
+    reason: string | null;
+    by_rules: readonly string[] | null;
+    conditions: ColumnType<unknown, string | null, never>;
+    actions: ColumnType<unknown, string, string>;
+    created_at: Generated<Date>;
+  };
+  /** The organization that each database role of analysts sees. migrations/0011_analysts.ts */
+  'keep.analyst_roles': { role: string; organization_id: string };
+  'keep.rule_back_tests': {
+    organization_id: string;
+    id: string;
+    rule_id: string | null;
+    rule: ColumnType<unknown, string, never>;
+    from_ms: number | null;
+    to_ms: number;
+    until: string;
+    status: Generated<string>;
+    looked: Generated<number>;
+    matched: Generated<number>;
+    actions: ColumnType<unknown, string | undefined, string>;
+    matches: ColumnType<unknown, string | undefined, string>;
     error: string | null;
     created_at: Generated<Date>;
   };
@@ -111,6 +212,8 @@ export interface Database {
 
 /** Nest's injection token for the Kysely<Database> of this process. */
 export const DATABASE = Symbol('Database');
+/** Nest's injection token for the address of that database, for connections outside its pool. */
+export const DATABASE_URL = Symbol('DatabaseUrl');
 
 /** bigint columns are parsed as numbers: they hold milliseconds, counts and revisions, all far below 2^53. */
 const INT8 = 20;

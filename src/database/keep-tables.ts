@@ -57,10 +57,21 @@ export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBeca
     of: (organizationId) => sql<SqlBool>`split_part(substr(stream, strpos(stream, '-') + 1), '.', 1) = ${organizationId}`,
     stream: ({ stream }) => String(stream) as StreamName,
   },
+  webhook_secrets: {
+    key: ['organization_id', 'webhook_id', 'id'],
+    of: ofOrganization,
+    stream: ({ organization_id, webhook_id }) => streamName('webhook', String(organization_id), String(webhook_id)),
+  },
+  webhook_deliveries: { staysBecause: 'the installation that made the deliveries sends them; imported events cause none' },
+  webhook_health: { staysBecause: 'it tells how the deliveries of one installation went' },
   reactors: {
     staysBecause: 'their positions belong to the log that they follow; after an import reactors begin at its end or at its start',
   },
   jobs: { staysBecause: 'the installation that has the jobs does them; jobs of timers are made again from the events' },
+  live_tickets: { staysBecause: 'they are valid for half a minute, and only where they were asked for' },
+  rule_evaluations: { staysBecause: 'their positions belong to the log in which the rules acted; a back-test asks the rules again' },
+  analyst_roles: { staysBecause: 'roles belong to one database server' },
+  rule_back_tests: { staysBecause: 'they looked at the log of this installation' },
   parked: { staysBecause: 'its rows belong to generations of read models, which every installation makes for itself' },
 };
 

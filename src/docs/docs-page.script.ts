@@ -4,7 +4,7 @@
  */
 export const SCRIPT = `
 'use strict';
-const search = document.getElementById('search');
+const search = document.getElementById('wanted');
 const found = document.getElementById('found');
 search.closest('form').hidden = false;
 search.closest('form').addEventListener('submit', (event) => event.preventDefault());

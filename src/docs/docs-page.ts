@@ -32,8 +32,8 @@ export function docsPage(document: OpenApiDocument): string {
 <nav aria-label="Operations and schemas">
 <p><strong>${escape(info.title)}</strong> ${escape(info.version)}<a href="docs.json">OpenAPI 3.1</a></p>
 <form role="search" hidden>
-<label for="search">Search (/)</label>
-<input id="search" type="search" autocomplete="off" spellcheck="false">
+<label for="wanted">Search (/)</label>
+<input id="wanted" type="search" autocomplete="off" spellcheck="false">
 <small id="found" role="status"></small>
 </form>
 ${tags

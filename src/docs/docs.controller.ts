@@ -5,6 +5,7 @@ import type { FastifyReply } from 'fastify';
 import { z } from 'zod';
 import { About, Answers } from '../http/answers.js';
 import { Public } from '../security/auth.guard.js';
+import { asyncApiDocument, type AsyncApiDocument } from './asyncapi.js';
 import { openApiDocument, type OpenApiDocument } from './openapi.js';
 import { docsPage } from './docs-page.js';
 import { SCRIPT } from './docs-page.script.js';
@@ -28,6 +29,8 @@ const POLICY = [
 export class DocsController {
   private made: { readonly document: OpenApiDocument; readonly page: string } | undefined;
 
+  private spoken: AsyncApiDocument | undefined;
+
   constructor(@Inject(DiscoveryService) private readonly discovery: DiscoveryService) {}
 
   @Get('docs.json')
@@ -39,6 +42,19 @@ export class DocsController {
   )
   json(): OpenApiDocument {
     return this.make().document;
+  }
+
+  @Get('asyncapi.json')
+  @Public()
+  @Answers(
+    'Answers the document of the live feed.',
+    'AsyncAPI 3.0, generated from the code of this server: what travels over sockets. The same text is committed as docs/asyncapi.json.',
+    { 200: z.record(z.string(), z.unknown()) },
+  )
+  asyncapi(): AsyncApiDocument {
+    return (this.spoken ??= asyncApiDocument(
+      this.discovery.getProviders().flatMap(({ metatype }) => (typeof metatype === 'function' ? [metatype as Type] : [])),
+    ));
   }
 
   /** A single file without external resources, readable without its script. */

@@ -2,6 +2,7 @@ import type { Type } from '@nestjs/common';
 import { RouteParamtypes } from '@nestjs/common/enums/route-paramtypes.enum.js';
 import { Reflector } from '@nestjs/core';
 import { z } from 'zod';
+import { STREAM_TYPES } from '../http/streamed.js';
 import { type AnswerBody, type Declared, aboutOf, declaredAnswers } from '../http/answers.js';
 import { declaredRoles } from '../security/auth.guard.js';
 import { type ErrorCode, ERRORS } from '../errors.js';
@@ -161,7 +162,7 @@ const SECURED = [{ apiKey: [] }, { bearer: [] }];
 
 function operation(
   route: Route,
-  { summary, description, answers, visitor, errors, query }: Declared,
+  { summary, description, answers, visitor, errors, query, formats }: Declared,
   schemas: Schemas,
   refused: (status: number, codes: readonly ErrorCode[]) => Reference,
 ): Operation {
@@ -200,7 +201,8 @@ function operation(
       : { requestBody: { required: true, content: { 'application/json': { schema: schemas.ofRequest(body), examples: named(body) } } } }),
     responses: Object.fromEntries([
       ...Object.entries(answers).map(
-        ([status, answer]) => [status, success(answer, visitor[Number(status)], Number(status), isOpen, schemas)] as const,
+        ([status, answer]) =>
+          [status, success(answer, visitor[Number(status)], Number(status), isOpen, schemas, status === '200' ? formats : [])] as const,
       ),
       ...[...byStatus].map(([status, those]) => [String(status), refused(status, those)] as const),
     ]),
@@ -210,7 +212,14 @@ function operation(
 const named = (body: new () => object) => Object.fromEntries(Object.entries(examplesOf(body)).map(([name, value]) => [name, { value }]));
 
 /** @param visitor the answers for a visitor: the document names them as the second alternative */
-function success(answer: AnswerBody, visitor: z.ZodType | undefined, status: number, isOpen: boolean, schemas: Schemas): Answer {
+function success(
+  answer: AnswerBody,
+  visitor: z.ZodType | undefined,
+  status: number,
+  isOpen: boolean,
+  schemas: Schemas,
+  formats: Declared['formats'],
+): Answer {
   const isOfOne = answer instanceof z.ZodObject && !('meta' in answer.shape);
   const headers: Header[] = [
     'X-Request-Id',
@@ -222,7 +231,8 @@ function success(answer: AnswerBody, visitor: z.ZodType | undefined, status: num
   if (answer === null) return described;
   if (!(answer instanceof z.ZodType)) return { ...described, content: { [answer.contentType]: { schema: text } } };
   const schema = visitor === undefined ? schemas.ofAnswer(answer) : { anyOf: [schemas.ofAnswer(answer), schemas.ofAnswer(visitor)] };
-  return { ...described, content: { 'application/json': { schema } } };
+  const streams = Object.fromEntries(formats.map((format) => [STREAM_TYPES[format], { schema: text }]));
+  return { ...described, content: { 'application/json': { schema }, ...streams } };
 }
 
 const DESCRIPTIONS: Readonly<Record<number, string>> = {
@@ -282,10 +292,13 @@ function withoutNull(schema: JsonSchema): JsonSchema {
   return choices?.length === 2 && choices[1]?.['type'] === 'null' ? (choices[0] as JsonSchema) : schema;
 }
 
-/** The schemas that have names in the document. */
-class Schemas {
+/** The schemas that have names in a document. */
+export class Schemas {
   private readonly named = new Map<string, JsonSchema>();
   private readonly requests = new Map<new () => object, string>();
+
+  /** @param target the dialect of the document */
+  constructor(private readonly target: 'draft-2020-12' | 'draft-7' = 'draft-2020-12') {}
 
   all(): Record<string, JsonSchema> {
     return Object.fromEntries([...this.named].sort(([a], [b]) => (a < b ? -1 : 1)));
@@ -306,8 +319,14 @@ class Schemas {
   }
 
   ofAnswer(schema: z.ZodType): JsonSchema {
-    const { $schema: _dialect, $defs = {}, ...rest } = z.toJSONSchema(schema, { override: plainly }) as JsonSchema;
-    for (const [name, definition] of Object.entries($defs as Record<string, JsonSchema>)) {
+    const { target } = this;
+    const {
+      $schema: _dialect,
+      $defs = {},
+      definitions = $defs,
+      ...rest
+    } = z.toJSONSchema(schema, { override: plainly, target }) as JsonSchema;
+    for (const [name, definition] of Object.entries(definitions as Record<string, JsonSchema>)) {
       const { id: _name, ...said } = pointed(definition);
       const known = this.named.get(name);
       if (known === undefined) this.named.set(name, said);
@@ -331,6 +350,6 @@ function plainly({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void 
 /** References in the form that the document uses. */
 function pointed(schema: JsonSchema): JsonSchema {
   return JSON.parse(JSON.stringify(schema), (key, value: unknown) =>
-    key === '$ref' && typeof value === 'string' ? value.replace('#/$defs/', '#/components/schemas/') : value,
+    key === '$ref' && typeof value === 'string' ? value.replace(/^#\/(\$defs|definitions)\//, '#/components/schemas/') : value,
   ) as JsonSchema;
 }

@@ -1,4 +1,4 @@
-import { Controller, Get, Inject, Res } from '@nestjs/common';
+import { Controller, Get, Inject, Optional, Res } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { type Kysely, sql } from 'kysely';
 import { z } from 'zod';
@@ -7,6 +7,7 @@ import { About, Answers } from '../http/answers.js';
 import { Public } from '../security/auth.guard.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { Shutdown } from '../http/shutdown.js';
+import { OwnWorker } from '../own-worker.js';
 import { Checkpoints, type GroupHealth } from '../read-models/checkpoints.js';
 
 /** A store that does not answer within this time counts as unreachable (ms). */
@@ -33,6 +34,7 @@ export class HealthController {
     @Inject(DATABASE) private readonly database: Kysely<Database>,
     @Inject(Checkpoints) private readonly checkpoints: Checkpoints,
     @Inject(Shutdown) private readonly shutdown: Shutdown,
+    @Optional() @Inject(OwnWorker) private readonly ownWorker?: OwnWorker,
   ) {}
 
   /** The process answers. */
@@ -71,7 +73,8 @@ export class HealthController {
     const head = log.ok ? log.value : undefined;
     const groups = projections.ok ? projections.value : [];
     const reacting = reactors.ok ? reactors.value : [];
-    const still = [...groups, ...reacting].some((one) => standsStill(one, head));
+    const looked: Looked = { head, workerGone: (this.ownWorker?.awayMs ?? 0) > STALLED_MS };
+    const still = [...groups, ...reacting].some((one) => standsStill(one, looked));
     // A new build fills its read models from the log's beginning before it may serve requests. An older build serves them meanwhile.
     const missing = projections.ok ? this.checkpoints.groups.filter((name) => !groups.some(({ group }) => group === name)) : [];
     const filled = missing.length === 0 && groups.every(({ filling }) => !filling);
@@ -83,27 +86,35 @@ export class HealthController {
       database: database.ok ? 'ok' : 'unreachable',
       projections: [
         ...groups.map((one) => {
-          const status = statusOf(one, head);
+          const status = statusOf(one, looked);
           return { group: one.group, status: status === 'ok' && one.filling ? ('filling' as const) : status, parked: one.parked };
         }),
         ...missing.map((group) => ({ group, status: 'filling' as const, parked: 0 })),
       ],
-      reactors: reacting.map((one) => ({ reactor: one.reactor, status: statusOf(one, head), parked: one.parked })),
+      reactors: reacting.map((one) => ({ reactor: one.reactor, status: statusOf(one, looked), parked: one.parked })),
     };
   }
 }
 
-type Followed = Pick<GroupHealth, 'position' | 'idleMs' | 'stopped' | 'paused'>;
+type Followed = Pick<GroupHealth, 'position' | 'idleMs' | 'stopped' | 'paused' | 'owner'>;
 
-function standsStill({ position, idleMs, stopped }: Followed, head: Position | 'start' | undefined): boolean {
+interface Looked {
+  readonly head: Position | 'start' | undefined;
+  /** The worker of this process has not come back for long. */
+  readonly workerGone: boolean;
+}
+
+function standsStill({ position, idleMs, stopped, owner }: Followed, { head, workerGone }: Looked): boolean {
   if (stopped !== null) return true;
+  // Nothing may have been appended since, but timers are not done either, unless a worker of another process has taken over.
+  if (workerGone && owner === null) return true;
   return head !== undefined && head !== 'start' && (position === 'start' || position < head) && idleMs > STALLED_MS;
 }
 
-function statusOf(one: Followed, head: Position | 'start' | undefined): (typeof STATUSES)[number] {
+function statusOf(one: Followed, looked: Looked): (typeof STATUSES)[number] {
   if (one.stopped !== null) return 'stopped';
   if (one.paused) return 'paused';
-  return standsStill(one, head) ? 'stalled' : 'ok';
+  return standsStill(one, looked) ? 'stalled' : 'ok';
 }
 
 type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly ok: false };

@@ -1,6 +1,7 @@
 import { SetMetadata } from '@nestjs/common';
 import { z } from 'zod';
 import { type ErrorCode, ERRORS } from '../errors.js';
+import type { StreamFormat } from './streamed.js';
 
 const ANSWERS = 'threadlog:answers';
 
@@ -31,6 +32,8 @@ export interface Declared {
   /** Errors in addition to those that every route of its kind may answer (openapi.ts). */
   readonly errors: readonly ErrorCode[];
   readonly query: readonly QueryParameter[];
+  /** The forms in which the body of 200 can be had beside JSON. */
+  readonly formats: readonly StreamFormat[];
 }
 
 /** Declares a route's answers. A route without this declaration stops the program at start. */
@@ -38,8 +41,8 @@ export const Answers = (
   summary: string,
   description: string,
   answers: Declared['answers'],
-  { errors = [], query = [], visitor = {} }: Partial<Pick<Declared, 'errors' | 'query' | 'visitor'>> = {},
-) => SetMetadata(ANSWERS, { summary, description, answers, visitor, errors, query } satisfies Declared);
+  { errors = [], query = [], visitor = {}, formats = [] }: Partial<Pick<Declared, 'errors' | 'query' | 'visitor' | 'formats'>> = {},
+) => SetMetadata(ANSWERS, { summary, description, answers, visitor, errors, query, formats } satisfies Declared);
 
 const ABOUT = 'threadlog:about';
 

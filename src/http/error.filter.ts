@@ -2,6 +2,7 @@ import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { type ErrorCode, ERRORS, ThreadlogError } from '../errors.js';
 import { isStoreAway, storeUnavailable } from '../store-away.js';
+import { problemOf } from './problem.js';
 
 /** Every error of the API as application/problem+json (RFC 9457). */
 @Catch()
@@ -30,24 +31,12 @@ export function sendProblem(error: unknown, request: FastifyRequest, reply: Fast
       title,
     );
   }
-  const { errors, allowed, retryAfterSeconds } = known.extra;
+  const { retryAfterSeconds } = known.extra;
   if (retryAfterSeconds !== undefined || status === 503) void reply.header('retry-after', String(retryAfterSeconds ?? 1));
   void reply
     .status(status)
     .type('application/problem+json; charset=utf-8')
-    .send(
-      JSON.stringify({
-        type: `urn:threadlog:error:${known.code}`,
-        title,
-        status,
-        ...(known.detail === undefined ? {} : { detail: known.detail }),
-        instance: request.url.split('?', 1)[0],
-        code: known.code,
-        requestId: request.id,
-        ...(errors === undefined ? {} : { errors }),
-        ...(allowed === undefined ? {} : { allowed }),
-      }),
-    );
+    .send(JSON.stringify(problemOf(known, request.url.split('?', 1)[0] ?? '', request.id)));
 }
 
 /**

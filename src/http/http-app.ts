@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { STATUS_CODES } from 'node:http';
+import { type Server, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { RequestMethod, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
@@ -10,6 +10,7 @@ import type { Logger } from 'pino';
 import { Metrics } from '../metrics/metrics.js';
 import { Callers } from '../security/callers.js';
 import { Answered, describeAnswer } from './answered.js';
+import { Streamed } from './streamed.js';
 import { allowOrigins, answerOrigin } from './cors.js';
 import { ErrorFilter, sendProblem } from './error.filter.js';
 import { ERRORS, ThreadlogError } from '../errors.js';
@@ -17,6 +18,9 @@ import { IdempotencyKeys } from '../commands/idempotency.js';
 import type { CorsOrigins } from './origins.js';
 import { API_PREFIX, OUTSIDE_THE_API } from './routes.js';
 import { Shutdown } from './shutdown.js';
+import { SocketPlaces } from './socket-places.js';
+import { Upgrades } from './upgrades.js';
+import { SocketIoAdapter } from './socket-io.adapter.js';
 import { assertRoutesDeclared } from './start-checks.js';
 import { FORBIDDEN_KEYS, parseStrictJson } from '../texts/strict-json.js';
 import { DtoPipe } from './validation.js';
@@ -38,12 +42,12 @@ export async function createHttpApp(
   module: Type | { module: Type },
   options: { logger: Logger; trustProxy: number; corsOrigins?: CorsOrigins | undefined },
 ): Promise<NestFastifyApplication> {
-  const { corsOrigins } = options;
+  const { corsOrigins, trustProxy } = options;
   const server: FastifyInstance = Fastify({
     loggerInstance: options.logger as FastifyBaseLogger,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_LIMIT,
-    trustProxy: options.trustProxy === 0 ? false : (_address: string, hop: number) => hop < options.trustProxy,
+    trustProxy: trustProxy === 0 ? false : (_address: string, hop: number) => hop < trustProxy,
     genReqId: (request) => {
       const given = request.headers['x-request-id'];
       return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID();
@@ -99,12 +103,14 @@ export async function createHttpApp(
   app.setGlobalPrefix(API_PREFIX, {
     exclude: OUTSIDE_THE_API.flatMap((base) => [base, `${base}/*path`].map((path) => ({ path, method: RequestMethod.ALL }))),
   });
+  app.useWebSocketAdapter(new SocketIoAdapter(app, { corsOrigins, trustProxy, places: app.get(SocketPlaces) }));
   app.useGlobalFilters(new ErrorFilter());
   app.useGlobalPipes(new DtoPipe());
   app.get(IdempotencyKeys).install(server);
   app.get(Metrics).measureRequests(server);
   app.get(Callers).install(server);
   app.get(Shutdown).install(server);
+  app.get(Upgrades).install(app.getHttpServer() as Server);
   assertRoutesDeclared(app);
   await app.init();
   await server.ready();
@@ -124,6 +130,8 @@ class ProblemAdapter extends FastifyAdapter {
   }
 
   override reply(response: FastifyReply, body: unknown, statusCode?: number): ReturnType<FastifyAdapter['reply']> {
+    // Nest waits for it, so that a fault before the first piece is still answered as an error.
+    if (body instanceof Streamed) return body.send(response) as never;
     if (!(body instanceof Answered)) return super.reply(response, body, statusCode);
     describeAnswer(response, body.head);
     return super.reply(response, body.body, statusCode);

@@ -1,3 +1,5 @@
+import type { IncomingMessage } from 'node:http';
+
 /** The origins whose pages may call the API from a browser; `*` is every origin. */
 export type CorsOrigins = readonly string[] | '*';
 
@@ -18,4 +20,13 @@ function parseOrigin(text: string): string {
   const { origin } = new URL(text);
   // For a scheme that browsers do not know, such as an app's capacitor://localhost, URL says "null" and the app sends the text itself.
   return origin === 'null' ? text.replace(/\/$/, '').toLowerCase() : origin;
+}
+
+/**
+ * Whether a socket may be opened: by a program, which sends no Origin, by a page of this very host, or by a page of these origins. Unlike
+ * answers of HTTP, a socket can be read by pages of every origin unless the server itself refuses them.
+ */
+export function mayConnect({ headers: { origin, host } }: IncomingMessage, origins: CorsOrigins = []): boolean {
+  if (origin === undefined || origins === '*' || origins.includes(origin)) return true;
+  return URL.canParse(origin) && new URL(origin).host === host?.toLowerCase();
 }

@@ -3,7 +3,8 @@ import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
 import type { Principal } from '../security/api-key-lookup.js';
 import { principalOf } from '../security/callers.js';
-import { commandContext } from './request-context.js';
+import { actorOf, commandContext } from './request-context.js';
+import type { HistoryCaller } from '../read-models/audited-resource.js';
 
 const requestOf = (host: ExecutionContext) => host.switchToHttp().getRequest<FastifyRequest>();
 
@@ -23,6 +24,13 @@ export const InContext = createParamDecorator((_: undefined, host: ExecutionCont
 
 /** The sender of the request: a Principal. */
 export const Caller = createParamDecorator((_: undefined, host: ExecutionContext): Principal => principalOf(requestOf(host)));
+
+/** Who asks, as the resources of a single agent or key see it: a HistoryCaller. Not for routes that visitors may call. */
+export const By = createParamDecorator((_: undefined, host: ExecutionContext): HistoryCaller => {
+  const request = requestOf(host);
+  const { type, id } = actorOf(request);
+  return { self: { type: type === 'agent' ? 'agent' : 'apiKey', id }, role: principalOf(request).role };
+});
 
 /** The id of the caller's organization, a string. */
 export const OrganizationId = createParamDecorator((_: undefined, host: ExecutionContext) => principalOf(requestOf(host)).organizationId);

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type ErrorCode, ERRORS } from '../errors.js';
+import { type ErrorCode, ERRORS, type ThreadlogError } from '../errors.js';
 
 /** RFC 9457 with this API's own members, and no others. */
 export const problemSchema = z
@@ -19,3 +19,23 @@ export const problemSchema = z
     allowed: z.array(z.string()).optional().describe('With a refused transition: the moves that are allowed.'),
   })
   .meta({ id: 'Problem', description: 'An error as application/problem+json (RFC 9457). Decide by code; the texts are for people.' });
+
+/** The body that tells of an error. */
+export function problemOf(
+  { code, detail, extra: { errors, allowed } }: ThreadlogError,
+  instance: string,
+  requestId: string,
+): z.infer<typeof problemSchema> {
+  const { title, status } = ERRORS[code];
+  return {
+    type: `urn:threadlog:error:${code}`,
+    title,
+    status,
+    ...(detail === undefined ? {} : { detail }),
+    instance,
+    code,
+    requestId,
+    ...(errors === undefined ? {} : { errors: [...errors] }),
+    ...(allowed === undefined ? {} : { allowed: [...allowed] }),
+  };
+}

@@ -1,5 +1,4 @@
 import { isIP } from 'node:net';
-import type { FastifyReply } from 'fastify';
 import { LRUCache } from 'lru-cache';
 import type { Principal } from '../security/api-key-lookup.js';
 import type { Clock } from '../clock.js';
@@ -8,6 +7,11 @@ import { ThreadlogError } from '../errors.js';
 const WINDOW_MS = 60_000;
 /** The most API keys, and the most addresses, that are counted at once; beyond it the least recently seen are forgotten. */
 const COUNTED = 50_000;
+
+/** What receives the headers of an answer: a reply of HTTP, or the answer to a handshake. */
+export interface AnswerHeaders {
+  header(name: string, value: string | number): unknown;
+}
 
 interface Window {
   count: number;
@@ -39,7 +43,7 @@ export class RateLimits {
    * Counts one request of a key, and reports the rest of the limit in the answer's headers.
    * @throws ThreadlogError rate_limited
    */
-  countRequest({ keyId, rateLimitPerMinute }: Principal, reply: FastifyReply): void {
+  countRequest({ keyId, rateLimitPerMinute }: Principal, headers: AnswerHeaders): void {
     const limit = rateLimitPerMinute ?? this.limits.requests;
     if (limit === 0) return;
     const now = this.clock.now();
@@ -47,7 +51,7 @@ export class RateLimits {
     if (window === undefined || isOver(window, now)) this.requests.set(keyId, (window = { count: 0, endsAt: now + WINDOW_MS }));
     const over = window.count >= limit;
     if (!over) window.count++;
-    describe(reply, limit, window);
+    describe(headers, limit, window);
     if (over) throw tooMany(window, now, `this key may call ${limit} times a minute`);
   }
 
@@ -58,14 +62,14 @@ export class RateLimits {
    * @param address of the client; for IPv6 the network counts, since whoever has one address in it has 2^64
    * @throws ThreadlogError rate_limited
    */
-  async authenticate<T>(address: string, reply: FastifyReply, lookUp: () => Promise<T | undefined>): Promise<T | undefined> {
+  async authenticate<T>(address: string, headers: AnswerHeaders, lookUp: () => Promise<T | undefined>): Promise<T | undefined> {
     const limit = this.limits.failures;
     if (limit === 0) return lookUp();
     const attempts = this.attemptsOf(networkOf(address));
     while (attempts.count < limit && attempts.count + attempts.pending >= limit)
       await new Promise<void>((resolve) => attempts.waiting.push(resolve));
     if (attempts.count >= limit) {
-      describe(reply, limit, attempts);
+      describe(headers, limit, attempts);
       throw tooMany(attempts, this.clock.now(), 'too many API keys from this address were not valid');
     }
     attempts.pending++;
@@ -73,7 +77,7 @@ export class RateLimits {
       const found = await lookUp();
       if (found === undefined) {
         attempts.count++;
-        describe(reply, limit, attempts);
+        describe(headers, limit, attempts);
       }
       return found;
     } finally {
@@ -98,11 +102,10 @@ export class RateLimits {
 /** Also true after the clock was set back: nobody waits longer than a minute. */
 const isOver = ({ endsAt }: Window, now: number) => now >= endsAt || endsAt - now > WINDOW_MS;
 
-function describe(reply: FastifyReply, limit: number, { count, endsAt }: Window): void {
-  void reply
-    .header('x-ratelimit-limit', limit)
-    .header('x-ratelimit-remaining', Math.max(0, limit - count))
-    .header('x-ratelimit-reset', Math.ceil(endsAt / 1000));
+function describe(headers: AnswerHeaders, limit: number, { count, endsAt }: Window): void {
+  headers.header('x-ratelimit-limit', limit);
+  headers.header('x-ratelimit-remaining', Math.max(0, limit - count));
+  headers.header('x-ratelimit-reset', Math.ceil(endsAt / 1000));
 }
 
 function tooMany({ endsAt }: Window, now: number, detail: string): ThreadlogError {

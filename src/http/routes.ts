@@ -4,7 +4,7 @@ import { MetadataScanner } from '@nestjs/core';
 /** Base path of the API; paths outside it (health) are for operators. */
 export const API_PREFIX = '/api/support';
 /** Base paths of controllers that are not below API_PREFIX. */
-export const OUTSIDE_THE_API = ['health', 'api', 'metrics'] as const;
+export const OUTSIDE_THE_API = ['health', 'api', 'metrics', 'support'] as const;
 
 /** A route as its controller declares it. */
 export interface Route {

@@ -1,5 +1,6 @@
 import type { INestApplicationContext, Type } from '@nestjs/common';
-import { DiscoveryService, Reflector } from '@nestjs/core';
+import { DiscoveryService, MetadataScanner, Reflector } from '@nestjs/core';
+import { GATEWAY_METADATA, MESSAGE_MAPPING_METADATA } from '@nestjs/websockets/constants.js';
 import { declaredAnswers } from './answers.js';
 import { declaredRoles } from '../security/auth.guard.js';
 import { routesOf } from './routes.js';
@@ -18,4 +19,29 @@ export function assertRoutesDeclared(app: INestApplicationContext): void {
   };
   assertAll('roles', (handler) => declaredRoles(app.get(Reflector), handler));
   assertAll('answers', declaredAnswers);
+  assertSocketMessagesDeclared(app);
+}
+
+/** @throws Error when a gateway handles a message that declares no roles */
+function assertSocketMessagesDeclared(app: INestApplicationContext): void {
+  const scanner = new MetadataScanner();
+  const gateways = app
+    .get(DiscoveryService, { strict: false })
+    .getProviders()
+    .flatMap(({ metatype }) =>
+      typeof metatype === 'function' && Reflect.hasMetadata(GATEWAY_METADATA, metatype) ? [metatype as Type] : [],
+    );
+  for (const gateway of gateways) {
+    const prototype = gateway.prototype as Record<string, () => unknown>;
+    const bare = scanner.getAllMethodNames(prototype).filter((name) => {
+      const handler = prototype[name];
+      return (
+        handler !== undefined &&
+        Reflect.hasMetadata(MESSAGE_MAPPING_METADATA, handler) &&
+        declaredRoles(app.get(Reflector), handler) === undefined
+      );
+    });
+    if (bare.length > 0)
+      throw new Error(`these socket messages declare no roles: ${bare.map((name) => `${gateway.name}.${name}`).join(', ')}`);
+  }
 }

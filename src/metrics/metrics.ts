@@ -3,7 +3,16 @@ import { once } from 'node:events';
 import type { CommandBus } from '@nestjs/cqrs';
 import type { FastifyInstance } from 'fastify';
 import type pg from 'pg';
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import {
+  AggregatorRegistry,
+  collectDefaultMetrics,
+  Counter,
+  Gauge,
+  Histogram,
+  type MetricObjectWithValues,
+  type MetricValue,
+  Registry,
+} from 'prom-client';
 import type { EventStore } from '../event-store/event-store.js';
 import type { Transacted, Transactor } from '../commands/transactor.js';
 import type { Clock } from '../clock.js';
@@ -22,6 +31,9 @@ const OUTCOMES: readonly string[] = ['appended', 'repeated', 'unchanged'] satisf
 /** Gauges that are left out: their names are reserved for counters, and they are only the sums of the gauges beside them over `type`. */
 const SUMS = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total'];
 
+/** What a process has measured itself, in a form that another process can show beside its own. */
+export type Measured = readonly MetricObjectWithValues<MetricValue<string>>[];
+
 /** Measurements of the whole process: heap, garbage collection, event loop. */
 let ofProcess: Registry | undefined;
 function processMetrics(): Registry {
@@ -34,12 +46,17 @@ function processMetrics(): Registry {
 
 /** The measurements of a process. No label is an id or comes from a request's content, so that clients cannot multiply the labels. */
 export class Metrics {
-  private readonly registry = new Registry();
+  /** Where features register measurements of their own. */
+  readonly registry = new Registry();
+  /** What all processes read from the same stores, so that one of them answers it. */
+  private readonly ofStores = new Registry();
   private readonly commands: Histogram<'command' | 'outcome'>;
   private readonly requests: Histogram<'method' | 'route' | 'status'>;
   private readonly batches: Histogram<'group'>;
   private readonly batchEvents: Histogram<'group'>;
   private readonly jobs: Histogram<'kind' | 'outcome'>;
+  private readonly webhooks: Histogram<'outcome'>;
+  private readonly webhookDelay: Histogram;
   private readonly lag: Record<'group' | 'reactor', Record<'events' | 'seconds' | 'idle' | 'parked' | 'stopped', Gauge>>;
   private readonly waiting: Record<'jobs' | 'oldest' | 'attempts', Gauge<'kind'>>;
   private readonly lagKnown: Gauge;
@@ -50,8 +67,10 @@ export class Metrics {
     private readonly checkpoints: Checkpoints,
     private readonly clock: Clock,
     measured: { readonly pool: pg.Pool; readonly transactor: Transactor },
+    private readonly ownWorker?: { measured(): Promise<Measured> },
   ) {
     const registers = [this.registry];
+    const ofStores = [this.ofStores];
     this.commands = new Histogram({
       name: 'threadlog_command_duration_seconds',
       help: 'Commands from the bus to their answer. Outcome: appended, repeated, unchanged; done, when none is reported; refused; failed.',
@@ -87,9 +106,22 @@ export class Metrics {
       buckets: SECONDS,
       registers,
     });
+    this.webhooks = new Histogram({
+      name: 'threadlog_webhook_attempt_duration_seconds',
+      help: 'Requests to webhooks from this process. Outcome: delivered; refused, with another status than 2xx; timeout; unreachable; blocked, since the address is private; unsent, when the request could not be made up.',
+      labelNames: ['outcome'],
+      buckets: SECONDS,
+      registers,
+    });
+    this.webhookDelay = new Histogram({
+      name: 'threadlog_webhook_delay_seconds',
+      help: 'From the event to the answer of the webhook that was told of it.',
+      buckets: [...SECONDS, 60, 600, 3_600, 36_000],
+      registers,
+    });
     const lagOf = (prefix: string, label: string) => {
       const gauge = (name: string, help: string) =>
-        new Gauge({ name: `threadlog_${prefix}_${name}`, help, labelNames: [label], registers });
+        new Gauge({ name: `threadlog_${prefix}_${name}`, help, labelNames: [label], registers: ofStores });
       return {
         events: gauge('lag_events', `Events between the ${label}’s checkpoint and the log’s head; counted up to 10000.`),
         seconds: gauge('lag_seconds', `Age of the oldest event that the ${label} has not handled.`),
@@ -100,7 +132,7 @@ export class Metrics {
     };
     this.lag = { group: lagOf('projection', 'group'), reactor: lagOf('reactor', 'reactor') };
     const ofKind = (name: string, help: string) =>
-      new Gauge({ name: `threadlog_jobs_${name}`, help, labelNames: ['kind'] as const, registers });
+      new Gauge({ name: `threadlog_jobs_${name}`, help, labelNames: ['kind'] as const, registers: ofStores });
     this.waiting = {
       jobs: ofKind('waiting', 'Open jobs, including jobs that are not due yet.'),
       oldest: ofKind('overdue_seconds', 'Time for which the oldest due job has been due.'),
@@ -109,7 +141,7 @@ export class Metrics {
     this.lagKnown = new Gauge({
       name: 'threadlog_projection_lag_known',
       help: '0 when a store did not answer, so that the lag of the projections is unknown.',
-      registers,
+      registers: ofStores,
     });
     const { pool, transactor } = measured;
     const live = (name: string, help: string, read: () => number) =>
@@ -183,10 +215,35 @@ export class Metrics {
     this.jobs.observe({ kind, outcome }, ms / 1_000);
   }
 
-  /** The answer to Prometheus. Concurrent requests share one look at the stores. */
+  /** Records an attempt at a webhook delivery. @param delayMs since the event, when it was delivered */
+  webhookAttempt(outcome: string, ms: number, delayMs?: number): void {
+    this.webhooks.observe({ outcome }, ms / 1_000);
+    if (delayMs !== undefined) this.webhookDelay.observe(Math.max(0, delayMs) / 1_000);
+  }
+
+  /** What this process has measured itself, without what it reads from the stores. */
+  measured(): Promise<Measured> {
+    return Registry.merge([this.registry, processMetrics()]).getMetricsAsJSON();
+  }
+
+  /**
+   * The answer to Prometheus. Concurrent requests share one look at the stores. The worker's series have a label of their own and are not
+   * added to the API's: a worker that starts anew counts from 0, and a sum that falls would look like an API that has started anew.
+   */
   async text(): Promise<string> {
-    await (this.refreshing ??= this.refresh().finally(() => (this.refreshing = undefined)));
-    return Registry.merge([this.registry, processMetrics()]).metrics();
+    const [ofWorker] = await Promise.all([
+      this.ownWorker?.measured() ?? [],
+      (this.refreshing ??= this.refresh().finally(() => (this.refreshing = undefined))),
+    ]);
+    const own = Registry.merge([this.registry, this.ofStores, processMetrics()]);
+    if (ofWorker.length === 0) return own.metrics();
+    const labelled = ofWorker.map((one) => ({
+      ...one,
+      values: one.values.map((value) => ({ ...value, labels: { ...value.labels, process: 'worker' } })),
+    }));
+    // Each series is there once, so any of prom-client's ways to aggregate keeps its value, except those that leave it out.
+    const kept = [await own.getMetricsAsJSON(), labelled].map((metrics) => metrics.map((one) => ({ ...one, aggregator: 'sum' })));
+    return AggregatorRegistry.aggregate(kept).metrics();
   }
 
   private async refresh(): Promise<void> {

@@ -1,15 +1,12 @@
-import { Controller, Get, Inject, Query } from '@nestjs/common';
+import { Controller, Get, Inject } from '@nestjs/common';
 import { Transactor } from '../commands/transactor.js';
-import { About, Answers, dataOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { ThreadlogError } from '../errors.js';
 import { type Answered, dataAnswer } from '../http/answered.js';
 import { OrganizationId } from '../http/parameters.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage, HistoryReader } from '../read-models/history.js';
 import { type OrganizationAnswer, organizationAnswer, organizationSchema } from './organization.answer.js';
-import { type Organization, organizationAggregate, type OrganizationEvent } from './organization.js';
-
-const STREAM: ResourceStream<Organization, OrganizationEvent> = { aggregate: organizationAggregate };
+import { organizationAggregate } from './organization.js';
 
 /**
  * The organization of the caller's key; no path reaches another. Its history tells who chose the default inbox, which no inbox's history
@@ -18,10 +15,7 @@ const STREAM: ResourceStream<Organization, OrganizationEvent> = { aggregate: org
 @Controller('organization')
 @About('The organization that the key belongs to.')
 export class OrganizationController {
-  constructor(
-    @Inject(Transactor) private readonly transactor: Transactor,
-    @Inject(HistoryReader) private readonly history: HistoryReader,
-  ) {}
+  constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
 
   @Get()
   @Roles('admin', 'agent', 'auditor', 'analyst')
@@ -34,16 +28,5 @@ export class OrganizationController {
     const found = await this.transactor.load(organizationAggregate, organizationId, organizationId);
     if (found === undefined) throw new ThreadlogError('not_found');
     return dataAnswer(found, organizationAnswer(organizationId, found.state, found.revision));
-  }
-
-  @Get('events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers(
-    "Reads the events of the caller's organization.",
-    "Tells who made which inbox the default one, which no inbox's own history does. Oldest first.",
-    { 200: partOf(eventSchema) },
-  )
-  events(@Query() query: EventsQueryDto, @OrganizationId() organizationId: string): Promise<Answered<HistoryPage>> {
-    return this.history.page(STREAM, organizationId, organizationId, query);
   }
 }

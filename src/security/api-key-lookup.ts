@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { Kysely } from 'kysely';
+import { type Kysely, type SelectQueryBuilder, sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
 import type { Database } from '../database/database.js';
 import type { CallerRole } from './roles.js';
@@ -17,6 +17,10 @@ export interface Principal {
   readonly visitorId: string | null;
   /** Requests a minute; null for the server's setting, 0 for no limit. */
   readonly rateLimitPerMinute: number | null;
+  /** When the key or token ends by itself (ms since 1970); null for never. */
+  readonly expiresAt: number | null;
+  /** How often the visitor's tokens had been revoked when this one was made; null for API keys. */
+  readonly tokenGeneration: number | null;
 }
 
 /** How long another process may still accept a key after its revocation (ms); the revoking process refuses it at once. */
@@ -32,6 +36,9 @@ export class ApiKeyLookup {
   private readonly known = new LRUCache<string, { readonly principal: Principal; readonly until: number }>({ max: 10_000 });
   /** Concurrent requests with the same key share one lookup. */
   private readonly lookups = new Map<string, Promise<Principal | undefined>>();
+  /** The keys whose validity is asked for in this turn of the event loop, and the answer for all of them. */
+  private readonly askedKeys = new Map<string, Pick<Principal, 'organizationId' | 'keyId'>>();
+  private validKeys: Promise<ReadonlySet<string>> | undefined;
 
   constructor(private readonly database: Kysely<Database>) {}
 
@@ -68,10 +75,51 @@ export class ApiKeyLookup {
   }
 
   private async lookUp(key: string): Promise<Principal | undefined> {
-    const row = await this.database
-      .selectFrom('keep.api_keys')
-      .select(['organization_id', 'id', 'name', 'role', 'agent_id', 'rate_limit_per_minute'])
-      .where('hash', '=', hashApiKey(key))
+    return this.find((keys) => keys.where('hash', '=', hashApiKey(key)));
+  }
+
+  /** The key with this id; undefined when it is unknown, expired or revoked. Always asks the database. */
+  async byId(organizationId: string, id: string): Promise<Principal | undefined> {
+    return this.find((keys) => keys.where('organization_id', '=', organizationId).where('id', '=', id));
+  }
+
+  /** Whether a key that was recognized before is still valid. All who ask in one turn of the event loop share one query. */
+  async isValid({ organizationId, keyId }: Principal): Promise<boolean> {
+    this.validKeys ??= new Promise((resolve, reject) => {
+      setImmediate(() => {
+        const asked = [...this.askedKeys.values()];
+        this.askedKeys.clear();
+        this.validKeys = undefined;
+        this.validAmong(asked).then(resolve, reject);
+      });
+    });
+    const name = `${organizationId} ${keyId}`;
+    this.askedKeys.set(name, { organizationId, keyId });
+    return (await this.validKeys).has(name);
+  }
+
+  private async validAmong(keys: readonly Pick<Principal, 'organizationId' | 'keyId'>[]): Promise<ReadonlySet<string>> {
+    const rows = await this.database
+      .selectFrom('keep.api_keys as k')
+      .innerJoin(
+        sql<{ organization_id: string; id: string }>`
+          unnest(${keys.map((key) => key.organizationId)}::text[], ${keys.map((key) => key.keyId)}::text[])`.as<'a'>(
+          sql`a(organization_id, id)`,
+        ),
+        (join) => join.onRef('a.organization_id', '=', 'k.organization_id').onRef('a.id', '=', 'k.id'),
+      )
+      .select(['k.organization_id', 'k.id'])
+      .where('k.revoked_at', 'is', null)
+      .where((where) => where.or([where('k.expires_at', 'is', null), where('k.expires_at', '>', new Date())]))
+      .execute();
+    return new Set(rows.map((row) => `${row.organization_id} ${row.id}`));
+  }
+
+  private async find(
+    where: (keys: SelectQueryBuilder<Database, 'keep.api_keys', object>) => SelectQueryBuilder<Database, 'keep.api_keys', object>,
+  ): Promise<Principal | undefined> {
+    const row = await where(this.database.selectFrom('keep.api_keys'))
+      .select(['organization_id', 'id', 'name', 'role', 'agent_id', 'rate_limit_per_minute', 'expires_at'])
       .where('revoked_at', 'is', null)
       .where((where) => where.or([where('expires_at', 'is', null), where('expires_at', '>', new Date())]))
       .executeTakeFirst();
@@ -84,6 +132,8 @@ export class ApiKeyLookup {
       agentId: row.agent_id,
       visitorId: null,
       rateLimitPerMinute: row.rate_limit_per_minute,
+      expiresAt: row.expires_at === null ? null : row.expires_at.getTime(),
+      tokenGeneration: null,
     };
   }
 

@@ -1,8 +1,10 @@
+import type { IncomingMessage } from 'node:http';
 import { Inject, Injectable } from '@nestjs/common';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiKeyLookup, type Principal } from './api-key-lookup.js';
 import { ThreadlogError } from '../errors.js';
-import { RateLimits } from '../http/rate-limits.js';
+import { type AnswerHeaders, RateLimits } from '../http/rate-limits.js';
+import type { VisitorTokenClaims } from './visitor-token-signer.js';
 
 /** Identifies the visitor of a token. */
 export interface VisitorTokenReader {
@@ -11,6 +13,10 @@ export interface VisitorTokenReader {
    * expired or was revoked, or its visitor is archived.
    */
   recognize(token: string): Promise<Principal | undefined> | undefined;
+  /** The holder of a token with these claims, whether it is still valid or not. */
+  holder(claims: Omit<VisitorTokenClaims, 'id'>): Principal;
+  /** Whether a token that was recognized before is still valid. */
+  isValid(holder: Principal): Promise<boolean>;
 }
 
 export const VISITOR_TOKENS = Symbol('VisitorTokens');
@@ -40,11 +46,32 @@ export class Callers {
    */
   async identify(request: FastifyRequest, reply: FastifyReply): Promise<Principal> {
     if (request.principal !== undefined) return request.principal;
-    const principal = await this.authenticate(request, reply);
-    if (principal === undefined) throw new ThreadlogError('unauthenticated');
+    const principal = await this.recognize(keyOf(request), request.ip, reply);
     request.principal = principal;
-    this.rateLimits.countRequest(principal, reply);
     return principal;
+  }
+
+  /**
+   * Recognizes a key or token, and counts the request of its holder.
+   * @param key undefined when there is none, or more than one: then the caller is not authenticated, but has not guessed either
+   * @param headers receives what an answer says about the limits
+   * @throws ThreadlogError unauthenticated, rate_limited
+   */
+  async recognize(key: string | undefined, address: string, headers: AnswerHeaders): Promise<Principal> {
+    const principal = await this.authenticate(key, address, headers);
+    if (principal === undefined) throw new ThreadlogError('unauthenticated');
+    this.rateLimits.countRequest(principal, headers);
+    return principal;
+  }
+
+  /** The holder of a visitor token with these claims, whether it is still valid or not. */
+  visitor(claims: Omit<VisitorTokenClaims, 'id'>): Principal {
+    return this.visitorTokens.holder(claims);
+  }
+
+  /** Whether a key or token that was recognized before is still valid: it has neither expired nor been revoked since. */
+  async isValid(principal: Principal): Promise<boolean> {
+    return principal.role === 'visitor' ? this.visitorTokens.isValid(principal) : this.apiKeys.isValid(principal);
   }
 
   /** Reads bodies only for counted, authenticated callers: reading a body costs more than refusing it. No public route takes a body. */
@@ -55,9 +82,7 @@ export class Callers {
     });
   }
 
-  /** A request without any key fails too, but does not count as a guess. */
-  private async authenticate(request: FastifyRequest, reply: FastifyReply): Promise<Principal | undefined> {
-    const key = keyOf(request);
+  private async authenticate(key: string | undefined, address: string, headers: AnswerHeaders): Promise<Principal | undefined> {
     if (key === undefined) return undefined;
     const recalled = this.apiKeys.recall(key);
     if (recalled !== undefined) return recalled;
@@ -65,7 +90,7 @@ export class Callers {
     // A token that we signed is not a guess, even when it has expired: visitors behind one address must not lock each other out.
     const signed = this.visitorTokens.recognize(key);
     if (signed !== undefined) return signed;
-    return this.rateLimits.authenticate(request.ip, reply, () => this.apiKeys.recognize(key));
+    return this.rateLimits.authenticate(address, headers, () => this.apiKeys.recognize(key));
   }
 }
 
@@ -74,9 +99,14 @@ function keyOf(request: FastifyRequest): string | undefined {
   // Node joins two X-API-Key headers into a text that is no valid key. Collecting all headers again would cost as much as finding the key.
   if (request.headers.authorization === undefined) return request.headers['x-api-key'] as string | undefined;
   // For a repeated header, Node's plain `headers` holds only the first value.
-  const { 'x-api-key': direct = [], authorization = [] } = request.raw.headersDistinct;
-  const [key, ...others] = [...direct, ...authorization.map((header) => /^Bearer +(\S+)$/i.exec(header)?.[1] ?? '')];
+  const [key, ...others] = keysIn(request.raw);
   return others.length > 0 ? undefined : key;
+}
+
+/** Every key that a request's headers hold. */
+export function keysIn(request: IncomingMessage): string[] {
+  const { 'x-api-key': direct = [], authorization = [] } = request.headersDistinct;
+  return [...direct, ...authorization.map((header) => /^Bearer +(\S+)$/i.exec(header)?.[1] ?? '')];
 }
 
 /** @throws Error when the guard did not run, which is a bug */

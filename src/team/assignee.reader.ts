@@ -14,14 +14,14 @@ const MOST_NAMED = 10;
 export class AssigneeReader implements AgentLookup {
   constructor(@Inject(Transactor) private readonly transactor: Transactor) {}
 
-  /** Includes archived ones; undefined for an unknown id. */
-  async assignee(organizationId: string, id: string): Promise<AssigneeState | undefined> {
-    return (await this.transactor.load(assigneeAggregate, organizationId, id, MAX_AGE_MS))?.state;
+  /** Includes archived ones; undefined for an unknown id. @param maxAgeMs how old the answer may be */
+  async assignee(organizationId: string, id: string, maxAgeMs = MAX_AGE_MS): Promise<AssigneeState | undefined> {
+    return (await this.transactor.load(assigneeAggregate, organizationId, id, maxAgeMs))?.state;
   }
 
-  /** Includes archived agents; undefined for an unknown id, or a team. */
-  async agent(organizationId: string, id: string): Promise<AssigneeState | undefined> {
-    const found = await this.assignee(organizationId, id);
+  /** Includes archived agents; undefined for an unknown id, or a team. @param maxAgeMs how old the answer may be */
+  async agent(organizationId: string, id: string, maxAgeMs = MAX_AGE_MS): Promise<AssigneeState | undefined> {
+    const found = await this.assignee(organizationId, id, maxAgeMs);
     return found?.type === 'agent' ? found : undefined;
   }
 

@@ -2,17 +2,16 @@ import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Quer
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsList, IsResourceId, IsTypedText, NullIsAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { parametersOf } from '../read-models/fold-list.js';
-import { ResourceReader } from '../read-models/resource-reader.js';
+import { ResourceReader, type ResourceStream } from '../read-models/resource-reader.js';
 import { type TeamAnswer, teamAnswer, teamSchema } from './assignee.answer.js';
 import { assigneeAggregate, type AssigneeEvent, type AssigneeState } from './assignee.js';
 import { ArchiveAssignee, type AssigneeChanged, ChangeTeam, CreateTeam, UnarchiveAssignee } from './team.commands.js';
@@ -96,17 +95,6 @@ export class TeamController {
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: TeamAnswer }>> {
     const found = await this.reader.one(STREAM, organizationId, id);
     return dataAnswer(found, teamAnswer(id, found.state, found.revision));
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads the events of a team.', 'Who made, changed and archived the team, oldest first.', { 200: partOf(eventSchema) })
-  events(
-    @Param('id', ResourceIdPipe) id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-  ): Promise<Answered<HistoryPage>> {
-    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

@@ -1,35 +1,18 @@
-import {
-  Body,
-  Controller,
-  createParamDecorator,
-  Delete,
-  type ExecutionContext,
-  Get,
-  HttpCode,
-  Inject,
-  Param,
-  Post,
-  Put,
-  Query,
-  Req,
-} from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
 import { CommandBus, QueryBus } from '@nestjs/cqrs';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
 import { CountConversations, type Sort, SORTS } from '../conversations/conversation.list.js';
 import { ConversationFilterDto, sorting } from '../conversations/list-query.dto.js';
 import { type Answered, type AnswerHead, dataAnswer, emptyAnswer } from '../http/answered.js';
-import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
-import { InContext, OrganizationId } from '../http/parameters.js';
-import { actorOf } from '../http/request-context.js';
+import { About, Answers, dataOf, pageOf } from '../http/answers.js';
+import { By, InContext, OrganizationId } from '../http/parameters.js';
 import { Examples } from '../http/request-schema.js';
 import { ResourceIdPipe } from '../http/resource-id.pipe.js';
 import { IfGiven, IsNested, IsOneOf, IsResourceId, IsTrueOrFalse, IsTypedText, NullIsAbsent } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type HistoryPage, type ResourceStream } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
-import { ResourceReader } from '../read-models/resource-reader.js';
+import { ResourceReader, type ResourceStream } from '../read-models/resource-reader.js';
 import { Roles } from '../security/auth.guard.js';
-import { principalOf } from '../security/callers.js';
 import { type ListedViewAnswer, listedViewSchema, type ViewAnswer, viewAnswer, viewSchema } from './view.answer.js';
 import { ArchiveView, ChangeView, CreateView, UnarchiveView, type ViewChanged } from './view.commands.js';
 import { conversationFilter, isVisible, type View, viewAggregate, type ViewCaller, type ViewEvent, viewFilter } from './view.js';
@@ -73,13 +56,6 @@ class ChangeViewDto {
   /** Only the owner may make a shared view private. */
   @IfGiven() @IsTrueOrFalse() shared?: boolean;
 }
-
-/** The caller: a ViewCaller. Visitors cannot call the routes of views. */
-const By = createParamDecorator((_: undefined, host: ExecutionContext): ViewCaller => {
-  const request = host.switchToHttp().getRequest<FastifyRequest>();
-  const { type, id } = actorOf(request);
-  return { self: { type: type === 'agent' ? 'agent' : 'apiKey', id }, role: principalOf(request).role };
-});
 
 /**
  * Saved views of the list of conversations: a named filter and sort, private to the agent or key that made it or shared with the
@@ -152,20 +128,6 @@ export class ViewController {
   ): Promise<Answered<{ data: ViewAnswer }>> {
     const found = await this.reader.one(visibleTo(by), organizationId, id);
     return dataAnswer(found, viewAnswer(id, found.state, found.revision));
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers('Reads the events of a view.', 'Who made, changed and archived the view, oldest first, for those who see it now.', {
-    200: partOf(eventSchema),
-  })
-  events(
-    @Param('id', ResourceIdPipe) id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-    @By() by: ViewCaller,
-  ): Promise<Answered<HistoryPage>> {
-    return this.reader.events(visibleTo(by), organizationId, id, query);
   }
 
   @Put(':id')

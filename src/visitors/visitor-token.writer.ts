@@ -100,13 +100,7 @@ export class VisitorTokenWriter implements VisitorTokenReader {
     return claims === undefined ? undefined : this.principal(claims);
   }
 
-  private async principal({ organizationId, visitorId, generation, expiresAt }: VisitorTokenClaims): Promise<Principal | undefined> {
-    if (expiresAt <= this.clock.now()) return undefined;
-    let visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId, TOKEN_MAX_AGE_MS);
-    // The token was made after a revocation that this process has not seen yet.
-    if (visitor !== undefined && visitor.state.tokenGeneration < generation)
-      visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId);
-    if (visitor === undefined || visitor.state.archived || visitor.state.tokenGeneration !== generation) return undefined;
+  holder({ organizationId, visitorId, generation, expiresAt }: Omit<VisitorTokenClaims, 'id'>): Principal {
     return {
       organizationId,
       keyId: `visitor ${organizationId} ${visitorId}`,
@@ -115,7 +109,25 @@ export class VisitorTokenWriter implements VisitorTokenReader {
       agentId: null,
       visitorId,
       rateLimitPerMinute: null,
+      expiresAt,
+      tokenGeneration: generation,
     };
+  }
+
+  async isValid({ organizationId, visitorId, tokenGeneration, expiresAt }: Principal): Promise<boolean> {
+    if (visitorId === null || (expiresAt !== null && expiresAt <= this.clock.now())) return false;
+    const visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId);
+    return visitor !== undefined && !visitor.state.archived && visitor.state.tokenGeneration === tokenGeneration;
+  }
+
+  private async principal({ organizationId, visitorId, generation, expiresAt }: VisitorTokenClaims): Promise<Principal | undefined> {
+    if (expiresAt <= this.clock.now()) return undefined;
+    let visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId, TOKEN_MAX_AGE_MS);
+    // The token was made after a revocation that this process has not seen yet.
+    if (visitor !== undefined && visitor.state.tokenGeneration < generation)
+      visitor = await this.transactor.load(visitorAggregate, organizationId, visitorId);
+    if (visitor === undefined || visitor.state.archived || visitor.state.tokenGeneration !== generation) return undefined;
+    return this.holder({ organizationId, visitorId, generation, expiresAt });
   }
 
   private async visitor(organizationId: string, visitorId: string) {

@@ -3,7 +3,7 @@ import { CommandBus } from '@nestjs/cqrs';
 import { IsOptional } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
-import { About, Answers, dataOf, pageOf, partOf } from '../http/answers.js';
+import { About, Answers, dataOf, pageOf } from '../http/answers.js';
 import { Roles } from '../security/auth.guard.js';
 import { type Answered, dataAnswer, emptyAnswer } from '../http/answered.js';
 import { InContext, OrganizationId } from '../http/parameters.js';
@@ -19,16 +19,14 @@ import {
   IsVisibleText,
   NullIsAbsent,
 } from '../http/validation.js';
-import { EventsQueryDto, eventSchema, type ResourceStream, type HistoryPage } from '../read-models/history.js';
 import type { PageMeta } from '../read-models/paging.js';
 import { parametersOf } from '../read-models/fold-list.js';
 import { ResourceReader } from '../read-models/resource-reader.js';
 import { type VisitorAnswer, visitorAnswer, visitorSchema } from './visitor.answer.js';
 import { ArchiveVisitor, ChangeVisitor, CreateVisitor } from './visitor.commands.js';
 import { VisitorWriter } from './visitor.writer.js';
-import { MAX_ATTRIBUTES, type Visitor, visitorAggregate, type VisitorEvent } from './visitor.js';
+import { MAX_ATTRIBUTES } from './visitor.js';
 import { visitorList } from './visitor.list.js';
-import { unsealVisitorEvent } from './visitor.sealing.js';
 
 const MAX_NAME = 200;
 const MAX_PHONE = 50;
@@ -67,8 +65,6 @@ class ChangeVisitorDto {
   /** Merged; null removes an attribute. */
   @IfGiven() @IsAttributes(MAX_ATTRIBUTES) attributes?: Record<string, unknown>;
 }
-
-const STREAM: ResourceStream<Visitor, VisitorEvent> = { aggregate: visitorAggregate, unseal: unsealVisitorEvent };
 
 @Controller('visitors')
 @About('The people who write to the team.')
@@ -123,21 +119,6 @@ export class VisitorController {
   async get(@Param('id', ResourceIdPipe) id: string, @OrganizationId() organizationId: string): Promise<Answered<{ data: VisitorAnswer }>> {
     const view = await this.visitors.get(organizationId, id);
     return dataAnswer(view, visitorAnswer(id, view.unsealed, view.revision));
-  }
-
-  @Get(':id/events')
-  @Roles('admin', 'agent', 'auditor')
-  @Answers(
-    'Reads the events of a visitor.',
-    'Who made, changed and archived the visitor, oldest first. Personal fields are in plain text, and `[erased]` once the visitor was erased.',
-    { 200: partOf(eventSchema) },
-  )
-  events(
-    @Param('id', ResourceIdPipe) id: string,
-    @Query() query: EventsQueryDto,
-    @OrganizationId() organizationId: string,
-  ): Promise<Answered<HistoryPage>> {
-    return this.reader.events(STREAM, organizationId, id, query);
   }
 
   @Put(':id')

@@ -6,5 +6,6 @@ import { visitorsTable } from './visitor.table.js';
 export const visitorsFeature: Feature = {
   streams: [streamOf(visitorAggregate, { toldAs: 'visitor', unreadable: 'parks', unseal: unsealVisitorEvent })],
   tables: [visitorsTable],
+  histories: async () => [(await import('./visitor.history.js')).visitorHistory],
   api: async () => (await import('./visitor.module.js')).VisitorsModule,
 };

@@ -65,6 +65,18 @@ export function unsealVisitor(visitor: Visitor, key: DataKey | undefined): Visit
   } as Visitor<unknown>;
 }
 
+/** One personal field, for readers that need no more. Null when the visitor has none, or its key is destroyed. */
+export function unsealOneField(visitor: Visitor, field: (typeof PERSONAL)[number], key: DataKey | undefined): unknown {
+  const sealed = visitor[field];
+  return sealed === null || key === undefined ? null : key.unseal(`visitor.${field}`, sealed);
+}
+
+/** One attribute, as unsealOneField(). */
+export function unsealOneAttributeOf({ attributes }: Visitor, name: string, key: DataKey | undefined): unknown {
+  const sealed = key === undefined ? undefined : attributes[key.seal(ATTRIBUTE, name)];
+  return key === undefined || sealed === undefined ? null : key.unseal(attributeContext(name), sealed);
+}
+
 export function unsealVisitorEvent(event: Recorded<VisitorEvent>, key: DataKey | undefined): Recorded<VisitorEvent<unknown>> {
   switch (event.type) {
     case 'VisitorCreated': {

@@ -5,6 +5,7 @@ import { ERRORS, type ErrorCode } from '../../src/errors.js';
 import { instanceOf } from '../../src/http/validation.js';
 import { problemSchema } from '../../src/http/problem.js';
 import { startApi, type TestApi } from '../support/api.js';
+import { ask } from '../support/ask.js';
 import { eventsAfter } from '../support/events-after.js';
 
 /*
@@ -65,6 +66,8 @@ const MADE: Readonly<Record<string, object>> = {
   teams: { name: 'Billing' },
   'canned-responses': { title: 'Greeting', shortcut: '/hello', content: 'Hi!' },
   views: { name: 'Urgent', filter: {} },
+  webhooks: { url: 'http://127.0.0.1:9/', events: ['conversation.rated'] },
+  'automation-rules': { trigger: 'message.received', conditions: [], actions: [{ type: 'addTag', tag: 'x' }], enabled: false },
   'api-keys': { name: 'Key', role: 'agent' },
 };
 
@@ -72,7 +75,7 @@ const MADE: Readonly<Record<string, object>> = {
 const SECOND: Readonly<Record<string, object>> = { companies: { id: 'second' }, 'canned-responses': { shortcut: '/second' } };
 
 beforeAll(async () => {
-  api = await startApi();
+  api = await startApi({ environment: { WEBHOOK_ALLOWED_NETWORKS: '127.0.0.1/32' } });
   other = await api.otherOrganization();
   for (const [resource, body] of Object.entries(MADE)) {
     for (const [ids, key] of [
@@ -105,12 +108,9 @@ async function refused(
   sent: Sent,
 ): Promise<{ code: ErrorCode; errors?: { field: string; message: string }[] }> {
   const { raw, headers = raw === undefined ? {} : { 'content-type': 'application/json' }, key = api.adminKey } = sent;
-  const response = await fetch(`${api.url}/api/support${address}`, {
-    method: route.method,
-    headers: { 'x-api-key': key, ...headers },
-    ...(raw === undefined ? {} : { body: raw }),
-  });
-  const text = await response.text();
+  const sentTo = `${api.url}/api/support${address}`;
+  const response = await ask(sentTo, { method: route.method, headers: { 'x-api-key': key, ...headers }, body: raw });
+  const { text } = response;
   const shown = `${route.method} ${address} ${raw?.slice(0, 200) ?? ''} → ${response.status} ${text.slice(0, 500)}`;
   if (response.status < 400 || response.status >= 500) throw new Error(shown);
   const problem = JSON.parse(text) as { code: ErrorCode; errors?: { field: string; message: string }[] };

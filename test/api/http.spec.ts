@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { type IncomingHttpHeaders, request as httpRequest, type RequestOptions } from 'node:http';
 import { connect } from 'node:net';
+import { REACTORS } from '../../projections/registry.js';
 import { problemSchema } from '../../src/http/problem.js';
 import { startApi, type TestApi } from '../support/api.js';
 
@@ -211,8 +212,13 @@ describe('health', () => {
         status: 'ok',
         log: 'ok',
         database: 'ok',
-        projections: [{ group: 'core', status: 'ok', parked: 0 }],
-        reactors: ['archived-assignees', 'head-signer', 'snooze-timer'].map((reactor) => ({ reactor, status: 'ok', parked: 0 })),
+        projections: [
+          { group: 'core', status: 'ok', parked: 0 },
+          { group: 'insight', status: 'ok', parked: 0 },
+        ],
+        reactors: Object.keys(REACTORS)
+          .toSorted()
+          .map((reactor) => ({ reactor, status: 'ok', parked: 0 })),
       },
     ]);
   });

@@ -20,6 +20,9 @@ interface Keyed {
   readonly others: readonly unknown[];
 }
 
+/** Nobody listens there. */
+const webhook = { url: 'http://127.0.0.1:9/', events: ['conversation.rated'] };
+
 let count = 0;
 const fresh = (prefix: string) => `${prefix}-${++count}`;
 
@@ -39,6 +42,7 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       others: [{ visitor: { companyId: 'company-1' }, message: 'Hi', as: 'agent' }],
     },
   ],
+  '/live-tickets': () => [{ name: 'a ticket', body: {}, others: [] }],
   '/conversations/bulk': async () => {
     const ids = [await conversation(), 'no such conversation', await conversation()];
     return [
@@ -114,7 +118,7 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
   '/inboxes': () => [
     {
       name: 'the default, with members',
-      body: { name: 'Sales', isDefault: true, assignment: { mode: 'round_robin', agentIds: ['agent-1'] } },
+      body: { name: 'Sales', isDefault: true, assignment: { mode: 'manual', agentIds: ['agent-1'] } },
       others: [{ name: 'Sales', isDefault: true }],
     },
     { name: 'an inbox', body: { name: 'Sales' }, others: [{ name: 'Deals' }, { id: fresh('i'), name: 'Sales' }] },
@@ -154,6 +158,40 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       },
     ];
   },
+  '/automation-rules': () => {
+    // It never acts: otherwise its events would come between those that are counted here.
+    const conditions = [{ field: 'conversation.subject', operator: 'equals', value: 'never' }];
+    const body = { trigger: 'note.added', conditions, actions: [{ type: 'addTag', tag: 'x' }] };
+    return [
+      {
+        name: 'a rule',
+        body,
+        others: [
+          { ...body, name: 'x' },
+          { ...body, conditions: { any: [] } },
+        ],
+      },
+    ];
+  },
+  '/automation-rules/{id}/dry-run': async () => {
+    const body = {
+      trigger: 'message.received',
+      conditions: [{ field: 'visitor.name', operator: 'is_set' }],
+      actions: [{ type: 'unassign' }],
+    };
+    const { id } = (await api.expect(201, 'POST', '/automation-rules', { body: { ...body, enabled: false } })).body.data;
+    const conversationId = await conversation();
+    const path = `/automation-rules/${id}/dry-run`;
+    return [{ name: 'asked', path, body: { conversationId }, others: [{ conversationId, revision: 0 }] }];
+  },
+  '/automation-rules/back-tests': async () => {
+    const rule = { trigger: 'message.received', conditions: [], actions: [{ type: 'unassign' }] };
+    const { id: ruleId } = (await api.expect(201, 'POST', '/automation-rules', { body: { ...rule, enabled: false } })).body.data;
+    return [
+      { name: 'a rule about the past', body: { rule }, others: [{ ruleId }] },
+      { name: 'a saved rule about the past', body: { ruleId }, others: [{ ruleId, to: '2026-01-01T00:00:00Z' }] },
+    ];
+  },
   '/views': () => {
     const body = { name: 'Urgent', filter: { priority: ['urgent'] } };
     return [
@@ -176,6 +214,11 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       teams: () => ({ name: 'First' }),
       'canned-responses': () => ({ title: 'Greeting', shortcut: fresh('/hello'), content: 'Hi!' }),
       views: () => ({ name: 'Urgent', filter: {}, shared: true }),
+      'automation-rules': () => ({
+        trigger: 'note.added',
+        conditions: [{ field: 'conversation.subject', operator: 'equals', value: 'never' }],
+        actions: [{ type: 'unassign' }],
+      }),
     }).map(([resource, bodyOf]) => [
       `/${resource}/{id}/unarchive`,
       async () => {
@@ -189,6 +232,30 @@ const REQUESTS: Readonly<Record<string, () => Promise<Requests> | Requests>> = {
       },
     ]),
   ),
+  '/webhooks': () => [
+    { name: 'a webhook, with its secret', body: webhook, others: [{ ...webhook, events: ['*'] }] },
+    { name: 'a narrow one', body: { ...webhook, filters: { tag: 'a' } }, others: [webhook] },
+  ],
+  ...Object.fromEntries(
+    Object.entries({
+      enable: [undefined, [{}]],
+      ping: [undefined, [{}]],
+      'rotate-secret': [{ overlapHours: 1 }, [{ overlapHours: 2 }]],
+      replay: [{ after: 'start', events: ['conversation.rated'] }, [{ after: 'start' }]],
+    } as const).map(([action, [body, others]]) => [
+      `/webhooks/{id}/${action}`,
+      async () => {
+        const { id } = (await api.expect(201, 'POST', '/webhooks', { body: webhook })).body.data as { id: string };
+        if (action === 'enable') await api.expect(200, 'PUT', `/webhooks/${id}`, { body: { enabled: false } });
+        return [{ name: action, path: `/webhooks/${id}/${action}`, body, others }];
+      },
+    ]),
+  ),
+  '/webhooks/{id}/deliveries/{deliveryId}/resend': async () => {
+    const { id } = (await api.expect(201, 'POST', '/webhooks', { body: webhook })).body.data as { id: string };
+    const ping = (await api.expect(202, 'POST', `/webhooks/${id}/ping`)).body.data as { id: string };
+    return [{ name: 'resent', path: `/webhooks/${id}/deliveries/${ping.id}/resend`, body: undefined, others: [{}] }];
+  },
   '/api-keys': () => [
     {
       name: 'an API key, with its secret',
@@ -204,7 +271,7 @@ let api: TestApi;
 let other: TestApi;
 beforeAll(async () => {
   database = await createDatabase();
-  api = await startApi({ database });
+  api = await startApi({ database, environment: { WEBHOOK_ALLOWED_NETWORKS: '127.0.0.1/32' } });
   other = await again();
   for (const [path, body] of [
     ['/agents', { id: 'acting', name: 'Acting' }],
@@ -224,7 +291,8 @@ afterAll(async () => {
   await api.stop();
   await database.drop();
 });
-const again = () => startApi({ database, environment: { MASTER_KEY: api.backend.config.MASTER_KEY ?? '' } });
+const again = () =>
+  startApi({ database, environment: { MASTER_KEY: api.backend.config.MASTER_KEY ?? '', WEBHOOK_ALLOWED_NETWORKS: '127.0.0.1/32' } });
 
 const send = (instance: TestApi, key: string, { path, body, raw }: { path: string; body?: unknown; raw?: string | undefined }) =>
   instance.call('POST', path, {
@@ -306,7 +374,7 @@ test('all of them, first sent to a build that took the hash over the body as it 
   } finally {
     await older.stop();
   }
-});
+}, 120_000);
 
 test('a key is free again when its request was refused, and is taken when another process was faster', async () => {
   await api.expect(201, 'POST', '/companies', { body: { id: 'taken', name: 'Acme' } });

@@ -13,6 +13,9 @@ import { eventsAfter } from '../support/events-after.js';
  * route fails here until it has a body, and a new resource until it can be made.
  */
 
+/** A rule that does nothing. */
+const RULE = { trigger: 'message.received', conditions: [], actions: [{ type: 'addTag', tag: 'x' }], enabled: false };
+
 /** A body that each route takes. */
 const BODIES: Readonly<Record<string, () => unknown>> = {
   'POST /conversations': () => ({ visitor: {}, message: 'Hi' }),
@@ -39,8 +42,16 @@ const BODIES: Readonly<Record<string, () => unknown>> = {
   'POST /canned-responses': () => ({ title: 'x', shortcut: fresh('s'), content: 'x' }),
   'PUT /canned-responses/{id}': () => ({ title: 'x' }),
   'POST /canned-responses/{id}/render': () => ({ conversationId: ids.conversations?.own ?? '' }),
+  'POST /automation-rules': () => RULE,
+  'PUT /automation-rules/{id}': () => ({ name: 'x' }),
+  'POST /automation-rules/{id}/dry-run': () => ({ conversationId: ids.conversations?.own ?? '' }),
+  'POST /automation-rules/back-tests': () => ({ ruleId: ids['automation-rules']?.own ?? '' }),
   'POST /views': () => ({ name: 'x', filter: {} }),
   'PUT /views/{id}': () => ({ name: 'x' }),
+  'POST /webhooks': () => webhook,
+  'PUT /webhooks/{id}': () => ({ ignoreOwnWrites: true }),
+  'POST /webhooks/{id}/rotate-secret': () => ({}),
+  'POST /webhooks/{id}/replay': () => ({ after: 'start', dryRun: true }),
   'POST /api-keys': () => ({ name: 'x', role: 'analyst' }),
   'PUT /api-keys/{id}': () => ({ name: 'x' }),
 };
@@ -65,8 +76,22 @@ const NAMED_IN_BODIES: readonly (readonly [string, keyof typeof MADE, (id: strin
   ['POST /teams', 'agents', (id) => ({ name: 'x', agentIds: [id] })],
   ['PUT /teams/{id}', 'agents', (id) => ({ agentIds: [id] })],
   ['POST /canned-responses/{id}/render', 'conversations', (id) => ({ conversationId: id })],
+  ['POST /automation-rules', 'agents', (id) => ({ ...RULE, actions: [{ type: 'assign', assigneeId: id }] })],
+  ['POST /automation-rules', 'teams', (id) => ({ ...RULE, conditions: [{ field: 'conversation.teamId', operator: 'equals', value: id }] })],
+  [
+    'POST /automation-rules',
+    'inboxes',
+    (id) => ({ ...RULE, conditions: [{ field: 'conversation.inboxId', operator: 'in', value: [id] }] }),
+  ],
+  ['POST /automation-rules', 'companies', (id) => ({ ...RULE, conditions: [{ field: 'company.id', operator: 'equals', value: id }] })],
+  ['PUT /automation-rules/{id}', 'agents', (id) => ({ actions: [{ type: 'assign', assigneeId: id }] })],
+  ['POST /automation-rules/{id}/dry-run', 'conversations', (id) => ({ conversationId: id })],
+  ['POST /automation-rules/back-tests', 'automation-rules', (id) => ({ ruleId: id })],
   ['POST /api-keys', 'agents', (id) => ({ name: 'x', role: 'agent', agentId: id })],
 ];
+
+/** Nobody listens there. */
+const webhook = { url: 'http://127.0.0.1:9/', events: ['conversation.rated'] };
 
 /** What makes one of each resource. */
 const MADE = {
@@ -78,6 +103,9 @@ const MADE = {
   teams: () => ({ name: 'x' }),
   'canned-responses': () => ({ title: 'x', shortcut: fresh('s'), content: 'x' }),
   views: () => ({ name: 'x', filter: {}, shared: true }),
+  webhooks: () => webhook,
+  'automation-rules': () => RULE,
+  'automation-rules/back-tests': () => ({ rule: RULE }),
   'api-keys': () => ({ name: 'x', role: 'analyst' }),
 } as const;
 type Kind = keyof typeof MADE;
@@ -95,7 +123,8 @@ const ids = {} as Record<Kind, { own: string; foreign: string; unknown: string }
 let anothers: string;
 
 async function make(kind: Kind, key: string): Promise<string> {
-  return (await api.expect(201, 'POST', `/${kind}`, { key, body: MADE[kind]() })).body.data.id as string;
+  return (await api.expect(kind === 'automation-rules/back-tests' ? 202 : 201, 'POST', `/${kind}`, { key, body: MADE[kind]() })).body.data
+    .id as string;
 }
 const nobodys = (id: string) => {
   const last = id.at(-1) ?? '';
@@ -103,7 +132,7 @@ const nobodys = (id: string) => {
 };
 
 beforeAll(async () => {
-  api = await startApi();
+  api = await startApi({ environment: { WEBHOOK_ALLOWED_NETWORKS: '127.0.0.1/32' } });
   other = await api.otherOrganization();
   for (const role of ROLES) keys[role] = await api.keyFor(role);
   for (const kind of Object.keys(MADE) as Kind[]) {
@@ -130,8 +159,8 @@ afterAll(() => api.stop());
 const ROUTES = routesOf(AppModule.controllers).filter(({ handler }) => declaredRoles(new Reflector(), handler) !== 'public');
 const nameOf = ({ method, path }: Route) => `${method} ${path.replace(API_PREFIX, '')}`;
 const kindOf = (name: string) => {
-  const kind = name.split(/[ /]/)[2] as Kind;
-  if (name.includes('{') && !(kind in MADE)) throw new Error(`say how one of ${kind} is made`);
+  const kind = name.includes('/automation-rules/back-tests/') ? 'automation-rules/back-tests' : (name.split(/[ /]/)[2] as Kind);
+  if (name.includes('{id}') && !(kind in MADE)) throw new Error(`say how one of ${kind} is made`);
   return kind;
 };
 
@@ -142,8 +171,13 @@ function bodyOf(route: Route): { body?: unknown } {
   return { body: body() };
 }
 
-function send(route: Route, key: string | null, id: string, body = bodyOf(route)): Promise<Answer> {
-  const path = route.path.replace(API_PREFIX, '').replace('{id}', id).replace('{tag}', 'none');
+/** @param within the id of what the resource has, such as a webhook's delivery */
+function send(route: Route, key: string | null, id: string, body = bodyOf(route), within = 'none'): Promise<Answer> {
+  const path = route.path
+    .replace(API_PREFIX, '')
+    .replace('{id}', id)
+    .replace('{metric}', 'rating')
+    .replace(/\{\w+\}/, within);
   return api.call(route.method, path, { key, ...body });
 }
 
@@ -193,7 +227,8 @@ describe.each(ROUTES.map((route) => [nameOf(route), route] as const))('%s', (nam
 
   test.each(roles)('lets %s in', async (role) => {
     const own = hasId ? await ownOf(role, kindOf(name)) : '';
-    const answer = await send(route, keys[role], own);
+    const within = route.path.includes('{deliveryId}') ? await deliveryOf(own) : 'none';
+    const answer = await send(route, keys[role], own, bodyOf(route), within);
     expect([401, 403, 404]).not.toContain(answer.status);
     expect(answer.status).toBeLessThan(500);
   });
@@ -213,6 +248,8 @@ describe.each(ROUTES.map((route) => [nameOf(route), route] as const))('%s', (nam
       expect(await eventsAfter(api, head)).toEqual([]);
     });
 });
+
+const deliveryOf = async (webhookId: string) => (await api.expect(202, 'POST', `/webhooks/${webhookId}/ping`)).body.data.id as string;
 
 /** A new one, since what one role archives another could not change. */
 async function ownOf(role: CallerRole, kind: Kind): Promise<string> {

@@ -60,7 +60,10 @@ const agent = { name: 'Ada' };
 const team = { name: 'First line' };
 const company = { id: 'acme', name: 'Acme' };
 const apiKey = { name: 'CI', role: 'agent' };
+/** Nobody listens there. */
+const webhook = { url: 'http://127.0.0.1:9/hook', events: ['conversation.rated'] };
 const view = { name: 'Urgent', filter: {} };
+const automation = { trigger: 'message.received', conditions: [], actions: [{ type: 'unassign' }] };
 const canned = { title: 'Greeting', shortcut: '/bad', content: 'Hi!' };
 
 const RESOURCES: readonly Resource[] = [
@@ -214,6 +217,53 @@ const RESOURCES: readonly Resource[] = [
     ],
   },
   {
+    path: '/automation-rules',
+    id: 'none',
+    body: { name: 'Refunds', ...automation },
+    made: { name: 'Refunds', ...automation, enabled: true, order: 0, stopOnMatch: false, archived: false },
+    change: { name: null, order: 5, actions: [{ type: 'snooze', seconds: 60 }] },
+    changed: { name: null, ...automation, actions: [{ type: 'snooze', seconds: 60 }], order: 5 },
+    unarchived: 'RuleUnarchived',
+    events: ['RuleCreated', 'RuleChanged', 'RuleArchived'],
+    changeEvent: { name: null, order: 5, actions: [{ type: 'snooze', seconds: 60 }] },
+    writers: ['admin'],
+    readers: ROLES,
+    bad: [
+      ...badName(automation).filter(
+        ([, body]) => ((body as { name?: string | null }).name ?? null) !== null || 'archived' in (body as object),
+      ),
+      ['id', { ...automation, id: 'mine' }],
+      ['trigger', { ...automation, trigger: 'message.lost' }],
+      ['trigger.seconds', { ...automation, trigger: { type: 'unassigned_for', seconds: 0 } }],
+      ['trigger', { conditions: [], actions: automation.actions }],
+      ['conditions', { ...automation, conditions: null }],
+      ['conditions[0].field', { ...automation, conditions: [{ field: 'message.colour', operator: 'equals', value: 'x' }] }],
+      ['conditions[0].operator', { ...automation, conditions: [{ field: 'message.content', operator: 'like', value: 'x' }] }],
+      ['conditions[0].field', { ...automation, conditions: [{ field: 'previous.status', operator: 'equals', value: 'open' }] }],
+      ['actions', { ...automation, actions: [] }],
+      ['actions[0]', { ...automation, actions: ['unassign'] }],
+      ['actions[0].type', { ...automation, actions: [{ type: 'explode' }] }],
+      ['actions[0].type', { ...automation, actions: [{}] }],
+      ['actions[1].tag', { ...automation, actions: [{ type: 'unassign' }, { type: 'addTag' }] }],
+      ['actions[0].more', { ...automation, actions: [{ type: 'unassign', more: 1 }] }],
+      ['actions[0].message', { ...automation, actions: [{ type: 'reply', message: '' }] }],
+      ['actions[0].message.content.title', { ...automation, actions: [{ type: 'note', message: { type: 'card', content: {} } }] }],
+      ['actions[0].status', { ...automation, actions: [{ type: 'setStatus', status: 'snoozed' }] }],
+      ['actions[0].seconds', { ...automation, actions: [{ type: 'snooze', until: 'next_reply', seconds: 5 }] }],
+      ['actions[0].until', { ...automation, actions: [{ type: 'snooze' }] }],
+      ['actions[0].until', { ...automation, actions: [{ type: 'snooze', until: '2020-01-01T00:00:00Z' }] }],
+      ['enabled', { ...automation, enabled: 'false' }],
+      ['order', { ...automation, order: 1.5 }],
+    ],
+    badChange: [
+      ['trigger', { trigger: null }],
+      ['conditions', { conditions: null }],
+      ['actions', { actions: null }],
+      ['stopOnMatch', { stopOnMatch: null }],
+      ['conditions[0].field', { conditions: [{ field: 'previous.tags', operator: 'is_set' }] }],
+    ],
+  },
+  {
     path: '/canned-responses',
     id: 'none',
     unique: 'shortcut',
@@ -296,6 +346,55 @@ const RESOURCES: readonly Resource[] = [
     ],
   },
   {
+    path: '/webhooks',
+    id: 'none',
+    body: { ...webhook, filters: { inboxId: 'inbox-1', tag: ' vip ' } },
+    made: {
+      ...webhook,
+      filters: { inboxId: 'inbox-1', tag: 'vip' },
+      ignoreOwnWrites: false,
+      enabled: true,
+      disabled: null,
+      owner: { type: 'apiKey' },
+      archived: false,
+    },
+    change: { events: ['*'], filters: {} },
+    changed: { ...webhook, events: ['*'], filters: {} },
+    events: ['WebhookCreated', 'WebhookChanged', 'WebhookDeleted'],
+    changeEvent: { events: ['*'], filters: {} },
+    writers: ['admin'],
+    readers: ['admin', 'auditor'],
+    bad: [
+      ['url', { events: ['*'] }],
+      ['url', { ...webhook, url: 5 }],
+      ['url', { ...webhook, url: 'your-server.com/hook' }],
+      ['url', { ...webhook, url: 'ftp://127.0.0.1/hook' }],
+      ['url', { ...webhook, url: 'http://me:secret@127.0.0.1/hook' }],
+      ['url', { ...webhook, url: 'https://1.1.1.1:5432/hook' }],
+      ['url', { ...webhook, url: 'http://1.1.1.1/hook' }],
+      ['url', { ...webhook, url: 'https://10.0.0.1/hook' }],
+      ['url', { ...webhook, url: `https://your-server.com/${'x'.repeat(2_048)}` }],
+      ['events', { url: webhook.url }],
+      ['events', { ...webhook, events: [] }],
+      ['events[0]', { ...webhook, events: ['conversation.deleted'] }],
+      ['events[1]', { ...webhook, events: ['*', '*'] }],
+      ['filters', { ...webhook, filters: [] }],
+      ['filters.inboxId', { ...webhook, filters: { inboxId: 'a b' } }],
+      ['filters.assigneeId', { ...webhook, filters: { assigneeId: 'agent-1' } }],
+      ['ignoreOwnWrites', { ...webhook, ignoreOwnWrites: 'yes' }],
+      ['secret', { ...webhook, secret: 'whsec_mine' }],
+      ['id', { ...webhook, id: 'mine' }],
+    ],
+    badChange: [
+      ['url', { url: null }],
+      ['url', { url: 'https://10.0.0.1/hook' }],
+      ['events', { events: null }],
+      ['filters', { filters: null }],
+      ['enabled', { enabled: 'no' }],
+      ['secret', { secret: 'whsec_mine' }],
+    ],
+  },
+  {
     path: '/api-keys',
     id: 'none',
     body: { name: 'CI', role: 'auditor', expiresAt: '2099-01-01T00:00:00+01:00' },
@@ -329,7 +428,7 @@ let other: { organizationId: string; adminKey: string };
 const keys = new Map<Role, string>();
 
 beforeAll(async () => {
-  api = await startApi();
+  api = await startApi({ environment: { WEBHOOK_ALLOWED_NETWORKS: '127.0.0.1/32' } });
   other = await api.otherOrganization();
   for (const role of ROLES) keys.set(role, await api.keyFor(role));
 });
@@ -365,7 +464,7 @@ describe.each(RESOURCES)('$path', (resource) => {
   it('makes one, answers it alone and in the list, and says where in the log it is', async () => {
     const body = bodyOf(resource);
     const made = await api.expect(201, 'POST', path, { body });
-    const { key: _key, ...data } = made.body.data as Record<string, unknown>;
+    const { key: _key, secret: _secret, ...data } = made.body.data as Record<string, unknown>;
     expect(data).toMatchObject({ ...resource.made, revision: 0 });
     if ('id' in body) expect(data['id']).toBe(body['id']);
     expect(etag(made)).toBe('"0"');
@@ -598,6 +697,8 @@ describe.each(RESOURCES)('$path', (resource) => {
       ['PUT', '/:id', writers],
       ['DELETE', '/:id', writers],
       ['GET', '/:id/events', ROLES.filter((role) => role !== 'analyst' && readers.includes(role))],
+      ['GET', '/:id/events/diff', ROLES.filter((role) => role !== 'analyst' && readers.includes(role))],
+      ['GET', '/:id/verify', ROLES.filter((role) => ['admin', 'auditor'].includes(role))],
     ] as const;
     it.each(routes.flatMap((route) => ROLES.map((role) => [route[0], path + route[1], role, route[2].includes(role)] as const)))(
       '%s %s as %s: %s',

@@ -269,6 +269,8 @@ describe('the holder of a token', () => {
       `POST ${base}/{id}/messages`,
       `GET ${base}/{id}/messages`,
       `POST ${base}/{id}/rating`,
+      // Opens the live feed with the caller's own rights.
+      `POST /api/support/live-tickets`,
     ]);
     const reflector = new Reflector();
     const routes = routesOf(AppModule.controllers).filter(({ handler }) => declaredRoles(reflector, handler) !== 'public');

@@ -26,6 +26,12 @@ export function cpuOfTree(root: number): number {
   } catch {
     return total;
   }
+  for (const child of childrenOf(root)) total += cpuOfTree(child);
+  return total;
+}
+
+function childrenOf(root: number): number[] {
+  const children: number[] = [];
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue;
     try {
@@ -34,15 +40,16 @@ export function cpuOfTree(root: number): number {
           .replace(/^.*\) /s, '')
           .split(' ')[1],
       );
-      if (parent === root) total += cpuOfTree(Number(entry));
+      if (parent === root) children.push(Number(entry));
     } catch {
       // It ended while the list was read.
     }
   }
-  return total;
+  return children;
 }
 
-/** Resident memory of a process in MB. */
-export function memoryOf(pid: number): number {
-  return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
+/** Resident memory of a process and its living descendants in MB. Pages that they share count for each of them. */
+export function memoryOfTree(pid: number): number {
+  const own = Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) / 1024;
+  return own + childrenOf(pid).reduce((sum, child) => sum + memoryOfTree(child), 0);
 }

@@ -6,11 +6,16 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import pg from 'pg';
 import { startEmbeddedPostgres } from '../../src/embedded-postgres/embedded-postgres.js';
-import { cpuOf, cpuOfTree, memoryOf } from './cpu.js';
+import { cpuOf, cpuOfTree, memoryOfTree } from './cpu.js';
 import { bareEventStoreDbAppends } from './eventstoredb-appends.js';
 import { load, percentile } from './http-load.js';
 import { measureLists } from './lists.js';
+import { measureNumbers } from './numbers.js';
+import { measureLive } from './live.js';
+import { measureSearches } from './searches.js';
 import { measureMoving, type Rebuild, rebuild } from './moving.js';
+import { measureRules } from './rules.js';
+import { measureWebhooks } from './webhooks.js';
 
 /*
  * npm run bench: what Threadlog does per second, beside what the same machine does without it in the same run. Ratios are the result;
@@ -24,14 +29,15 @@ const { values: options } = parseArgs({
     clients: { type: 'string', default: '32' },
     conversations: { type: 'string', default: '2000' },
     lists: { type: 'string', default: '200000' },
+    sockets: { type: 'string', default: '5000' },
     import: { type: 'string' },
-    apart: { type: 'boolean', default: false },
+    inline: { type: 'boolean', default: false },
     help: { type: 'boolean' },
   },
 });
 if (options.help === true) {
   process.stdout.write(
-    'npm run bench -- [--seconds 5] [--rounds 3] [--clients 32] [--conversations 2000] [--lists 200000] [--import FILE.ndjson.gz] [--apart] [--json FILE]\n' +
+    'npm run bench -- [--seconds 5] [--rounds 3] [--clients 32] [--conversations 2000] [--lists 200000] [--sockets 5000] [--import FILE.ndjson.gz] [--inline] [--json FILE]\n' +
       'EVENTSTORE_URL adds the same on EventStoreDB. DATABASE_URL measures on that server instead of the embedded one.\n',
   );
   process.exit(0);
@@ -41,6 +47,12 @@ const ROUNDS = Number(options.rounds);
 const CLIENTS = Number(options.clients);
 const CONVERSATIONS = Number(options.conversations);
 const LISTS = Number(options.lists);
+/** The aims of some questions to analytics. */
+const AIMS = new Map([
+  ['the six numbers over everything', '< 100 ms'],
+  ['conversations resolved by day and agent over a year', '< 300 ms'],
+]);
+const SOCKETS = Number(options.sockets);
 const KEY = `bench_${randomBytes(24).toString('hex')}`;
 const ROOT = new URL('../..', import.meta.url).pathname;
 const TEXT = 'Thanks for reaching out! I have looked at your account and the second charge will be refunded by tomorrow evening.';
@@ -49,12 +61,8 @@ interface Server {
   readonly port: number;
   readonly process: ChildProcess;
   readonly pid: number;
-  /** Where its projections run, unless they run in it. */
-  readonly worker?: Server;
   stop(): Promise<void>;
 }
-
-const cpuOfServer = ({ pid, worker }: Server) => cpuOf(pid) + (worker === undefined ? 0 : cpuOf(worker.pid));
 
 /** Ended with the bench, however that ends. */
 const children: ChildProcess[] = [];
@@ -278,17 +286,17 @@ interface Bill {
 
 /** Replies at full load with the CPU that each took, in µs. */
 async function billed(server: Server, ids: readonly string[]): Promise<Bill> {
-  const before = { api: cpuOfServer(server), database: databaseCpu(), load: cpuOf(process.pid) };
+  const before = { api: cpuOfTree(server.pid), database: databaseCpu(), load: cpuOf(process.pid) };
   const result = await replies(server, ids, SECONDS);
   ok(result.statuses);
   return {
     repliesPerSecond: result.perSecond,
     p50: result.p50,
     p99: result.p99,
-    apiCpu: (cpuOfServer(server) - before.api) / result.requests,
+    apiCpu: (cpuOfTree(server.pid) - before.api) / result.requests,
     databaseCpu: (databaseCpu() - before.database) / result.requests,
     loadCpu: (cpuOf(process.pid) - before.load) / result.requests,
-    memory: memoryOf(server.pid) + (server.worker === undefined ? 0 : memoryOf(server.worker.pid)),
+    memory: memoryOfTree(server.pid),
   };
 }
 
@@ -328,6 +336,7 @@ async function main(): Promise<void> {
     DEMO: 'false',
     DATA_DIR: dir,
     RATE_LIMIT_PER_MINUTE: '0',
+    WEBHOOK_ALLOWED_NETWORKS: '127.0.0.1/32',
   };
   const report: Record<string, unknown> = {
     at: new Date().toISOString(),
@@ -338,13 +347,11 @@ async function main(): Promise<void> {
   const rows: [string, string, string, string][] = [];
   const stops: (() => Promise<void>)[] = [];
 
-  const startApart = async (url: string): Promise<Server & { readonly url: string }> => {
-    const environmentApart = { ...environment, DATABASE_URL: url, EVENTSTORE_URL: '' };
-    const server = await start([join(ROOT, 'bin/start.js')], { ...environmentApart, PROJECTIONS: 'off' }, /Threadlog listens/);
+  const startInline = async (url: string): Promise<Server> => {
+    const settings = { ...environment, DATABASE_URL: url, EVENTSTORE_URL: '', PROJECTIONS: 'inline' };
+    const server = await start([join(ROOT, 'bin/start.js')], settings, /Threadlog listens/);
     stops.push(() => server.stop());
-    const worker = await start([join(ROOT, 'dist/projections/main.js')], { ...environmentApart, LOG_LEVEL: 'info' }, /worker ready/);
-    stops.push(() => worker.stop());
-    return { ...server, worker, url };
+    return server;
   };
 
   const bareUrl = await makeDatabase('bench_bare');
@@ -386,9 +393,10 @@ async function main(): Promise<void> {
   stops.push(() => api.stop());
   say(`making ${CONVERSATIONS} conversations`);
   const ids = await makeConversations(api.port);
-  const apart = options.apart ? await startApart(await makeDatabase('bench_apart')) : undefined;
-  const apartIds = apart === undefined ? [] : await makeConversations(apart.port);
-  if (apart !== undefined) await replies(apart, apartIds, 2);
+  const inlineUrl = options.inline ? await makeDatabase('bench_inline') : '';
+  const inline = options.inline ? await startInline(inlineUrl) : undefined;
+  const inlineIds = inline === undefined ? [] : await makeConversations(inline.port);
+  if (inline !== undefined) await replies(inline, inlineIds, 2);
 
   // Warm, then in turns: what the machine does meanwhile falls on all of them alike.
   await replies(api, ids, 2);
@@ -396,7 +404,7 @@ async function main(): Promise<void> {
   const bares: number[] = [];
   const cruds: Bill[] = [];
   const ours: Bill[] = [];
-  const aparts: Bill[] = [];
+  const inlines: Bill[] = [];
   let bareCpu = 0;
   for (let round = 1; round <= ROUNDS; round++) {
     const inserts = await bareInserts(bareUrl, SECONDS);
@@ -404,7 +412,7 @@ async function main(): Promise<void> {
     bareCpu = inserts.databaseCpu;
     cruds.push(await billed(crudServer, crudIds));
     ours.push(await billed(api, ids));
-    if (apart !== undefined) aparts.push(await billed(apart, apartIds));
+    if (inline !== undefined) inlines.push(await billed(inline, inlineIds));
     say(
       `round ${round}: bare ${Math.round(bares.at(-1) ?? 0)}/s, CRUD ${Math.round(cruds.at(-1)?.repliesPerSecond ?? 0)}/s, Threadlog ${Math.round(ours.at(-1)?.repliesPerSecond ?? 0)}/s`,
     );
@@ -455,28 +463,105 @@ async function main(): Promise<void> {
     'p99 < 50 ms',
   ]);
   report['visible'] = seen;
-  if (apart !== undefined) {
-    const bill = middle(aparts);
-    const apartSeen = await visibility(apart, apartIds, apart.url, our.repliesPerSecond);
-    const toOurs = ratios(
-      aparts.map(({ repliesPerSecond }) => repliesPerSecond),
-      ourRates,
-    );
+  rows.push(['memory of the API and its worker', `${our.memory.toFixed(0)} MB`, '', '< 512 MB']);
+  if (inline !== undefined) {
+    const bill = middle(inlines);
+    const inlineSeen = await visibility(inline, inlineIds, inlineUrl, our.repliesPerSecond);
+    const inlineRates = inlines.map(({ repliesPerSecond }) => repliesPerSecond);
+    const toOurs = ratios(ourRates, inlineRates);
     rows.push([
-      'replies/s, projections in a process of their own',
-      `${Math.round(bill.repliesPerSecond)}/s`,
-      `${toOurs.toFixed(2)} of those with projections in the API's process`,
+      'replies/s, PROJECTIONS=inline',
+      `${Math.round(bill.repliesPerSecond)}/s, p99 ${bill.p99.toFixed(1)} ms`,
+      `the default makes ${toOurs.toFixed(2)} of them`,
       '',
     ]);
     rows.push([
       'time to visible at the same half load',
-      `p50 ${apartSeen.p50.toFixed(1)} ms, p99 ${apartSeen.p99.toFixed(1)} ms`,
-      `API and worker ${bill.apiCpu.toFixed(0)} µs a reply, ${bill.memory.toFixed(0)} MB`,
+      `p50 ${inlineSeen.p50.toFixed(1)} ms, p99 ${inlineSeen.p99.toFixed(1)} ms`,
+      `API ${bill.apiCpu.toFixed(0)} µs a reply, Postgres ${bill.databaseCpu.toFixed(0)} µs, ${bill.memory.toFixed(0)} MB`,
       '',
     ]);
-    report['apart'] = { threadlog: bill, ratioToInline: toOurs, visible: apartSeen, rounds: aparts };
+    report['inline'] = { threadlog: bill, ratioOfDefault: toOurs, visible: inlineSeen, rounds: inlines };
   }
-  rows.push(['memory of the API with projections', `${our.memory.toFixed(0)} MB`, '', '< 512 MB']);
+
+  say('asking rules, telling an endpoint');
+  const rules = await measureRules(
+    { port: api.port, key: KEY, url: threadlogUrl },
+    { rounds: ROUNDS, replies: async () => (await billed(api, ids)).repliesPerSecond },
+  );
+  const [withRules, withoutRules] = [rules.rounds.map((one) => one.with), rules.rounds.map((one) => one.without)];
+  rows.push([
+    'replies/s with two rules and an endpoint active',
+    `${Math.round(median(withRules))}/s`,
+    `${ratios(withRules, withoutRules).toFixed(2)} of ${Math.round(median(withoutRules))}/s without`,
+    '≥ 0.85',
+  ]);
+  rows.push([
+    'rule evaluations, catching up on a log',
+    `${Math.round(rules.evaluationsPerSecond)}/s`,
+    `${rules.evaluations} evaluations`,
+    '≥ 5,000/s',
+  ]);
+  report['rules'] = rules;
+
+  const reply = () => ({
+    method: 'POST',
+    path: `/api/support/conversations/${ids[Math.floor(Math.random() * ids.length)] ?? ''}/reply`,
+    headers: { 'x-api-key': KEY, 'x-agent-id': 'agent-bench', 'content-type': 'application/json' },
+    body: JSON.stringify({ message: TEXT }),
+  });
+  if (SOCKETS > 0) {
+    say(`opening ${SOCKETS} sockets`);
+    const live = await measureLive(
+      { port: api.port, pid: api.pid, key: KEY },
+      {
+        clients: CLIENTS,
+        seconds: SECONDS,
+        perSecond: our.repliesPerSecond / 2,
+        sockets: SOCKETS,
+        next: reply,
+      },
+    );
+    const { frame, crowd, crowdOfFive, socketKb } = live;
+    rows.push([
+      "from a write's answer to its live frame, half load",
+      `p50 ${frame.p50.toFixed(1)} ms, p99 ${frame.p99.toFixed(1)} ms`,
+      `${frame.samples} samples`,
+      'p99 < 50 ms',
+    ]);
+    rows.push([
+      `one event to ${crowd.sockets} sockets`,
+      `p50 ${crowd.p50.toFixed(0)} ms, p99 ${crowd.p99.toFixed(0)} ms`,
+      `${socketKb.toFixed(1)} KB of the API a socket`,
+      'p99 < 300 ms',
+    ]);
+    rows.push([
+      'five events a second to them, in order',
+      `p50 ${crowdOfFive.p50.toFixed(0)} ms, p99 ${crowdOfFive.p99.toFixed(0)} ms`,
+      '',
+      'p99 < 1 s',
+    ]);
+    report['live'] = live;
+  }
+
+  say('delivering to a webhook');
+  const webhook = await measureWebhooks(
+    { port: api.port, key: KEY },
+    { clients: CLIENTS, seconds: SECONDS, perSecond: our.repliesPerSecond / 2, next: reply },
+  );
+  rows.push([
+    'deliveries to one fast receiver',
+    `${Math.round(webhook.deliveries.perSecond)}/s`,
+    `${webhook.deliveries.count} deliveries that waited`,
+    '≥ 1,000/s',
+  ]);
+  rows.push([
+    "from a write's answer to its webhook, half load",
+    `p50 ${webhook.arrival.p50.toFixed(1)} ms, p99 ${webhook.arrival.p99.toFixed(1)} ms`,
+    `${webhook.arrival.samples} samples at ${Math.round(webhook.arrival.perSecond)}/s`,
+    'p99 < 250 ms',
+  ]);
+  report['webhook'] = webhook;
 
   if (LISTS > 0) {
     say(`making ${LISTS} rows for lists`);
@@ -487,6 +572,25 @@ async function main(): Promise<void> {
     rows.push([`list of ${LISTS} conversations, page alone, 12 filters`, ...cell('page'), '< 20 ms']);
     rows.push(['the same with the total', ...cell('withTotal'), '< 100 ms']);
     report['lists'] = { conversations: LISTS, questions: lists };
+
+    say(`making facts of ${LISTS} conversations`);
+    const numbers = await measureNumbers({ port: api.port, key: KEY, url: threadlogUrl }, LISTS);
+    for (const { name, p95 } of numbers)
+      rows.push([`analytics of ${LISTS} conversations: ${name}`, `p95 ${p95.toFixed(0)} ms`, '', AIMS.get(name) ?? '']);
+    report['numbers'] = { conversations: LISTS, questions: numbers };
+    say(`making the texts of ${LISTS} conversations for searches`);
+    const searches = await measureSearches({ port: api.port, key: KEY, url: threadlogUrl });
+    const dearest = (of: 'search' | 'list') => searches.reduce((worst, one) => (one[of] > worst[of] ? one : worst));
+    for (const where of ['search', 'list'] as const)
+      rows.push([
+        where === 'search'
+          ? `search in ${LISTS * 8} messages, ${searches.length} questions`
+          : 'the same as a filter of the list, page alone',
+        `p95 at most ${dearest(where)[where].toFixed(1)} ms`,
+        `the slowest: ${dearest(where).name}`,
+        where === 'search' ? '< 30 ms' : '',
+      ]);
+    report['searches'] = { messages: LISTS * 8, questions: searches };
   }
 
   if (options.import !== undefined) {
@@ -507,27 +611,36 @@ async function main(): Promise<void> {
       `${moved.rebuild.events} events`,
       '≥ 15,000/s',
     ]);
-    // The load's own half rate, while the rebuild takes what it can get of the same cores.
-    const imported = await start([join(ROOT, 'bin/start.js')], importing, /Threadlog listens/);
-    stops.push(() => imported.stop());
-    const importedIds = await makeConversations(imported.port);
-    await replies(imported, importedIds, 2);
-    let going = true;
+    // The load's own half rate, while the rebuild takes what it can get of the same cores; in turns, where there are two ways to run.
+    const ways = [undefined, ...(options.inline ? ['inline'] : [])];
+    const seenMeanwhile = new Map(ways.map((way) => [way, [] as Awaited<ReturnType<typeof visibility>>[]]));
     const rebuilds: Rebuild[] = [];
-    const rebuilding = (async () => {
-      while (going) rebuilds.push(await rebuild(ROOT, importing));
-    })();
-    const meanwhile = await visibility(imported, importedIds, importUrl, our.repliesPerSecond);
-    going = false;
-    await rebuilding;
-    rows.push([
-      'time to visible at half load while a rebuild runs',
-      `p50 ${meanwhile.p50.toFixed(1)} ms, p99 ${meanwhile.p99.toFixed(1)} ms`,
-      `${meanwhile.samples} samples`,
-      'p99 < 50 ms',
-    ]);
+    for (let round = 1; round <= ROUNDS; round++)
+      for (const way of ways) {
+        const settings = way === undefined ? importing : { ...importing, PROJECTIONS: way };
+        const imported = await start([join(ROOT, 'bin/start.js')], settings, /Threadlog listens/);
+        const importedIds = await makeConversations(imported.port);
+        await replies(imported, importedIds, 2);
+        let going = true;
+        const rebuilding = (async () => {
+          while (going) rebuilds.push(await rebuild(ROOT, importing));
+        })();
+        seenMeanwhile.get(way)?.push(await visibility(imported, importedIds, importUrl, our.repliesPerSecond));
+        going = false;
+        await rebuilding;
+        await imported.stop();
+      }
+    for (const [way, meanwhiles] of seenMeanwhile) {
+      const [p50, p99] = (['p50', 'p99'] as const).map((name) => median(meanwhiles.map((one) => one[name])));
+      rows.push([
+        `time to visible at half load while a rebuild runs${way === undefined ? '' : `, PROJECTIONS=${way}`}`,
+        `p50 ${p50?.toFixed(1)} ms, p99 ${p99?.toFixed(1)} ms`,
+        `${meanwhiles.reduce((sum, { samples }) => sum + samples, 0)} samples`,
+        'p99 < 50 ms',
+      ]);
+    }
     report['import'] = moved;
-    report['visibleDuringRebuild'] = { ...meanwhile, rebuilds };
+    report['visibleDuringRebuild'] = { rounds: [...seenMeanwhile].map(([way = 'process', of]) => ({ way, of })), rebuilds };
   }
 
   const eventstoreUrl = process.env['EVENTSTORE_URL'];

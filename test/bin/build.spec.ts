@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cp, mkdir, mkdtemp, readFile, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, readdir, realpath, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -39,6 +39,7 @@ test('an edit, a deleted file and a changed setting each make the next start bui
   await writeFile(join(app, 'src', 'main.ts'), `process.stdout.write('alone');\n`);
   await rm(join(app, 'src', 'part'), { recursive: true });
   expect(await run('start.js')).toMatchObject({ code: 0, out: 'alone' });
+  expect(await readdir(join(app, 'dist', 'compiled', 'src'))).toEqual(['main.js', 'main.js.map']);
   expect(await readdir(join(app, 'dist', 'src'))).toEqual(['main.js', 'main.js.map']);
 
   const built = await stamp();
@@ -50,7 +51,7 @@ test('an edit, a deleted file and a changed setting each make the next start bui
 test('an edit during a build is not lost', async () => {
   const building = run('build.js');
   // The compiler writes last, so it has read the file that is changed now.
-  await until(() => stat(join(app, 'dist', 'src', 'main.js')).then(Boolean, () => false));
+  await until(() => stat(join(app, 'dist', 'compiled', 'src', 'main.js')).then(Boolean, () => false));
   await writeFile(join(app, 'src', 'part', 'part.ts'), `export const part: string = 'late';\n`);
   await building;
   expect(await run('start.js')).toMatchObject({ code: 0, out: 'late' });
@@ -79,7 +80,7 @@ test('processes that start at once all start, on one build', async () => {
   const all = await Promise.all([1, 2, 3].map(() => run('start.js')));
   expect(await builds()).toBe(1);
   expect(all).toEqual([1, 2, 3].map(() => ({ code: 0, out: 'first', errors: '' })));
-  expect((await readdir(join(app, 'dist'))).toSorted()).toEqual(['.built', '.tsbuildinfo', 'src']);
+  expect((await readdir(join(app, 'dist'))).toSorted()).toEqual(['.built', '.tsbuildinfo', 'compiled', 'src']);
 });
 
 test('a killed build does not stop the next one', async () => {
@@ -94,6 +95,30 @@ test('a killed build does not stop the next one', async () => {
   await once(building, 'close');
   expect(await readdir(join(app, 'dist'))).toContain('.lock');
   expect(await run('start.js')).toMatchObject({ code: 0, out: 'first' });
+});
+
+test('a program finds others from where its source lies, loads late what it loads late, and names lines of the sources', async () => {
+  const late = `export function late(): string {\n  throw new Error('late');\n}\n`;
+  const tell = `import { fileURLToPath } from 'node:url';
+process.stdout.write(fileURLToPath(new URL('../main.js', import.meta.url)) + ' ');
+const { late } = await import('./part/late.js');
+try {
+  late();
+} catch (error) {
+  process.stdout.write(String((error as Error).stack));
+}
+`;
+  await mkdir(join(app, 'src', 'deep'));
+  await writeFile(join(app, 'src', 'deep', 'tell.ts'), tell.replace('./part', '../part'));
+  await writeFile(join(app, 'src', 'part', 'late.ts'), late);
+  await writeFile(join(app, 'src', 'main.ts'), `import './deep/tell.js';\n`);
+  const { code, out } = await run('start.js', '--enable-source-maps');
+  expect(code).toBe(0);
+  const root = await realpath(app);
+  expect(out.split(' ')[0]).toBe(join(root, 'dist', 'src', 'main.js'));
+  expect(out).toContain(`${join(root, 'src', 'part', 'late.ts')}:2:`);
+  expect(out).toContain(`${join(root, 'src', 'deep', 'tell.ts')}:5:`);
+  expect(await readdir(join(app, 'dist', 'chunks'))).toContainEqual(expect.stringMatching(/^late-.*\.js$/));
 });
 
 test('where there is no compiler the build is used as it is, and where there is none either, that is said', async () => {
@@ -120,7 +145,7 @@ async function countBuilds(): Promise<() => Promise<number>> {
   const [modules, notes] = [join(app, 'node_modules'), join(app, 'calls')];
   await rm(modules);
   await mkdir(join(modules, 'ts7', 'bin'), { recursive: true });
-  await symlink(join(ROOT, 'node_modules', '@types'), join(modules, '@types'));
+  for (const name of ['@types', 'rolldown']) await symlink(join(ROOT, 'node_modules', name), join(modules, name));
   const real = JSON.stringify(join(ROOT, 'node_modules', 'ts7', 'bin', 'tsc'));
   const noting = `require('node:fs').appendFileSync(${JSON.stringify(notes)}, '.');
     process.exitCode = require('node:child_process').spawnSync(process.execPath, [${real}, ...process.argv.slice(2)], { stdio: 'inherit' }).status;`;
@@ -137,9 +162,9 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   for (const deadline = Date.now() + 60_000; !(await holds());) if (Date.now() > deadline) throw new Error('it did not come true');
 }
 
-function run(program: string): Promise<{ code: number | null; out: string; errors: string }> {
+function run(program: string, ...options: string[]): Promise<{ code: number | null; out: string; errors: string }> {
   return new Promise((ended) => {
-    const child = spawn(process.execPath, [join(app, 'bin', program)], { cwd: tmpdir() });
+    const child = spawn(process.execPath, [...options, join(app, 'bin', program)], { cwd: tmpdir() });
     let [out, errors] = ['', ''];
     child.stdout.on('data', (chunk) => (out += String(chunk)));
     child.stderr.on('data', (chunk) => (errors += String(chunk)));

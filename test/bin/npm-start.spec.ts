@@ -8,11 +8,11 @@ import { fileURLToPath } from 'node:url';
 import { findEmbeddedPostgres } from '../../src/embedded-postgres/embedded-postgres.js';
 import { eventually } from '../support/eventually.js';
 import { findPostmaster } from '../support/postgres-server.js';
-import { freePort, isAlive, signal } from '../support/processes.js';
+import { childrenOf, freePort, isAlive, signal } from '../support/processes.js';
 
 /*
- * Threadlog as README.md starts it: npm, and below it the server with its embedded PostgreSQL. However npm is ended, both end in order, and
- * the port is free again.
+ * Threadlog as README.md starts it: npm, and below it the server with its worker and its embedded PostgreSQL. However npm is ended, all of them
+ * end in order, and the port is free again.
  */
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 /** A start may compile first, and the machine may be busy. */
@@ -79,9 +79,12 @@ async function listens(): Promise<boolean> {
   );
 }
 
+/** All processes that one has started, by itself or through others. */
+const startedBy = (pid: number): number[] => childrenOf(pid).flatMap((child) => [child, ...startedBy(child)]);
+
 /** The server's processes are gone, in order: PostgreSQL removes its pid file last. */
-async function stopped(postmaster: number): Promise<void> {
-  await eventually(() => !isAlive(postmaster), 30_000);
+async function stopped(processes: readonly number[]): Promise<void> {
+  await eventually(() => !processes.some(isAlive), 30_000);
   expect(await findPostmaster(dataDir)).toBeUndefined();
   await eventually(async () => !(await listens()), 10_000);
 }
@@ -91,10 +94,13 @@ test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
   async (name) => {
     const npm = start('npm', ['start']);
     await eventually(listens, STARTED_MS);
-    const postmaster = await findPostmaster(dataDir);
+    const processes = startedBy(npm.pid);
+    // The server, its worker, and PostgreSQL, of which some have processes of their own.
+    expect(processes).toContain(await findPostmaster(dataDir));
+    expect(processes.length).toBeGreaterThan(3);
     process.kill(npm.pid, name);
     await npm.ended;
-    await stopped(postmaster ?? 0);
+    await stopped(processes);
   },
   STARTED_MS + 60_000,
 );
@@ -104,9 +110,9 @@ test.each(['SIGTERM', 'SIGINT', 'SIGHUP'] as const)(
   async () => {
     const terminal = start('script', ['-qefc', 'npm start', '/dev/null']);
     await eventually(listens, STARTED_MS);
-    const postmaster = await findPostmaster(dataDir);
+    const processes = startedBy(terminal.pid);
     process.kill(terminal.pid, 'SIGKILL');
-    await stopped(postmaster ?? 0);
+    await stopped(processes);
   },
   STARTED_MS + 60_000,
 );
@@ -118,7 +124,7 @@ test(
     const postmaster = await eventually(async () => (await findEmbeddedPostgres(dataDir)) && (await findPostmaster(dataDir)), STARTED_MS);
     process.kill(early.pid, 'SIGTERM');
     await early.ended;
-    await stopped(postmaster);
+    await stopped([postmaster]);
 
     const squatter = createServer().listen(port, '127.0.0.1');
     await once(squatter, 'listening');

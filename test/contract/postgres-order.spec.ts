@@ -110,7 +110,7 @@ describe('the order of the Postgres log', () => {
       client.append(`conversation-vanish.${id}` as StoredEvent['stream'], 'none', [newEvent()], AbortSignal.timeout(ms));
     await append(far, '1', 5_000);
     // The Sync message, which commits what the Execute message before it did.
-    proxy.swallowRequestBefore(Buffer.from([0x53, 0, 0, 0, 4]));
+    void proxy.swallowRequestBefore(Buffer.from([0x53, 0, 0, 0, 4]));
     const vanished = append(far, '4', 1_000).catch((error: Error) => error);
     await eventually(async () => !(await lockIsFree()), 2_000);
     expect(await append(store, '5', 15_000)).toMatchObject({ outcome: 'appended' });

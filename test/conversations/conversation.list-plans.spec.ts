@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import { makeLiveGeneration } from '../../projections/runtime/generations.js';
+import { AutomaticAssignmentReader, type WaitingConversation } from '../../src/conversations/automatic-assignment.reader.js';
 import { ListQueryDto } from '../../src/conversations/list-query.dto.js';
 import { type Database, openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import { instanceOf } from '../../src/http/validation.js';
@@ -15,6 +16,7 @@ import {
 import { Cursors, TOTAL_LIMIT } from '../../src/read-models/paging.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { makeManyConversations, MANY, manyQuestions } from '../support/many-conversations.js';
+import { buffers, nodes, type Plan, planOf, type Statement } from '../support/plans.js';
 import { coreGroup, readModels } from '../support/read-schema.js';
 
 /** Enough that reading all of it is dearer than any index, and few enough to be made in a few seconds. */
@@ -27,9 +29,10 @@ let database: TestDatabase;
 let open: OpenDatabase;
 let lists: ListConversationsHandler;
 let counts: CountConversationsHandler;
+let kysely: Kysely<Database>;
 let client: pg.Client;
 /** The statements of the last list. */
-const statements: { sql: string; parameters: readonly unknown[] }[] = [];
+const statements: Statement[] = [];
 
 beforeAll(async () => {
   database = await createDatabase();
@@ -38,7 +41,7 @@ beforeAll(async () => {
   // Another tenant's rows lie between: an index that does not begin with the organization would read them too.
   await makeManyConversations(database.url, 'neighbour', COUNT);
   await makeManyConversations(database.url, ORGANIZATION, COUNT);
-  const kysely = new Kysely<Database>({
+  kysely = new Kysely<Database>({
     dialect: new PostgresDialect({ pool: open.pool }),
     log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
   });
@@ -53,16 +56,6 @@ afterAll(async () => {
   await open.close();
   await database.drop();
 });
-
-interface Plan {
-  readonly 'Node Type': string;
-  readonly 'Relation Name'?: string;
-  readonly 'Shared Hit Blocks'?: number;
-  readonly 'Shared Read Blocks'?: number;
-  readonly Plans?: readonly Plan[];
-}
-
-const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
 
 /** Asks the list and answers the plans of its statements, as they ran. */
 async function plansOf(question: string, cursor?: string): Promise<{ plans: Plan[]; rows: number; next: string | null }> {
@@ -87,12 +80,7 @@ function queryOf(question: string, cursor?: string): ListQueryDto {
 /** The plans of the queries since the statements were last forgotten. */
 async function plansOfStatements(): Promise<Plan[]> {
   const plans: Plan[] = [];
-  for (const { sql, parameters } of statements.splice(0)) {
-    const { rows } = await client.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(`explain (analyze, buffers, format json) ${sql}`, [
-      ...parameters,
-    ]);
-    plans.push(...rows.map((row) => row['QUERY PLAN'][0].Plan));
-  }
+  for (const statement of statements.splice(0)) plans.push(await planOf(client, statement, 'run'));
   return plans;
 }
 
@@ -101,7 +89,6 @@ const scans = (plans: readonly Plan[]) =>
     .flatMap(nodes)
     .filter((node) => node['Relation Name']?.startsWith('conversations') === true)
     .map((node) => node['Node Type']);
-const buffers = (plan: Plan) => (plan['Shared Hit Blocks'] ?? 0) + (plan['Shared Read Blocks'] ?? 0);
 
 const sorted = (question: string) => SORTS.flatMap((sort) => ['asc', 'desc'].map((order) => [question, sort, order] as const));
 
@@ -150,6 +137,23 @@ describe('the plans of the conversation list', () => {
       expect(scans(second.plans)).not.toContain('Seq Scan');
     },
   );
+
+  test('those that wait for an agent are found in their order, page by page, without a walk through those of other inboxes', async () => {
+    const reader = new AutomaticAssignmentReader(kysely, readModels);
+    const inboxes = [MANY.inbox(1), MANY.inbox(3)];
+    let after: WaitingConversation | undefined;
+    for (let page = 0; page < 2; page++) {
+      statements.length = 0;
+      const waiting = await reader.waiting(ORGANIZATION, inboxes, 5, after);
+      expect(waiting).toHaveLength(5);
+      const [plan] = await plansOfStatements();
+      if (plan === undefined) throw new Error('one statement was sent');
+      expect(scans([plan])).toEqual(['Index Scan']);
+      // Four levels of an index, and five rows, of each inbox.
+      expect(buffers(plan)).toBeLessThan(40);
+      after = waiting.at(-1);
+    }
+  });
 
   test('many filters are counted in one statement, each as the list counts it and by an index', async () => {
     const questions = manyQuestions(COUNT).map(([, question]) => question);

@@ -4,6 +4,7 @@ import {
   addNote,
   addTags,
   assign,
+  assignAutomatically,
   type Author,
   changeCustomAttributes,
   changeInbox,
@@ -63,6 +64,7 @@ interface Model {
   tags: string[];
   assignee: string | null;
   team: string | null;
+  takenFrom: string | null;
   subject: string | null;
   priority: Priority;
   attributes: Map<string, unknown>;
@@ -191,6 +193,7 @@ function holds(real: Real, model: Model): void {
     tags: [...opened.tags].sort(),
     assignee: opened.assignee?.id ?? null,
     team: opened.team?.id ?? null,
+    takenFrom: opened.takenFrom,
     subject: opened.subject,
     priority: opened.priority,
     attributes: new Map(Object.entries(opened.customAttributes)),
@@ -208,6 +211,7 @@ function holds(real: Real, model: Model): void {
     tags: [...model.tags].sort(),
     assignee: model.assignee,
     team: model.team,
+    takenFrom: model.takenFrom,
     subject: model.subject,
     priority: model.priority,
     attributes: model.attributes,
@@ -241,6 +245,7 @@ const NOTHING: Expected = [];
 function takeOff(model: Model, archived: ReadonlySet<string>): ConversationEvent['type'][] {
   const events: ConversationEvent['type'][] = [];
   if (model.assignee !== null && archived.has(model.assignee)) {
+    model.takenFrom = null;
     if (model.assignee === model.team) model.team = null;
     model.assignee = null;
     events.push('ConversationUnassigned');
@@ -258,6 +263,7 @@ function move(model: Model, to: Status, archived: ReadonlySet<string>): Conversa
   if (from === to && to !== 'snoozed') return [];
   model.status = to;
   if (to !== 'snoozed') model.until = null;
+  if (to !== 'snoozed') model.takenFrom = null;
   if (from === 'resolved' && to === 'open') model.episodes.push({ ended: false, rating: null });
   if (to === 'open') return ['ConversationStatusChanged', ...takeOff(model, archived)];
   if (to === 'resolved' || to === 'closed') {
@@ -369,11 +375,26 @@ const assigning = fc
           model.team = queue;
           if (who === undefined && isTeam(assignee)) model.assignee = queue;
         }
-        if (model.assignee !== assignee)
+        if (model.assignee !== assignee) {
+          model.takenFrom = model.assignee === null && !isTeam(assignee) ? assignee : null;
           return { decision, expected: [model.assignee === null ? 'ConversationUnassigned' : 'ConversationAssigned'] };
+        }
         return { decision, expected: model.team === team ? NOTHING : ['ConversationTeamChanged'] };
       }),
   );
+
+/** An inbox chose an agent, perhaps a while ago. */
+const automatic = fc.record({ who: fc.constantFrom(undefined, 'bo', 'eve'), inboxId: fc.constantFrom('i1', 'i2') }).map(
+  ({ who, inboxId }) =>
+    new Step(`the inbox ${inboxId} assigns ${who}`, (model) => {
+      const decision = assignAutomatically(who && { id: who, name: who }, { type: 'least_busy', inboxId });
+      if (who === undefined || model.status !== 'open' || model.assignee !== null || model.inboxId !== inboxId)
+        return { decision, expected: NOTHING };
+      model.assignee = who;
+      model.takenFrom = null;
+      return { decision, expected: ['ConversationAssigned'] };
+    }),
+);
 
 const archiving = archivedIds.map(
   (archived) =>
@@ -452,7 +473,11 @@ const changing = fc
               else model.attributes.set(name, value);
           });
         }
-        if (inboxId !== undefined) change(changeInbox(inboxId), inboxId !== model.inboxId, 'InboxChanged', () => (model.inboxId = inboxId));
+        if (inboxId !== undefined)
+          change(changeInbox(inboxId), inboxId !== model.inboxId, 'InboxChanged', () => {
+            model.inboxId = inboxId;
+            model.takenFrom = null;
+          });
         if (status !== undefined) decisions.push(setStatus(status, 'agent'));
         const decision = inTurn(...decisions);
         if (differs && model.status === 'closed') return { decision, expected: 'conversation_closed' };
@@ -484,7 +509,7 @@ const again = fc.constant(
 );
 
 const commands = fc.commands(
-  [speak, speak, changeStatus, changeStatus, snoozes, timer, assigning, archiving, tagging, untagging, changing, rating, again],
+  [speak, speak, changeStatus, changeStatus, snoozes, timer, assigning, automatic, archiving, tagging, untagging, changing, rating, again],
   {
     maxCommands: 40,
   },
@@ -511,6 +536,7 @@ function start(): { model: Model; real: Real } {
     tags: [],
     assignee: null,
     team: null,
+    takenFrom: null,
     subject: null,
     priority: 'normal',
     attributes: new Map<string, unknown>([['k1', 1]]),

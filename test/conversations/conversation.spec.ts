@@ -2,6 +2,7 @@ import {
   addNote,
   addTags,
   assign,
+  assignAutomatically,
   type Assignee,
   type Author,
   changeCustomAttributes,
@@ -453,6 +454,49 @@ describe('assigning', () => {
       .when(assign(null))
       .thenEvents({ type: 'ConversationUnassigned', data: { previous: team('tier-1'), team: null, reason: 'asked' } });
     expect(after).toMatchObject({ assignee: null, team: null });
+  });
+});
+
+describe('assigning by an inbox', () => {
+  const reason = { type: 'round_robin', inboxId: 'billing' } as const;
+  const byInbox = assignAutomatically(agent('bo'), reason);
+
+  test('gives an open conversation that nobody has to the agent, in the queue where it is, and says why', () => {
+    const after = conversation(...IN.open, teamChanged(null, team('tier-1')))
+      .when(byInbox)
+      .thenEvents({
+        type: 'ConversationAssigned',
+        data: { assignee: agent('bo'), team: { id: 'tier-1', name: 'TIER-1' }, reason },
+      });
+    expect(after.assignee).toEqual(agent('bo'));
+  });
+
+  test.each([
+    ['nobody is free', IN.open, assignAutomatically(undefined, reason)],
+    ['somebody has it', [...IN.open, assigned(agent('eve'))], byInbox],
+    ['a team has it', [...IN.open, assigned(team('tier-1'))], byInbox],
+    ['it is in another inbox', IN.open, assignAutomatically(agent('bo'), { type: 'least_busy', inboxId: 'sales' })],
+    ...(['pending', 'snoozed', 'resolved', 'closed'] as const).map((status) => [`it is ${status}`, IN[status], byInbox] as const),
+  ] as const)('does nothing while %s', (_, history, decision) => {
+    conversation(...history)
+      .when(decision)
+      .thenNothing();
+  });
+
+  test.each<readonly [string, readonly ConversationEvent[], string | null]>([
+    ['an agent from whom it is taken', [unassigned(agent('bo'), null)], 'bo'],
+    ['not an agent who is archived', [unassigned(agent('bo'), null, 'archived')], null],
+    ['nobody once somebody else has it', [unassigned(agent('bo'), null), assigned(agent('eve'))], null],
+    ['nobody once it is opened again', [unassigned(agent('bo'), null), changed('open', 'pending'), changed('pending', 'open')], null],
+    [
+      'nobody once it is in another inbox',
+      [unassigned(agent('bo'), null), { type: 'InboxChanged', data: { from: 'billing', to: 'sales' } }],
+      null,
+    ],
+    ['an agent whatever is said meanwhile', [unassigned(agent('bo'), null), received('m2'), sent('m3')], 'bo'],
+  ])('remembers %s', (_, events, takenFrom) => {
+    const history = [...IN.open, assigned(agent('bo')), ...events];
+    expect(conversation(...history).state.takenFrom).toBe(takenFrom);
   });
 });
 

@@ -95,6 +95,14 @@ test('a message may hold attachments alone', () => {
   expect(decode(codec, { ...example, data: JSON.stringify(alone) }).data).toEqual(alone);
 });
 
+test('an assignment may say by which inbox it was made', () => {
+  const example = stored.find(({ type }) => type === 'ConversationAssigned') as StoredEvent;
+  for (const type of ['round_robin', 'least_busy']) {
+    const data = { ...(JSON.parse(example.data) as object), reason: { type, inboxId: 'support' } };
+    expect(decode(codec, { ...example, data: JSON.stringify(data) }).data).toEqual(data);
+  }
+});
+
 test.each([
   ['an unknown type', { type: 'ConversationMerged' }],
   ['a version that is not there yet', { metadata: JSON.stringify({ schemaVersion: 2 }) }],

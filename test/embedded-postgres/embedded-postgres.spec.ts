@@ -133,12 +133,12 @@ test('processes that start at the same moment on a fresh folder share one server
 }, 60_000);
 
 asRoot(
-  'so do five processes of root whose data folder, whose programs, or both of them no other user can reach',
+  'so do three processes of root whose data folder, whose programs, or both of them no other user can reach',
   async () => {
     const app = await closedApp();
     for (const where of ['data', 'programs', 'both']) {
       dataDir = join(where === 'programs' ? await openFolder() : dirname(app), `data-${where}`);
-      const starter = await startTogether(5, where === 'data' ? ROOT : app);
+      const starter = await startTogether(3, where === 'data' ? ROOT : app);
       expect(await findEmbeddedPostgres(dataDir)).toEqual({ url: starter.url });
       // What a second server would have been made of.
       const home = await realpath(join(dataDir, 'postgres'));

@@ -14,8 +14,8 @@ import { FaultRun } from './fault-run.js';
  * not is told as such, and everything goes on by itself.
  */
 const SEED = faultSeed();
-/** A new PostgreSQL takes about 60 MB of it, its log of changes included. */
-const DISK_MB = 120;
+/** A new PostgreSQL takes about 60 MB of it, its log of changes included, and the read models of what is written some ten more. */
+const DISK_MB = 240;
 
 /** A file system of that size; undefined where this user cannot make one. */
 function mountSmallDisk(): string | undefined {

@@ -162,7 +162,7 @@ it.each([
   ['two days ahead', 2 * DAY_MS],
   ['a day behind', -DAY_MS],
 ])(
-  'wakes no snooze early, late or twice, and lets no stream run backwards, while the clocks of one API and of the workers are %s',
+  'wakes no snooze and asks no rule early, late or twice, and lets no stream run backwards, while the clocks of one API and of the workers are %s',
   (name, skewMs) =>
     run.survive(name, async () => {
       const wrong = [proxied, ...workers];
@@ -183,7 +183,13 @@ it.each([
         const { createdAt = '' } = await ask(proxied, 'POST', '/conversations', { visitor: { name: 'Ada' }, message: 'Hi' });
         return Math.abs(Date.parse(createdAt) - Date.now() - skewMs) < HOUR_MS;
       });
+      const rule = await ask(direct, 'POST', '/automation-rules', {
+        trigger: { type: 'no_agent_reply_for', seconds: 2 },
+        conditions: [{ field: 'message.content', operator: 'equals', value: name }],
+        actions: [{ type: 'addTag', tag: 'waits' }],
+      });
       const [soon, later, both] = [await open(), await open(), await open()];
+      const waits = await ask(direct, 'POST', '/conversations', { visitor: { name: 'Ada' }, message: name });
       const due = Date.now() + 2_000;
       await ask(direct, 'POST', `/conversations/${soon}/snooze`, { until: new Date(due).toISOString() });
       await ask(direct, 'POST', `/conversations/${later}/snooze`, { until: new Date(due + 12 * HOUR_MS).toISOString() });
@@ -198,6 +204,15 @@ it.each([
       expect((await ask(direct, 'GET', `/conversations/${later}`))['status']).toBe('snoozed');
       const woken = (await ask(direct, 'GET', `/conversations/${soon}/events`)) as unknown as { type: string }[];
       expect(woken.filter(({ type }) => type === 'ConversationStatusChanged')).toHaveLength(1);
+      const asked = (await ask(direct, 'GET', `/conversations/${waits['id']}/evaluations`)) as unknown as { outcome: string }[];
+      expect(asked.map(({ outcome }) => outcome)).toEqual(['matched']);
+      const [, , ...caused] = (await ask(direct, 'GET', `/conversations/${waits['id']}/events`)) as unknown as { type: string }[];
+      expect(caused.map(({ type }) => type)).toEqual(['TagsAdded']);
+      const lateBy = `select extract(epoch from created_at - at)::float8 as s from keep.rule_evaluations where conversation_id = '${waits['id']}'`;
+      const [late] = await postgres.query<{ s: number }>(lateBy);
+      expect(late?.s).toBeGreaterThanOrEqual(0);
+      expect(late?.s).toBeLessThan(10);
+      await fetch(`${direct.url}/api/support/automation-rules/${rule['id']}`, { method: 'DELETE', headers: { 'x-api-key': direct.key } });
       const times = ((await ask(direct, 'GET', `/conversations/${both}/events`)) as unknown as { occurredAt: string }[]).map(
         ({ occurredAt }) => occurredAt,
       );

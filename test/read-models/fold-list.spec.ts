@@ -10,7 +10,9 @@ import { type Database, openDatabase, type OpenDatabase } from '../../src/databa
 import { ThreadlogError } from '../../src/errors.js';
 import { Cursors } from '../../src/read-models/paging.js';
 import { type FoldPage, FoldLists, type ListQuery } from '../../src/read-models/fold-list.js';
+import { DataKey } from '../../src/security/sealing.js';
 import { visitorList } from '../../src/visitors/visitor.list.js';
+import { sealVisitor } from '../../src/visitors/visitor.sealing.js';
 import { companyList } from '../../src/companies/company.list.js';
 import { inboxList } from '../../src/inboxes/inbox.list.js';
 import { agentList } from '../../src/team/agent.list.js';
@@ -20,8 +22,10 @@ import { viewList } from '../../src/views/view.list.js';
 import { cannedResponseList } from '../../src/canned-responses/canned-response.list.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { coreGroup, readModels } from '../support/read-schema.js';
+import { nodes, type Plan, planOf } from '../support/plans.js';
 
 const BIG = 12_000;
+const key = new DataKey(randomBytes(32));
 let database: TestDatabase;
 let open: OpenDatabase;
 let lists: FoldLists;
@@ -40,14 +44,14 @@ function event(
   const metadata = { occurredAt: new Date(at).toISOString() } as Metadata;
   const recorded: Recorded<DomainEvent> = {
     type,
-    data,
+    data: type === 'VisitorCreated' ? sealVisitor(key, data) : data,
     id: 'id',
     stream: streamName(kind, organizationId, streamId),
     revision,
     position: '0' as Position,
     metadata,
   };
-  return { kind, organizationId, streamId, event: recorded };
+  return { kind, organizationId, streamId, event: recorded, key };
 }
 
 const START = Date.UTC(2026, 0, 1);
@@ -313,15 +317,6 @@ describe('paging', () => {
   });
 });
 
-interface Plan {
-  readonly 'Node Type': string;
-  readonly 'Index Name'?: string;
-  readonly 'Relation Name'?: string;
-  readonly Plans?: readonly Plan[];
-}
-
-const nodes = (plan: Plan): Plan[] => [plan, ...(plan.Plans ?? []).flatMap(nodes)];
-
 describe('every list is read through an index', () => {
   /** The plans of the page and of the total. */
   async function plansOf(run: () => Promise<unknown>): Promise<Plan[][]> {
@@ -333,10 +328,7 @@ describe('every list is read through an index', () => {
     for (const statement of pageFirst) {
       const client = await open.pool.connect();
       try {
-        const { rows } = await client.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(`explain (format json) ${statement.sql}`, [
-          ...statement.parameters,
-        ]);
-        plans.push(nodes(rows[0]!['QUERY PLAN'][0].Plan));
+        plans.push(nodes(await planOf(client, statement, 'foreseen')));
       } finally {
         client.release();
       }
