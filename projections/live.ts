@@ -27,6 +27,12 @@ import { ignoreFailure } from '../src/ignore-failure.js';
  */
 export const QUERY_MS = 30_000;
 
+/**
+ * How long a worker waits for a connection (ms). No request waits for it, so on a busy machine a slow connection is better than a failed
+ * batch; a lease is longer than this.
+ */
+const CONNECT_MS = 6_000;
+
 /** Two sessions for each follower would be more than enough: one writes, the other renews, and few followers do so at the same time. */
 const POOL_SIZE = 8;
 
@@ -55,6 +61,7 @@ export async function startLiveProjections(
   const sessions = openWorkerSessions(backend.databaseUrl, {
     name: 'threadlog-projections',
     poolSize: POOL_SIZE,
+    connectTimeoutMs: CONNECT_MS,
     queryTimeoutMs: QUERY_MS,
     onError: (error) => logger.warn({ error: error.message }, 'a database connection of the projections broke'),
   });
