@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { CHANNELS, PRIORITIES, STATUSES } from '../conversations/conversation.js';
+import { conversationSummarySchema } from '../conversations/conversation.answer.js';
 import { DIMENSIONS, METRIC_NAMES } from './metrics.js';
 
 const duration = z.number().nullable().describe('Seconds, to the millisecond; null with nothing to average.');
@@ -66,23 +67,32 @@ export const metricSchema = z
   .meta({ id: 'Metric' });
 export type MetricAnswer = z.infer<typeof metricSchema>;
 
-/** A conversation behind a number, with the event that counts. */
-export const behindSchema = z
-  .strictObject({
-    conversationId: z.string(),
-    revision: z
-      .number()
-      .int()
-      .describe('The revision of the event that counts. `GET …/conversations/{id}/events?from=REVISION&limit=1` reads it.'),
-    at: z.iso.datetime({ precision: 3 }),
-    inboxId: z.string(),
-    channel: z.enum(CHANNELS),
-    priority: z.enum(PRIORITIES),
-    agentId: z.string().nullable().describe('To whom the number belongs.'),
-    teamId: z.string().nullable(),
-    tags: z.array(z.string()),
-    status: z.enum(STATUSES).optional(),
-    value: value.optional().describe('Seconds of a duration, a rating, or 1 and 0.'),
+/** An event behind a number, and its conversation as it was then. */
+const eventBehindSchema = z.strictObject({
+  conversationId: z.string(),
+  revision: z
+    .number()
+    .int()
+    .describe('The revision of the event that counts. `GET …/conversations/{id}/events?from=REVISION&limit=1` reads it.'),
+  at: z.iso.datetime({ precision: 3 }),
+  inboxId: z.string(),
+  channel: z.enum(CHANNELS),
+  priority: z.enum(PRIORITIES),
+  agentId: z.string().nullable().describe('To whom the number belongs.'),
+  teamId: z.string().nullable(),
+  tags: z.array(z.string()),
+  status: z.enum(STATUSES).optional(),
+  value: value.optional().describe('Seconds of a duration, a rating, or 1 and 0.'),
+});
+/** A row of an export. */
+export type EventBehind = z.infer<typeof eventBehindSchema>;
+
+/** An event behind a number, with its conversation. */
+export const behindSchema = eventBehindSchema
+  .extend({
+    conversation: conversationSummarySchema
+      .optional()
+      .describe('The conversation as it is now. Absent for a moment where the list has not caught up with the facts.'),
   })
   .meta({ id: 'BehindNumber' });
 export type BehindAnswer = z.infer<typeof behindSchema>;

@@ -3,14 +3,15 @@ import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { type FieldError, ThreadlogError } from '../errors.js';
 import { About, Answers } from '../http/answers.js';
-import { OrganizationId } from '../http/parameters.js';
+import { Caller, OrganizationId } from '../http/parameters.js';
 import { type Batches, csv, ndjson, Streamed, type StreamFormat } from '../http/streamed.js';
 import { CORE_GROUP, INSIGHT_GROUP } from '../read-models/groups.js';
 import { ReadYourWrites } from '../read-models/read-your-writes.js';
+import type { Principal } from '../security/api-key-lookup.js';
 import { Roles } from '../security/auth.guard.js';
 import {
-  type BehindAnswer,
   behindSchema,
+  type EventBehind,
   type MetricAnswer,
   metricRowSchema,
   type MetricRow,
@@ -113,7 +114,7 @@ export class AnalyticsController {
   async conversations(
     @Param('metric') name: string,
     @Query() query: BehindQueryDto,
-    @OrganizationId() organizationId: string,
+    @Caller() { organizationId, role }: Principal,
     @Req() request: FastifyRequest,
   ): Promise<object> {
     const question = questionOf(organizationId, name, query);
@@ -127,8 +128,10 @@ export class AnalyticsController {
         BEHIND_COLUMNS,
         this.behind.stream(question, opened, () => request.raw.destroy()),
       );
+    await this.readYourWrites.reached(request, CORE_GROUP);
     const limit = query.size();
-    const { data, count, conversations, hasMore, nextCursor, ...told } = await this.behind.page(question, opened, { limit, cursor });
+    const page = await this.behind.page(question, opened, { limit, cursor }, role === 'analyst');
+    const { data, count, conversations, hasMore, nextCursor, ...told } = page;
     return { data, meta: { ...toldAnswer(told, question.range.timezone), count, conversations, limit, hasMore, nextCursor } };
   }
 
@@ -152,7 +155,7 @@ const BEHIND_COLUMNS = [
   'tags',
   'status',
   'value',
-] as const satisfies (keyof BehindAnswer)[];
+] as const satisfies (keyof EventBehind)[];
 
 const streamed = <R extends object>(
   format: StreamFormat,

@@ -1,11 +1,15 @@
 import type { Kysely } from 'kysely';
 import type { Database } from '../database/database.js';
-import { readOnly } from '../database/read-only.js';
+import { readOnly, type StatementLimit } from '../database/read-only.js';
 import { INSIGHT_GROUP } from '../read-models/groups.js';
 import type { ReadModels } from '../read-models/read-models.js';
 
-/** How long one statement of an analysis may take (ms). */
-const STATEMENT_MS = 30_000;
+/** How long one statement of an analysis may take. */
+export const ANALYSIS: StatementLimit = {
+  what: 'question',
+  statementMs: 30_000,
+  tooLong: 'choose a shorter range or a longer interval',
+};
 
 /** A view of the facts at one position, on which all statements of an answer agree. */
 export interface Snapshot {
@@ -23,17 +27,13 @@ export const inSnapshot = <T>(
   readModels: ReadModels,
   analyze: (snapshot: Snapshot) => Promise<T>,
 ): Promise<T> =>
-  readOnly(
-    database,
-    { what: 'question', statementMs: STATEMENT_MS, tooLong: 'choose a shorter range or a longer interval' },
-    async (session) => {
-      const { position } = await session
-        .selectFrom('read.checkpoints')
-        .select('position')
-        .where('group_name', '=', INSIGHT_GROUP)
-        .where('shape', '=', readModels.shapes.get(INSIGHT_GROUP) ?? '')
-        .where('live', '=', true)
-        .executeTakeFirstOrThrow();
-      return await analyze({ session, asOf: position });
-    },
-  );
+  readOnly(database, ANALYSIS, async (session) => {
+    const { position } = await session
+      .selectFrom('read.checkpoints')
+      .select('position')
+      .where('group_name', '=', INSIGHT_GROUP)
+      .where('shape', '=', readModels.shapes.get(INSIGHT_GROUP) ?? '')
+      .where('live', '=', true)
+      .executeTakeFirstOrThrow();
+    return await analyze({ session, asOf: position });
+  });

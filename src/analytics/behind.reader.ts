@@ -2,17 +2,19 @@ import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/comm
 import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
 import { CLOCK, type Clock } from '../clock.js';
 import type { Status } from '../conversations/conversation.js';
+import { summariesOf } from '../conversations/conversation.list.js';
 import { DATABASE, type Database } from '../database/database.js';
+import { readOnlyBatches } from '../database/read-only.js';
 import { ThreadlogError } from '../errors.js';
 import { StreamPlaces } from '../http/stream-places.js';
 import { Cursors } from '../read-models/paging.js';
 import { ReadModels } from '../read-models/read-models.js';
-import type { BehindAnswer } from './analytics.answer.js';
+import type { BehindAnswer, EventBehind } from './analytics.answer.js';
 import { told as toldValue } from './values.js';
 import { allOf, conditionsOf, joined, keyOf, rowsOf, withinRange } from './fact.sql.js';
 import type { Question } from './question.js';
 import { type Instants, instantsOf } from './analytics.ranges.js';
-import { inSnapshot, type Snapshot } from './analytics.snapshot.js';
+import { ANALYSIS, inSnapshot, type Snapshot } from './analytics.snapshot.js';
 
 /** One number of an answer: a row's key, start and status, as it was answered. */
 export interface Opened {
@@ -38,8 +40,8 @@ interface Row {
   readonly revision: number;
   readonly at: number;
   readonly inbox_id: string;
-  readonly channel: BehindAnswer['channel'];
-  readonly priority: BehindAnswer['priority'];
+  readonly channel: EventBehind['channel'];
+  readonly priority: EventBehind['priority'];
   readonly agent_id: string | null;
   readonly team_id: string | null;
   readonly tags: string[];
@@ -65,12 +67,14 @@ export class BehindReader implements BeforeApplicationShutdown {
 
   /**
    * A page of what is behind a number, newest first.
-   * @throws ThreadlogError validation_failed
+   * @param withhold for roles that may not read message contents
+   * @throws ThreadlogError validation_failed, limit_exceeded
    */
   async page(
     question: Question,
     opened: Opened,
     paging: { readonly limit: number; readonly cursor: string | undefined },
+    withhold: boolean,
   ): Promise<BehindPage> {
     const scope = JSON.stringify(['behind', question, opened]);
     const [at, conversationId, revision] = paging.cursor === undefined ? [] : this.cursors.read(scope, paging.cursor);
@@ -89,8 +93,13 @@ export class BehindReader implements BeforeApplicationShutdown {
       const shown = rows.slice(0, paging.limit);
       const last = shown.at(-1);
       const hasMore = rows.length > paging.limit;
+      const ids = [...new Set(shown.map((row) => row.conversation_id))];
+      const summaries = await summariesOf(snapshot.session, this.readModels, question.organizationId, ids, withhold);
       return {
-        data: shown.map((row) => answerOf(question, row)),
+        data: shown.map((row) => {
+          const conversation = summaries.get(row.conversation_id);
+          return { ...answerOf(question, row), ...(conversation === undefined ? {} : { conversation }) };
+        }),
         count: Number(counts[0]?.count),
         conversations: Number(counts[0]?.conversations),
         hasMore,
@@ -104,24 +113,20 @@ export class BehindReader implements BeforeApplicationShutdown {
   /**
    * Everything behind a number, newest first, all as of one position.
    * @param cut ends the connection to a client that stopped reading
-   * @throws ThreadlogError validation_failed, rate_limited
+   * @throws ThreadlogError validation_failed, rate_limited, limit_exceeded
    */
-  stream(question: Question, opened: Opened, cut: () => void): AsyncGenerator<readonly BehindAnswer[], void, undefined> {
-    return this.#places.hold('process', cut, this.#batches(question, opened));
+  stream(question: Question, opened: Opened, cut: () => void): AsyncGenerator<readonly EventBehind[], void, undefined> {
+    const batches = readOnlyBatches(this.database, ANALYSIS, (session) => this.#batches(session, question, opened));
+    return this.#places.hold('process', cut, batches);
   }
 
-  async *#batches(question: Question, opened: Opened): AsyncGenerator<readonly BehindAnswer[], void, undefined> {
-    const tx = await this.database.startTransaction().setIsolationLevel('repeatable read').setAccessMode('read only').execute();
-    try {
-      const { rows: from } = await this.#rows({ session: tx, asOf: '' }, question, opened);
-      await sql`declare behind no scroll cursor for select * from (${from}) behind ${NEWEST_FIRST}`.execute(tx);
-      for (;;) {
-        const { rows } = await sql<Row>`fetch ${sql.lit(BATCH)} from behind`.execute(tx);
-        if (rows.length === 0) return;
-        yield rows.map((row) => answerOf(question, row));
-      }
-    } finally {
-      await tx.rollback().execute();
+  async *#batches(session: Kysely<Database>, question: Question, opened: Opened): AsyncGenerator<readonly EventBehind[], void, undefined> {
+    const { rows: from } = await this.#rows({ session, asOf: '' }, question, opened);
+    await sql`declare behind no scroll cursor for select * from (${from}) behind ${NEWEST_FIRST}`.execute(session);
+    for (;;) {
+      const { rows } = await sql<Row>`fetch ${sql.lit(BATCH)} from behind`.execute(session);
+      if (rows.length === 0) return;
+      yield rows.map((row) => answerOf(question, row));
     }
   }
 
@@ -171,7 +176,7 @@ function within({ from, to, starts }: Instants, start: number): Instants {
   return { from: Math.max(start, from ?? start), to: next ?? to, starts };
 }
 
-function answerOf({ metric: { unit } }: Question, row: Row): BehindAnswer {
+function answerOf({ metric: { unit } }: Question, row: Row): EventBehind {
   return {
     conversationId: row.conversation_id,
     revision: row.revision,

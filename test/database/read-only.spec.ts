@@ -1,0 +1,49 @@
+import { type Kysely, sql } from 'kysely';
+import { type Database, openDatabase, type OpenDatabase } from '../../src/database/database.js';
+import { readOnly, readOnlyBatches } from '../../src/database/read-only.js';
+import { createDatabase } from '../support/database.js';
+
+const LIMIT = { what: 'search', statementMs: 50, tooLong: 'add a word' };
+const REFUSED = { code: 'limit_exceeded', message: 'the search took longer than 0.05 s: add a word' };
+
+let made: Awaited<ReturnType<typeof createDatabase>>;
+let database: OpenDatabase;
+beforeAll(async () => {
+  made = await createDatabase();
+  database = openDatabase({ url: made.url, poolSize: 1, name: 'test', onError: () => undefined });
+});
+afterAll(async () => {
+  await database.close();
+  await made.drop();
+});
+
+const endless = (session: Kysely<Database>) => sql`select pg_sleep(60)`.execute(session);
+const timeout = async () => (await sql<{ statement_timeout: string }>`show statement_timeout`.execute(database.kysely)).rows;
+
+test('a statement that takes too long is ended, and its session serves others without that limit', async () => {
+  const before = await timeout();
+  await expect(readOnly(database.kysely, LIMIT, endless)).rejects.toMatchObject(REFUSED);
+  expect(await timeout()).toEqual(before);
+});
+
+test('among batches it is ended too, also after a reader has taken some, and a reader that leaves gives the session back', async () => {
+  const before = await timeout();
+  async function* batches(session: Kysely<Database>) {
+    yield await Promise.resolve(1);
+    await endless(session);
+    yield 2;
+  }
+  const taken: number[] = [];
+  const all = async () => {
+    for await (const one of readOnlyBatches(database.kysely, LIMIT, batches)) taken.push(one);
+  };
+  await expect(all()).rejects.toMatchObject(REFUSED);
+  expect(taken).toEqual([1]);
+  for await (const one of readOnlyBatches(database.kysely, LIMIT, batches)) if (one === 1) break;
+  expect(await timeout()).toEqual(before);
+});
+
+test('nothing can be written', async () => {
+  const write = (session: Kysely<Database>) => sql`create table written (a int)`.execute(session);
+  await expect(readOnly(database.kysely, LIMIT, write)).rejects.toThrow('read-only transaction');
+});
