@@ -89,6 +89,11 @@ test('an analyst sees one organization, and may write nothing', async () => {
   const [ours] = (await session.query<{ id: string }>('select conversation_id as id from conversations_opened')).rows;
   expect(await all(stranger)).not.toContain(ours?.id);
   expect(await all(stranger)).not.toContain('anary');
+  // Neither plans nor the planner's samples of columns tell of them.
+  const plans: string[] = [JSON.stringify((await session.query('select * from pg_stats')).rows)];
+  for (const { name } of ANALYST_VIEWS)
+    plans.push(JSON.stringify((await session.query(`explain (analyze, verbose, settings) select * from ${name}`)).rows));
+  for (const canary of [other.organizationId, theirs?.id, 'anary']) expect(plans.join('\n')).not.toContain(canary);
   for (const statement of [
     'select * from threadlog.conversations',
     'select * from keep.analyst_roles',

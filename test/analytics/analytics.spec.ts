@@ -54,6 +54,10 @@ test('a desk sees its six numbers, and opens one down to its events', async () =
   const { body } = await ask(`metrics/first_response_time/conversations?by=agent&key=${agent}`);
   expect(body.meta).toMatchObject({ count: 1, conversations: 1, hasMore: false });
   expect(body.data).toMatchObject([{ conversationId: id, agentId: agent, value: row?.['mean'] }]);
+  const [{ conversation }] = body.data;
+  expect(conversation).toMatchObject({ id, status: 'resolved', lastMessage: { content: null } });
+  const reading = (await ask(`metrics/first_response_time/conversations?by=agent&key=${agent}`, api.adminKey)).body.data[0];
+  expect(reading).toMatchObject({ conversation: { id, lastMessage: { content: 'Hi' } } });
   const events = (await api.expect(200, 'GET', `/conversations/${id}/events?from=${body.data[0].revision}&limit=1`)).body.data;
   expect(events).toMatchObject([{ type: 'MessageSent', data: { author: { id: agent } } }]);
 
@@ -182,7 +186,7 @@ test('a long answer is streamed whole, page after page the same', async () => {
   let cursor = '';
   do {
     const { data, meta } = (await ask(`metrics/messages_received/conversations?limit=2${cursor}`)).body;
-    paged.push(...(data as unknown[]));
+    paged.push(...(data as { conversation: unknown }[]).map(({ conversation: _, ...row }) => row));
     cursor = meta.nextCursor === null ? '' : `&cursor=${encodeURIComponent(meta.nextCursor as string)}`;
   } while (cursor !== '');
   expect(all.map((line) => JSON.parse(line) as unknown)).toEqual(paged);
