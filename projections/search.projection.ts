@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import { type ConversationEvent, messageOfEvent } from '../src/conversations/conversation.js';
-import type { Unsealed } from '../src/conversations/conversation.sealing.js';
+import { unsealLastMessage, type Unsealed } from '../src/conversations/conversation.sealing.js';
 import type { DomainEvent, Recorded } from '../src/event-store/aggregate.js';
 import { unsealed } from '../src/event-decoding.js';
 import type { ReadTable } from '../src/read-models/table.js';
@@ -51,8 +51,10 @@ export class SearchProjection implements FoldingProjection {
         if (changesNames(one.event)) names.push(one);
       } else if (changesFields(one.event)) fields.push(one);
       else if (isMessage(one.event)) {
-        const message = messageOfEvent(unsealed(one) as Recorded<ConversationEvent<Unsealed>>);
-        if (message !== undefined) messages.push(searchMessageRow(one.organizationId, one.streamId, one.event.revision, message));
+        const message = messageOfEvent(one.event as Recorded<ConversationEvent>);
+        if (message === undefined) continue;
+        const { organizationId, streamId, event, key } = one;
+        messages.push(searchMessageRow(organizationId, streamId, event.revision, unsealLastMessage(key, message)));
       }
     }
     if (messages.length > 0) await target.write(searchMessagesTable, { made: messages, changed: [] });

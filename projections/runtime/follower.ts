@@ -68,6 +68,8 @@ export interface FollowerSurroundings {
   readonly inFlight?: () => number;
   /** Greatest number of events in one transaction. */
   readonly maxEvents?: number;
+  /** Longest pause between batches (ms); that of a list when absent. */
+  readonly longestRest?: number;
 }
 
 /** What any process may read of the checkpoint that a lease is for. */
@@ -232,7 +234,7 @@ export class Follower<L extends Lease | ReactorLease> {
   async #work(work: Work, working: () => void): Promise<void> {
     const { session } = work;
     const { store, decode, maxEvents, kinds, types } = this.#options;
-    const cadence = new Cadence(this.#options.inFlight, () => performance.now());
+    const cadence = new Cadence(this.#options.inFlight, () => performance.now(), this.#options.longestRest);
     const batches = batchesOf(store, work.position, {
       kinds,
       types,

@@ -35,11 +35,11 @@ export interface Fact extends Dimensions {
   readonly at: number;
   /** The person who did it: an agent, or an API key without an agent. */
   readonly personId: string | null;
-  readonly firstResponse: Duration | null;
-  readonly response: Duration | null;
-  readonly resolution: Duration | null;
+  readonly firstResponse?: Duration | undefined;
+  readonly response?: Duration | undefined;
+  readonly resolution?: Duration | undefined;
   /** The time in the status that the event ended. */
-  readonly inStatus: (Duration & { readonly status: Status }) | null;
+  readonly inStatus?: (Duration & { readonly status: Status }) | undefined;
 }
 
 /** An episode that has ended, as it was at its end; what is said of it later follows. */
@@ -119,17 +119,10 @@ export function countEvent(before: Tally, event: Recorded<ConversationEvent>, ho
   const { actor } = event.metadata;
   const actingId = actor.type === 'agent' || actor.type === 'apiKey' ? actor.id : null;
   const since = (t: Tally, from: number): Duration => ({ ms: at - from, workingMs: workingTime(hoursOf(t.inboxId), from, at) });
-  const factOf = (t: Tally, kind: FactKind, own: Partial<Fact> = {}): Fact => ({
-    ...dimensionsOf(t),
-    kind,
-    at,
-    personId: actingId,
-    firstResponse: null,
-    response: null,
-    resolution: null,
-    inStatus: null,
-    ...own,
-  });
+  const factOf = (t: Tally, kind: FactKind, own: Omit<Partial<Fact>, keyof Dimensions | 'kind' | 'at'> = {}): Fact => {
+    const { inboxId, channel, priority, assigneeId, teamId, tags } = t;
+    return { inboxId, channel, priority, assigneeId, teamId, tags, kind, at, personId: actingId, ...own };
+  };
   switch (event.type) {
     case 'ConversationOpened': {
       const { inboxId, channel, priority } = event.data;
@@ -148,8 +141,8 @@ export function countEvent(before: Tally, event: Recorded<ConversationEvent>, ho
       const { author } = event.data;
       if (author.type === 'automation') return { tally: before, fact: factOf(before, 'automated', { personId: null }), spans: [] };
       // Where the team wrote first there was nothing to respond to.
-      const firstResponse = before.spoken === 'visitor' ? since(before, before.createdAt) : null;
-      const response = before.waitingSince === null ? null : since(before, before.waitingSince);
+      const firstResponse = before.spoken === 'visitor' ? since(before, before.createdAt) : undefined;
+      const response = before.waitingSince === null ? undefined : since(before, before.waitingSince);
       return {
         tally: { ...before, spoken: 'answered', waitingSince: null },
         fact: factOf(before, 'sent', { personId: author.id, firstResponse, response }),
@@ -187,7 +180,7 @@ export function countEvent(before: Tally, event: Recorded<ConversationEvent>, ho
       };
       const kind = to === 'resolved' || to === 'closed' ? to : begins ? 'reopened' : 'moved';
       const fact = factOf(before, kind, {
-        resolution: ends ? since(before, before.episodeSince) : null,
+        resolution: ends ? since(before, before.episodeSince) : undefined,
         inStatus: { status: before.status, ...since(before, before.statusSince) },
       });
       return { ...inSpan(before, moved, event.revision, at), fact, ...(ended !== null && (ends || begins) ? { episode: ended } : {}) };

@@ -135,18 +135,16 @@ export function unsealOneAttribute(
 /** A stored message with its content unsealed. */
 export function unsealLastMessage(key: DataKey | undefined, message: LastMessage): LastMessage<Unsealed> {
   const { type, author, createdAt } = message;
-  return { ...unsealMessage(key, message), type, ...(author === undefined ? {} : { author }), createdAt };
+  const unsealed = unsealMessage(key, message);
+  return author === undefined ? { type, createdAt, ...unsealed } : { type, createdAt, author, ...unsealed };
 }
 
 function unsealMessage(key: DataKey | undefined, message: MessageFacts): MessageFacts<Unsealed> {
   const { messageId, contentType, content, attachments } = message;
   if (key === undefined) return { messageId, contentType, content: ERASED };
-  return {
-    messageId,
-    contentType,
-    ...(content === undefined ? {} : { content: key.unseal(contentContext(messageId), content) }),
-    ...(attachments === undefined ? {} : { attachments: key.unseal(attachmentsContext(messageId), attachments) }),
-  };
+  const text = content === undefined ? undefined : { content: key.unseal(contentContext(messageId), content) };
+  if (attachments === undefined) return { messageId, contentType, ...text };
+  return { messageId, contentType, attachments: key.unseal(attachmentsContext(messageId), attachments), ...text };
 }
 
 function unsealAttributes(key: DataKey | undefined, sealed: Readonly<Record<string, Sealed>>): Record<string, Unsealed> {

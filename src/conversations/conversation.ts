@@ -317,13 +317,14 @@ function shownChange<V>(c: Conversation<V>): ShownToVisitor<V> {
 /** The message in an event; undefined for events without a message. */
 export function messageOfEvent<V>(event: Recorded<ConversationEvent<V>>): LastMessage<V> | undefined {
   const createdAt = event.metadata.occurredAt;
+  // New names stand before the spread: V8 adds names that follow a spread by a slow path.
   switch (event.type) {
     case 'MessageReceived':
-      return { ...event.data, type: 'visitor', createdAt };
+      return { type: 'visitor', createdAt, ...event.data };
     case 'MessageSent':
-      return { ...event.data, type: event.data.author.type === 'automation' ? 'automation' : 'agent', createdAt };
+      return { type: event.data.author.type === 'automation' ? 'automation' : 'agent', createdAt, ...event.data };
     case 'NoteAdded':
-      return { ...event.data, type: 'note', createdAt };
+      return { type: 'note', createdAt, ...event.data };
     case 'ConversationOpened':
     case 'ConversationStatusChanged':
     case 'ConversationSnoozed':

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import { isPrefixAt, type Term } from './question.js';
 import type { SearchedText } from './searched-texts.js';
 import { wordsOf } from './words.js';
@@ -9,8 +10,17 @@ import { wordsOf } from './words.js';
  * one without reading the others'. Two organizations may share a mark, so every statement names the organization as well.
  */
 
+/** Marks by organization: each message asks for one, and a hash takes as long as the words of a short message. */
+const marks = new LRUCache<string, string>({ max: 1_000 });
+
 /** Four characters that nearly no two organizations share. */
-export const markOf = (organizationId: string): string => createHash('sha256').update(organizationId).digest('base64url').slice(0, 4);
+export function markOf(organizationId: string): string {
+  const known = marks.get(organizationId);
+  if (known !== undefined) return known;
+  const mark = createHash('sha256').update(organizationId).digest('base64url').slice(0, 4);
+  marks.set(organizationId, mark);
+  return mark;
+}
 
 /** PostgreSQL counts positions to here, and keeps so many of one word. */
 const LAST_POSITION = 16_383;
@@ -20,20 +30,31 @@ const GAP = 20;
 
 /** A tsvector of some texts. Words beyond the last position are found, but in no phrase. */
 export function vectorOf(mark: string, texts: readonly SearchedText[]): string {
-  const places = new Map<string, number[]>();
+  // The places of each word, as they will be written. A word that stands beyond the last place alone has none.
+  const places = new Map<string, { at: string; last: number; count: number }>();
   let before = 0;
+  const add = (term: string, place: number) => {
+    const known = places.get(term);
+    if (known === undefined)
+      places.set(term, place <= LAST_POSITION ? { at: `:${place}`, last: place, count: 1 } : { at: '', last: 0, count: 0 });
+    else if (place <= LAST_POSITION && known.count < MOST_POSITIONS && known.last !== place) {
+      known.at += known.count === 0 ? `:${place}` : `,${place}`;
+      known.last = place;
+      known.count++;
+    }
+  };
   for (const { text } of texts) {
     const words = wordsOf(text);
-    for (const { term, also, position } of words)
-      for (const one of also === undefined ? [term] : [term, also]) {
-        let known = places.get(one);
-        if (known === undefined) places.set(one, (known = []));
-        const place = before + position;
-        if (place <= LAST_POSITION && known.length < MOST_POSITIONS && known.at(-1) !== place) known.push(place);
-      }
+    for (const { term, also, position } of words) {
+      add(term, before + position);
+      if (also !== undefined) add(also, before + position);
+    }
     before += (words.at(-1)?.position ?? 0) + GAP;
   }
-  return [...places].map(([term, at]) => `${quoted(mark + term)}${at.length === 0 ? '' : `:${at.join(',')}`}`).join(' ');
+  const vector: string[] = [];
+  for (const [term, { at }] of places) vector.push(quoted(mark + term) + at);
+  // Not one long concatenation, which V8 would keep as a tree of pieces until it is written.
+  return vector.join(' ');
 }
 
 /** A tsquery that finds the term: its words side by side. */
@@ -54,7 +75,7 @@ export function queryOfTerm(mark: string, term: Term): string {
 export const queryOfTerms = (mark: string, wanted: readonly Term[], excluded: readonly Term[]): string =>
   [...wanted.map((term) => queryOfTerm(mark, term)), ...excluded.map((term) => `!${queryOfTerm(mark, term)}`)].join(' & ');
 
-const quoted = (text: string) => `'${text.replace(/['\\]/g, '$&$&')}'`;
+const quoted = (text: string) => (/['\\]/.test(text) ? `'${text.replace(/['\\]/g, '$&$&')}'` : `'${text}'`);
 
 /** Length of the parts by which any piece of a name or an address is found. */
 export const GRAM = 3;

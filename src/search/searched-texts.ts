@@ -19,6 +19,8 @@ const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? v
 
 /** A message's text, a card's texts, and the names of attachments. Addresses are not searched. */
 export function textsOfMessage({ content, attachments }: Pick<LastMessage<unknown>, 'content' | 'attachments'>): SearchedText[] {
+  // Nearly all messages are one text.
+  if (typeof content === 'string' && attachments === undefined) return texts('message.content', content);
   return [
     ...texts('message.content', content),
     ...texts('message.content.title', partOf(content, 'title')),

@@ -31,6 +31,7 @@ const UMLAUT = /[äöü]|[aou]\u0308/i;
  * @param asked true for a question: a run of characters without spaces has no last character of its own, unless it is the only one
  */
 export function wordsOf(given: string, folded: Folded = fold(given), asked = false): Word[] {
+  if (folded.from === undefined) return plainWords(folded.text);
   const words: Word[] = [];
   let position = 1;
   for (const { 0: run, 1: spaceless, index } of folded.text.matchAll(RUN)) {
@@ -48,6 +49,19 @@ export function wordsOf(given: string, folded: Folded = fold(given), asked = fal
     const end = index + run.length;
     words.push({ term: cut(run), also: umlautSpelling(given, folded, index, end), position, start: index, end });
     position++;
+  }
+  return words;
+}
+
+const PLAIN_RUN = /[a-z0-9]+/g;
+
+/** The words of a folded text of ASCII alone, as most are: several times faster than by the properties of characters. */
+function plainWords(text: string): Word[] {
+  const words: Word[] = [];
+  PLAIN_RUN.lastIndex = 0;
+  for (let found = PLAIN_RUN.exec(text); found !== null; found = PLAIN_RUN.exec(text)) {
+    const { 0: run, index } = found;
+    words.push({ term: cut(run), also: undefined, position: words.length + 1, start: index, end: index + run.length });
   }
   return words;
 }

@@ -15,6 +15,17 @@ describe('beside an API', () => {
       ).pause(20),
     ).toBeCloseTo(ms);
   });
+
+  it('a group that may be late pauses as long as it says, and only under load', () => {
+    const pauses = [0, 24, 32].map((inFlight) =>
+      new Cadence(
+        () => inFlight,
+        () => 0,
+        400,
+      ).pause(20),
+    );
+    expect(pauses).toEqual([3, 201.5, 400]);
+  });
 });
 
 describe('a long pause', () => {
