@@ -4,29 +4,43 @@ export interface Moved {
   readonly messages: number;
   /** Messages of the import a second, the command's start included, until the lists have all of them. */
   readonly messagesPerSecond: number;
-  readonly rebuild: Rebuild;
+  readonly rebuild: readonly RebuiltGroup[];
+  readonly verify: Verified;
 }
 
-export interface Rebuild {
+export interface RebuiltGroup {
+  readonly group: string;
   readonly events: number;
   /** As the command says, from the first event read to the swap. */
   readonly eventsPerSecond: number;
 }
 
-/** Imports a file into the installation's one organization, then makes its read models again. */
+/** A proof of the whole log, the command's start included. */
+export interface Verified {
+  readonly events: number;
+  readonly eventsPerSecond: number;
+}
+
+/** Imports a file into the installation's one organization, makes its read models again, and proves its log. */
 export async function measureMoving(root: string, environment: Readonly<Record<string, string>>, file: string): Promise<Moved> {
   const started = performance.now();
   const summary = JSON.parse(await threadlog(root, environment, ['import', file, '--json'])) as { messages: number };
   const messagesPerSecond = summary.messages / ((performance.now() - started) / 1000);
-  return { messages: summary.messages, messagesPerSecond, rebuild: await rebuild(root, environment) };
+  const rebuilt = await rebuild(root, environment);
+  return { messages: summary.messages, messagesPerSecond, rebuild: rebuilt, verify: await verify(root, environment) };
 }
 
-export async function rebuild(root: string, environment: Readonly<Record<string, string>>): Promise<Rebuild> {
-  const { rebuilt } = JSON.parse(await threadlog(root, environment, ['projections', 'rebuild', '--json'])) as {
-    rebuilt: [{ events: number; eventsPerSecond: number }];
-  };
-  const [{ events, eventsPerSecond }] = rebuilt;
-  return { events, eventsPerSecond };
+/** Makes the read models of every group again, one group after the other. */
+export async function rebuild(root: string, environment: Readonly<Record<string, string>>): Promise<RebuiltGroup[]> {
+  const { rebuilt } = JSON.parse(await threadlog(root, environment, ['projections', 'rebuild', '--json'])) as { rebuilt: RebuiltGroup[] };
+  return rebuilt.map(({ group, events, eventsPerSecond }) => ({ group, events, eventsPerSecond }));
+}
+
+async function verify(root: string, environment: Readonly<Record<string, string>>): Promise<Verified> {
+  const started = performance.now();
+  const { ok, events } = JSON.parse(await threadlog(root, environment, ['verify', '--json'])) as { ok: boolean; events: number };
+  if (!ok) throw new Error('the imported log does not verify');
+  return { events, eventsPerSecond: events / ((performance.now() - started) / 1000) };
 }
 
 function threadlog(root: string, environment: Readonly<Record<string, string>>, argv: readonly string[]): Promise<string> {
