@@ -40,7 +40,7 @@ export class DocsController {
     'OpenAPI 3.1, generated from the code of this server. The same text is committed as docs/openapi.json.',
     { 200: z.record(z.string(), z.unknown()) },
   )
-  json(): OpenApiDocument {
+  openapi(): OpenApiDocument {
     return this.make().document;
   }
 
