@@ -47,7 +47,12 @@ export interface Parameter {
 export interface Answer {
   readonly description: string;
   readonly headers?: JsonSchema;
-  readonly content?: Readonly<Record<string, { readonly schema: JsonSchema }>>;
+  readonly content?: Readonly<Record<string, AnswerContent>>;
+}
+export interface AnswerContent {
+  readonly schema: JsonSchema;
+  /** What the holder of a visitor token is answered instead (visitor-document.ts). */
+  readonly 'x-visitor-schema'?: JsonSchema;
 }
 export interface Reference {
   readonly $ref: string;
@@ -133,7 +138,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
       title: 'Threadlog',
       version: VERSION,
       description:
-        'Conversations between visitors and a support team, stored as an append-only stream of events. docs/api.md describes the rules for all routes.',
+        'Conversations between visitors and a support team, stored as an append-only stream of events. docs/api.md describes the rules for all routes. /api/visitor-docs.json is the part for visitor tokens.',
     },
     jsonSchemaDialect: 'https://json-schema.org/draft/2020-12/schema',
     servers: [{ url: '/' }],
@@ -223,7 +228,7 @@ function operation(
 
 const named = (body: new () => object) => Object.fromEntries(Object.entries(examplesOf(body)).map(([name, value]) => [name, { value }]));
 
-/** @param visitor the answers for a visitor: the document names them as the second alternative */
+/** @param visitor the answer for a visitor token. It stands beside the other and not as a second shape, which every client with a key would have to tell apart. */
 function success(
   answer: AnswerBody,
   visitor: z.ZodType | undefined,
@@ -242,9 +247,12 @@ function success(
   const described = { description: DESCRIPTIONS[status] ?? 'Done.', headers: headersOf(headers) };
   if (answer === null) return described;
   if (!(answer instanceof z.ZodType)) return { ...described, content: { [answer.contentType]: { schema: text } } };
-  const schema = visitor === undefined ? schemas.ofAnswer(answer) : { anyOf: [schemas.ofAnswer(answer), schemas.ofAnswer(visitor)] };
+  const json = {
+    schema: schemas.ofAnswer(answer),
+    ...(visitor === undefined ? {} : { 'x-visitor-schema': schemas.ofAnswer(visitor) }),
+  };
   const streams = Object.fromEntries(formats.map((format) => [STREAM_TYPES[format], { schema: text }]));
-  return { ...described, content: { 'application/json': { schema }, ...streams } };
+  return { ...described, content: { 'application/json': json, ...streams } };
 }
 
 const DESCRIPTIONS: Readonly<Record<number, string>> = {

@@ -7,6 +7,7 @@ import { AppModule } from '../../src/app.module.js';
 import { STREAMS } from '../../src/features.js';
 import { ThreadlogError } from '../../src/errors.js';
 import { openApiDocument, requestTypesOf, VERSION } from '../../src/docs/openapi.js';
+import { visitorDocument } from '../../src/docs/visitor-document.js';
 import { requestSchema } from '../../src/http/request-schema.js';
 import { routesOf } from '../../src/http/routes.js';
 import { DtoPipe } from '../../src/http/validation.js';
@@ -14,9 +15,13 @@ import { DtoPipe } from '../../src/http/validation.js';
 /* The API's document: valid, committed, without gaps, and saying of requests what the checks say. */
 
 const document = openApiDocument(AppModule.controllers);
+const forVisitors = visitorDocument(document);
 const routes = routesOf(AppModule.controllers);
 
-test.each([['the document', document]])('%s is OpenAPI 3.1', async (_, one) => {
+test.each([
+  ['the document', document],
+  ['the document for visitor tokens', forVisitors],
+])('%s is OpenAPI 3.1', async (_, one) => {
   const { valid, errors } = await new Validator().validate(JSON.parse(JSON.stringify(one)) as Record<string, unknown>);
   expect(errors ?? []).toEqual([]);
   expect(valid).toBe(true);
@@ -49,7 +54,7 @@ test('refuses properties that it does not name', () => {
   expect(open).toEqual([]);
 });
 
-test.each([document])('refers to nothing that is not there', (one) => {
+test.each([document, forVisitors])('refers to nothing that is not there', (one) => {
   for (const [path, node] of within(one)) {
     if (typeof node['$ref'] !== 'string') continue;
     const steps = node['$ref'].replace('#/', '').split('/');
@@ -59,13 +64,31 @@ test.each([document])('refers to nothing that is not there', (one) => {
   }
 });
 
+test('tells a visitor token of the routes that it may call, and of no shape that it never sees', () => {
+  const open = routes.filter(({ path, method }) => {
+    const roles = document.paths[path]?.[method.toLowerCase()]?.['x-roles'];
+    return roles !== 'public' && roles?.includes('visitor') === true;
+  });
+  const told = Object.entries(forVisitors.paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+  );
+  expect(told.sort()).toEqual(open.map(({ method, path }) => `${method} ${path}`).sort());
+  const shapes = Object.keys(forVisitors.components.schemas);
+  expect(shapes).toEqual(
+    expect.arrayContaining(['VisitorConversation', 'VisitorConversationSummary', 'VisitorMessage', 'OpenConversation']),
+  );
+  for (const hidden of ['Conversation', 'ConversationSummary', 'Message']) expect(shapes).not.toContain(hidden);
+});
+
 /** Where any JSON may stand: fields of every resource side by side, what events hold, and whole documents. */
 const ANYTHING = [
   '#/schemas/Diff/properties/changes/items/properties/before',
   '#/schemas/Diff/properties/changes/items/properties/after',
   '#/schemas/Event/properties/data/additionalProperties',
   '#/schemas/FeedEvent/properties/data/additionalProperties',
-  ...['docs', 'asyncapi'].map((name) => `#/paths//api/${name}.json/get/responses/200/content/application/json/schema/additionalProperties`),
+  ...['docs', 'visitor-docs', 'asyncapi'].map(
+    (name) => `#/paths//api/${name}.json/get/responses/200/content/application/json/schema/additionalProperties`,
+  ),
 ];
 
 test('says of every value what it takes, so that no client knows it as anything', () => {
