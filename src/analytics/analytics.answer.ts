@@ -1,6 +1,5 @@
 import { z } from 'zod';
-import { CHANNELS, PRIORITIES, STATUSES } from '../conversations/conversation.js';
-import { conversationSummarySchema } from '../conversations/conversation.answer.js';
+import { channelSchema, conversationSummarySchema, prioritySchema, statusSchema } from '../conversations/conversation.answer.js';
 import { DIMENSIONS, METRIC_NAMES } from './metrics.js';
 
 const duration = z.number().nullable().describe('Seconds, to the millisecond; null with nothing to average.');
@@ -44,7 +43,7 @@ export const metricRowSchema = z
       .optional()
       .describe('The value by which the metric is broken down; null where there is none, such as no agent.'),
     name: z.string().optional().describe('The current name of an inbox, agent, team or key.'),
-    status: z.enum(STATUSES).optional().describe('The status that rows of time_in_status are about, unless it is the key.'),
+    status: statusSchema.optional().describe('The status that rows of time_in_status are about, unless it is the key.'),
     count: z.number().int().describe('The number of facts: conversations, episodes, messages or measured durations.'),
     sum: z.number().optional().describe('The sum of the values; durations in seconds.'),
     mean: value.optional(),
@@ -76,12 +75,12 @@ const eventBehindSchema = z.strictObject({
     .describe('The revision of the event that counts. `GET …/conversations/{id}/events?from=REVISION&limit=1` reads it.'),
   at: z.iso.datetime({ precision: 3 }),
   inboxId: z.string(),
-  channel: z.enum(CHANNELS),
-  priority: z.enum(PRIORITIES),
+  channel: channelSchema,
+  priority: prioritySchema,
   agentId: z.string().nullable().describe('To whom the number belongs.'),
   teamId: z.string().nullable(),
   tags: z.array(z.string()),
-  status: z.enum(STATUSES).optional(),
+  status: statusSchema.optional(),
   value: value.optional().describe('Seconds of a duration, a rating, or 1 and 0.'),
 });
 /** A row of an export. */

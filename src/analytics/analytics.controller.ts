@@ -24,7 +24,7 @@ import {
 import { BehindQueryDto, MetricQueryDto, RangeDto } from './analytics.dto.js';
 import { AnalyticsReader, type Told } from './analytics.reader.js';
 import { BehindReader, type Opened } from './behind.reader.js';
-import { DEFINITIONS_VERSION, type Metric, metricNamed, METRICS } from './metrics.js';
+import { DEFINITIONS_VERSION, type Metric, METRIC_NAMES, metricNamed, METRICS } from './metrics.js';
 import { filtersOf, type Question } from './question.js';
 
 /** Numbers, computed from facts that never change. */
@@ -76,7 +76,7 @@ export class AnalyticsController {
     'Answers a metric, whole, by interval, and broken down.',
     'Rows come by start and key. A series without `by` has a row for each interval; a row of a breakdown exists where something was counted. Filters by inbox, team, assignee, priority and tag select events as they were, and all other filters conversations as they are now.',
     { 200: z.strictObject({ data: z.array(metricRowSchema), meta: toldSchema }) },
-    { errors: ['limit_exceeded'], formats: ['csv', 'ndjson'] },
+    { errors: ['limit_exceeded'], formats: ['csv', 'ndjson'], path: { metric: { type: 'string', enum: METRIC_NAMES } } },
   )
   async metric(
     @Param('metric') name: string,
@@ -109,7 +109,7 @@ export class AnalyticsController {
         }),
       }),
     },
-    { errors: ['limit_exceeded'], formats: ['csv', 'ndjson'] },
+    { errors: ['limit_exceeded'], formats: ['csv', 'ndjson'], path: { metric: { type: 'string', enum: METRIC_NAMES } } },
   )
   async conversations(
     @Param('metric') name: string,

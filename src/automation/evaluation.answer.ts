@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type ErrorCode, ERRORS } from '../errors.js';
+import { errorCodeSchema } from '../http/problem.js';
 import { OUTCOMES, REASONS } from './ask.js';
 import type { Evaluation } from './evaluation.store.js';
 import { ACTIONS } from './rule.js';
@@ -62,7 +62,7 @@ export const evaluationSchema = z
       z.strictObject({
         type: z.enum(ACTIONS),
         outcome: z.enum(['done', 'nothing', 'refused', 'pending']),
-        code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]).optional(),
+        code: errorCodeSchema.optional(),
         eventIds: z.array(z.string()).readonly(),
       }),
     ),

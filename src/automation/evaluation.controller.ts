@@ -56,6 +56,7 @@ export class EvaluationController {
     'Reads what a rule was asked, newest first.',
     'Each event that the rule was asked about, with what each condition saw and what became of each action. Evaluations are kept for 90 days.',
     { 200: evaluationsPageSchema },
+    { name: 'evaluations' },
   )
   async ofRule(
     @Param('id', ResourceIdPipe) id: string,
@@ -74,6 +75,7 @@ export class EvaluationController {
     'Reads which rules looked at a conversation, newest first.',
     "Each rule that was asked about one of the conversation's events, with what each condition saw and what became of each action. Evaluations are kept for 90 days.",
     { 200: evaluationsPageSchema },
+    { name: 'evaluations' },
   )
   async ofConversation(
     @Param('id', ResourceIdPipe) id: string,

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { PRIORITIES, STATUSES } from '../conversations/conversation.js';
+import { cardSchema, messageSchema, prioritySchema, statusSchema } from '../conversations/conversation.answer.js';
 import type { Rule } from './rule.js';
 import { EVENT_TRIGGERS, OPERATORS, TIME_TRIGGERS } from './rule-fields.js';
 
@@ -8,22 +8,23 @@ const scalar = z.union([z.string(), z.number(), z.boolean()]);
 export const conditionValueSchema = z.union([scalar, z.array(scalar).readonly()]);
 
 const leaf = { field: z.string(), operator: z.enum(OPERATORS), value: conditionValueSchema.optional() };
-const treeSchema = z
+/** A condition, or a tree of them. */
+export const conditionSchema = z
   .union([
     z.strictObject(leaf),
     z.strictObject({
       get all() {
-        return z.array(treeSchema).readonly();
+        return z.array(conditionSchema).readonly();
       },
     }),
     z.strictObject({
       get any() {
-        return z.array(treeSchema).readonly();
+        return z.array(conditionSchema).readonly();
       },
     }),
     z.strictObject({
       get not() {
-        return treeSchema;
+        return conditionSchema;
       },
     }),
   ])
@@ -32,17 +33,14 @@ const treeSchema = z
 export const triggerSchema = z
   .union([
     z.enum(EVENT_TRIGGERS),
-    z.strictObject({ type: z.enum(TIME_TRIGGERS), seconds: z.number().int(), status: z.enum(STATUSES).optional() }),
+    z.strictObject({ type: z.enum(TIME_TRIGGERS), seconds: z.number().int(), status: statusSchema.optional() }),
   ])
   .describe('A public event, or a wait that has lasted for some seconds.');
 
 const message = z.union([
   z.string(),
-  z.strictObject({
-    type: z.enum(['text', 'attachment', 'card']),
-    content: z.unknown().optional(),
-    attachments: z.array(z.unknown()).readonly().optional(),
-  }),
+  z.strictObject({ type: z.literal('attachment'), content: z.string().optional(), attachments: messageSchema.shape.attachments.unwrap() }),
+  z.strictObject({ type: z.literal('card'), content: cardSchema }),
 ]);
 const actionSchema = z
   .discriminatedUnion('type', [
@@ -51,7 +49,7 @@ const actionSchema = z
     z.strictObject({ type: z.enum(['addTag', 'removeTag']), tag: z.string() }),
     z.strictObject({ type: z.enum(['reply', 'note']), message }),
     z.strictObject({ type: z.literal('setStatus'), status: z.enum(['open', 'pending', 'resolved', 'closed']) }),
-    z.strictObject({ type: z.literal('setPriority'), priority: z.enum(PRIORITIES) }),
+    z.strictObject({ type: z.literal('setPriority'), priority: prioritySchema }),
     z.strictObject({ type: z.literal('snooze'), until: z.string().optional(), seconds: z.number().int().optional() }),
   ])
   .meta({ id: 'RuleAction' });
@@ -62,7 +60,7 @@ export const ruleSchema = z
     id: z.string(),
     name: z.string().nullable(),
     trigger: triggerSchema,
-    conditions: z.union([z.array(treeSchema).readonly(), treeSchema]).describe('A list, all of which must hold, or a tree.'),
+    conditions: z.union([z.array(conditionSchema).readonly(), conditionSchema]).describe('A list, all of which must hold, or a tree.'),
     actions: z.array(actionSchema).readonly(),
     enabled: z.boolean(),
     order: z.number().int(),

@@ -1,5 +1,5 @@
 import { IsOptional, ValidateNested } from 'class-validator';
-import { PRIORITIES, type Priority, type SettableStatus } from '../conversations/conversation.js';
+import { PRIORITIES, type Priority, type SettableStatus, STATUSES } from '../conversations/conversation.js';
 import { IsMessage, type MessageDto } from '../conversations/message.dto.js';
 import { Described, Examples, type JsonSchema } from '../http/request-schema.js';
 import {
@@ -21,7 +21,8 @@ import {
 } from '../http/validation.js';
 import { conditionsFaults, conditionsOf, MAX_SECONDS, triggerFaults, triggerOf } from './rule.check.js';
 import { type Action, ACTIONS, type Conditions, type RuleFields, type RuleMessage, type Trigger } from './rule.js';
-import { EVENT_TRIGGERS, OPERATORS, TIME_TRIGGERS } from './rule-fields.js';
+import { conditionSchema } from './rule.answer.js';
+import { EVENT_TRIGGERS, TIME_TRIGGERS } from './rule-fields.js';
 
 const MAX_NAME = 200;
 const MAX_TAG = 100;
@@ -121,40 +122,27 @@ const TRIGGER: JsonSchema = {
       properties: {
         type: { type: 'string', enum: TIME_TRIGGERS },
         seconds: { type: 'integer', minimum: 1, maximum: MAX_SECONDS },
-        status: { type: ['string', 'null'], description: 'Only for in_status_for; any status when absent.' },
+        status: {
+          anyOf: [{ type: 'string', enum: STATUSES }, { type: 'null' }],
+          description: 'Only for in_status_for; any status when absent.',
+        },
       },
       required: ['type', 'seconds'],
       additionalProperties: false,
     },
   ],
 };
-const BELOW: JsonSchema = { type: 'object', description: 'Another such node.' };
-const branch = (kind: string, below: JsonSchema): JsonSchema => ({
-  type: 'object',
-  properties: { [kind]: below },
-  required: [kind],
-  additionalProperties: false,
-});
-const NODES: readonly JsonSchema[] = [
-  {
-    type: 'object',
-    description: 'docs/automation.md lists fields and operators.',
-    properties: {
-      field: { type: 'string' },
-      operator: { type: 'string', enum: OPERATORS },
-      value: { description: 'A text, a number, true or false; for in and not_in a list; absent for is_set and is_not_set.' },
-    },
-    required: ['field', 'operator'],
-    additionalProperties: false,
-  },
-  branch('all', { type: 'array', items: BELOW }),
-  branch('any', { type: 'array', items: BELOW }),
-  branch('not', BELOW),
-];
-const CONDITIONS: JsonSchema = { oneOf: [{ type: 'array', items: { oneOf: NODES }, description: 'All must hold.' }, ...NODES] };
 
 const IsTrigger = () => rule('isTrigger', triggerFaults, TRIGGER);
-const IsConditions = () => rule('isConditions', conditionsFaults, CONDITIONS);
+
+/** A list of conditions or a tree, in the shape in which they are answered. */
+const IsConditions = (): PropertyDecorator => (target, property) => {
+  Described((of) => ({ anyOf: [{ type: 'array', items: of(conditionSchema), description: 'All must hold.' }, of(conditionSchema)] }))(
+    target,
+    property,
+  );
+  rule('isConditions', conditionsFaults, {})(target, property);
+};
 
 @Examples({
   'assign enterprise customers': {

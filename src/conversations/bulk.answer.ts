@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { type ErrorCode, ERRORS } from '../errors.js';
+import { errorCodeSchema } from '../http/problem.js';
 import type { BulkItem } from './bulk.commands.js';
 
 /** The answer of POST /conversations/bulk: one item per conversation, as the single request would have answered. */
@@ -16,7 +16,7 @@ export const bulkItemSchema = z
     z.strictObject({
       id: z.string(),
       status: z.number().int().min(400),
-      code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+      code: errorCodeSchema,
       detail: z.string().optional(),
       allowed: z.array(z.string()).optional(),
     }),

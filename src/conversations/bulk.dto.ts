@@ -16,7 +16,7 @@ import {
   IsVisibleText,
 } from '../http/validation.js';
 import { type BulkAction, type BulkSelection, MAX_BULK } from './bulk.commands.js';
-import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, TagsDto } from './conversation.controller.js';
+import { AssignDto, MAX_TAG, ReplyDto, SETTABLE, SnoozeDto, AddTagsDto } from './conversation.controller.js';
 import type { ConversationFilter } from './conversation.list.js';
 import { MAX_ATTRIBUTES, PRIORITIES, type Priority, type SettableStatus, STATUSES } from './conversation.js';
 import { ConversationFilterDto } from './list-query.dto.js';
@@ -29,7 +29,7 @@ class SnoozeAction extends SnoozeDto {
   @IsOneOf(['snooze']) type!: 'snooze';
 }
 
-class AddTagsAction extends TagsDto {
+class AddTagsAction extends AddTagsDto {
   @IsOneOf(['addTags']) type!: 'addTags';
 }
 

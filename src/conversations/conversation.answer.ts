@@ -10,6 +10,9 @@ import { type Unsealed, unsealConversation, unsealedText } from './conversation.
  */
 
 const instant = z.iso.datetime({ precision: 3 });
+export const statusSchema = z.enum(STATUSES).meta({ id: 'ConversationStatus' });
+export const prioritySchema = z.enum(PRIORITIES).meta({ id: 'Priority' });
+export const channelSchema = z.enum(CHANNELS).meta({ id: 'Channel' });
 const named = z.strictObject({ id: z.string(), name: z.string() });
 
 export const visitorBriefSchema = z
@@ -26,6 +29,13 @@ export const visitorBriefSchema = z
   .meta({ id: 'VisitorBrief' });
 export type VisitorBrief = z.infer<typeof visitorBriefSchema>;
 
+/** The content of a card. */
+export const cardSchema = z.strictObject({
+  title: z.string(),
+  description: z.string().optional(),
+  actions: z.array(z.strictObject({ label: z.string(), url: z.string().optional(), action: z.string().optional() })).optional(),
+});
+
 export const messageSchema = z
   .strictObject({
     id: z.string(),
@@ -34,15 +44,7 @@ export const messageSchema = z
     /** The type of the message. */
     contentType: z.enum(CONTENT_TYPES),
     /** A text, or a card's {title, description?, actions?}; null for attachments without a caption, and for roles that may not read it. */
-    content: z.union([
-      z.string(),
-      z.strictObject({
-        title: z.string(),
-        description: z.string().optional(),
-        actions: z.array(z.strictObject({ label: z.string(), url: z.string().optional(), action: z.string().optional() })).optional(),
-      }),
-      z.null(),
-    ]),
+    content: z.union([z.string(), cardSchema, z.null()]),
     attachments: z.array(z.strictObject({ name: z.string(), url: z.string(), type: z.string(), size: z.number().int() })).optional(),
     createdAt: instant,
     author: named.optional(),
@@ -52,16 +54,16 @@ export type MessageAnswer = z.infer<typeof messageSchema>;
 
 const base = {
   id: z.string(),
-  status: z.enum(STATUSES),
+  status: statusSchema,
   subject: z.string().nullable(),
   inboxId: z.string(),
-  channel: z.enum(CHANNELS),
+  channel: channelSchema,
   visitor: visitorBriefSchema,
   assignee: z.strictObject({ id: z.string(), type: z.enum(['agent', 'team']), name: z.string() }).nullable(),
   team: named.nullable(),
   tags: z.array(z.string()),
   customAttributes: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
-  priority: z.enum(PRIORITIES),
+  priority: prioritySchema,
   /** An instant, or next_reply. */
   snoozedUntil: z.union([instant, z.literal('next_reply')]).nullable(),
   rating: z.strictObject({ rating: z.number().int(), comment: z.string().nullable() }).nullable(),

@@ -183,7 +183,7 @@ export class SnoozeDto {
 }
 
 @Examples({ 'two tags': { tags: ['vip', 'refund'] } })
-export class TagsDto {
+export class AddTagsDto {
   @IsList({ min: 1, max: Math.min(TAGS_AT_ONCE, MAX_TAGS) }) @IsTag(MAX_TAG, { each: true }) tags!: string[];
 }
 
@@ -198,7 +198,7 @@ class RateDto {
   resolve: { status: 'resolved' },
   'several fields': { priority: 'urgent', subject: 'Lost parcel', customAttributes: { orderId: 4711, carrier: null } },
 })
-class ChangeDto {
+class ChangeConversationDto {
   @IfGiven()
   @IsOneOf(SETTABLE, { hint: 'to snooze, POST to /snooze' })
   status?: SettableStatus;
@@ -212,7 +212,7 @@ class ChangeDto {
 
 /** `?revision=` or `?at=`: the conversation as it was then. */
 class WhenDto {
-  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') revision?: string;
+  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0', { type: 'integer', minimum: 0 }) revision?: string;
   @IsOptional() @IsInstant() at?: string;
 
   when(): { revision?: number; at?: number } {
@@ -334,7 +334,7 @@ export class ConversationController {
   )
   async change(
     @Param('id') id: string,
-    @Body() body: ChangeDto,
+    @Body() body: ChangeConversationDto,
     @InContext() context: CommandContext,
   ): Promise<Answered<{ data: ConversationSummary }>> {
     return this.changed(context, this.commands.execute(new ChangeConversation(context, id, body)));
@@ -462,7 +462,7 @@ export class ConversationController {
   )
   async addTags(
     @Param('id') id: string,
-    @Body() body: TagsDto,
+    @Body() body: AddTagsDto,
     @InContext() context: CommandContext,
   ): Promise<Answered<{ data: ConversationSummary }>> {
     return this.changed(context, this.commands.execute(new AddTags(context, id, body.tags)));

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { CHANNELS, type Conversation, type LastMessage, SHOWN_STATUSES, shownStatus } from './conversation.js';
-import { messageAnswer, messageSchema } from './conversation.answer.js';
+import { type Conversation, type LastMessage, SHOWN_STATUSES, shownStatus } from './conversation.js';
+import { channelSchema, messageAnswer, messageSchema } from './conversation.answer.js';
 import { type Unsealed, unsealedText } from './conversation.sealing.js';
 
 /*
@@ -31,7 +31,7 @@ const base = {
   /** `open` while it is snoozed, too. */
   status: z.enum(SHOWN_STATUSES),
   subject: z.string().nullable(),
-  channel: z.enum(CHANNELS),
+  channel: channelSchema,
   rating: z.strictObject({ rating: z.number().int(), comment: z.string().nullable() }).nullable(),
   /** Counts the changes that the visitor sees, from 0. */
   revision: z.number().int(),

@@ -1,4 +1,4 @@
-import type { Answer, OpenApiDocument, Operation, Parameter, Reference } from './openapi.js';
+import type { Answer, AnswerContent, OpenApiDocument, Operation, Parameter, Reference } from './openapi.js';
 import type { JsonSchema } from '../http/request-schema.js';
 import { curlExamples } from './curl-example.js';
 import { SCRIPT } from './docs-page.script.js';
@@ -106,7 +106,7 @@ ${body === undefined ? '' : `<p>Body: <code>${shape(body, 0)}</code></p>`}
       const said =
         type === undefined || type === 'application/problem+json'
           ? ''
-          : `<code>${content === undefined ? '' : shape(content.schema, 0)}</code>`;
+          : `<code>${content === undefined ? '' : shape(content.schema, 0)}</code>${forVisitors(content)}`;
       return `<tr><td>${status}</td><td>${prose(one.description)} ${said}</td></tr>`;
     })
     .join('')}</table></details>
@@ -115,6 +115,9 @@ ${curlExamples(method, path, operation)
   .join('\n')}
 </section>`;
 }
+
+const forVisitors = (content: AnswerContent | undefined) =>
+  content?.['x-visitor-schema'] === undefined ? '' : ` With a visitor token: <code>${shape(content['x-visitor-schema'], 0)}</code>`;
 
 const example = (name: string, text: string) => `<div class="example" data-name="${escape(name)}"><pre>${lines(text)}</pre></div>`;
 

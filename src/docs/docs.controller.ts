@@ -10,6 +10,7 @@ import { openApiDocument, type OpenApiDocument } from './openapi.js';
 import { docsPage } from './docs-page.js';
 import { SCRIPT } from './docs-page.script.js';
 import { STYLE } from './docs-page.style.js';
+import { visitorDocument } from './visitor-document.js';
 
 const hashOf = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
 
@@ -31,6 +32,8 @@ export class DocsController {
 
   private spoken: AsyncApiDocument | undefined;
 
+  private forVisitors: OpenApiDocument | undefined;
+
   constructor(@Inject(DiscoveryService) private readonly discovery: DiscoveryService) {}
 
   @Get('docs.json')
@@ -40,8 +43,19 @@ export class DocsController {
     'OpenAPI 3.1, generated from the code of this server. The same text is committed as docs/openapi.json.',
     { 200: z.record(z.string(), z.unknown()) },
   )
-  json(): OpenApiDocument {
+  openapi(): OpenApiDocument {
     return this.make().document;
+  }
+
+  @Get('visitor-docs.json')
+  @Public()
+  @Answers(
+    'Answers the document for visitor tokens.',
+    'OpenAPI 3.1: the part of this document that a visitor token may call, with the smaller answers that it gets there.',
+    { 200: z.record(z.string(), z.unknown()) },
+  )
+  visitors(): OpenApiDocument {
+    return (this.forVisitors ??= visitorDocument(this.make().document));
   }
 
   @Get('asyncapi.json')

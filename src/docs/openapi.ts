@@ -7,7 +7,7 @@ import { type AnswerBody, type Declared, aboutOf, declaredAnswers } from '../htt
 import { declaredRoles } from '../security/auth.guard.js';
 import { type ErrorCode, ERRORS } from '../errors.js';
 import { problemSchema } from '../http/problem.js';
-import { examplesOf, type JsonSchema, requestSchema } from '../http/request-schema.js';
+import { examplesOf, type JsonSchema, requestSchema, type SchemaOf } from '../http/request-schema.js';
 import type { CallerRole } from '../security/roles.js';
 import { API_PREFIX, type Route, routesOf } from '../http/routes.js';
 
@@ -47,7 +47,12 @@ export interface Parameter {
 export interface Answer {
   readonly description: string;
   readonly headers?: JsonSchema;
-  readonly content?: Readonly<Record<string, { readonly schema: JsonSchema }>>;
+  readonly content?: Readonly<Record<string, AnswerContent>>;
+}
+export interface AnswerContent {
+  readonly schema: JsonSchema;
+  /** What the holder of a visitor token is answered instead (visitor-document.ts). */
+  readonly 'x-visitor-schema'?: JsonSchema;
 }
 export interface Reference {
   readonly $ref: string;
@@ -88,6 +93,13 @@ const HEADERS = {
 type Header = keyof typeof HEADERS;
 const RATE_LIMIT = ['X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset'] as const;
 
+/** The codes that one response of the document may have. */
+const codeOf = (codes: readonly ErrorCode[]) => ({
+  type: 'object',
+  properties: { code: { type: 'string', enum: codes } },
+  required: ['code'],
+});
+
 const headersOf = (names: readonly Header[]) => Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
 
 /**
@@ -110,7 +122,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
         ...(status === 429 ? RATE_LIMIT : []),
         ...(status === 429 || status === 503 ? ['Retry-After' as const] : []),
       ]),
-      content: { 'application/problem+json': { schema: { allOf: [problem, { type: 'object', properties: { code: { enum: codes } } }] } } },
+      content: { 'application/problem+json': { schema: { allOf: [problem, codeOf(codes)] } } },
     };
     return { $ref: `#/components/responses/${name}` };
   };
@@ -126,7 +138,7 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
       title: 'Threadlog',
       version: VERSION,
       description:
-        'Conversations between visitors and a support team, stored as an append-only stream of events. docs/api.md describes the rules for all routes.',
+        'Conversations between visitors and a support team, stored as an append-only stream of events. docs/api.md describes the rules for all routes. /api/visitor-docs.json is the part for visitor tokens.',
     },
     jsonSchemaDialect: 'https://json-schema.org/draft/2020-12/schema',
     servers: [{ url: '/' }],
@@ -162,7 +174,7 @@ const SECURED = [{ apiKey: [] }, { bearer: [] }];
 
 function operation(
   route: Route,
-  { summary, description, answers, visitor, errors, query, formats }: Declared,
+  { summary, description, answers, visitor, errors, query, path: steps, formats, name: called }: Declared,
   schemas: Schemas,
   refused: (status: number, codes: readonly ErrorCode[]) => Reference,
 ): Operation {
@@ -184,14 +196,19 @@ function operation(
   for (const code of Object.keys(ERRORS) as ErrorCode[])
     if (codes.has(code)) byStatus.set(ERRORS[code].status, [...(byStatus.get(ERRORS[code].status) ?? []), code]);
   return {
-    operationId: `${tag}.${handler.name}`,
+    operationId: `${tag}.${called ?? handler.name}`,
     summary,
     description: `${description} ${isOpen ? 'Needs no key.' : `Roles: ${roles.join(', ')}.`}`,
     tags: [tag],
     ...(isOpen ? { security: [] } : {}),
     'x-roles': roles,
     parameters: [
-      ...[...path.matchAll(/\{(\w+)\}/g)].map(([, name = '']): Parameter => ({ name, in: 'path', required: true, schema: text })),
+      ...[...path.matchAll(/\{(\w+)\}/g)].map(([, name = '']): Parameter => ({
+        name,
+        in: 'path',
+        required: true,
+        schema: steps[name] ?? text,
+      })),
       ...query.map((one): Parameter => ({ in: 'query', ...one })),
       ...(queryType === undefined ? [] : queryParameters(queryType, schemas)),
       ...[...headers, 'RequestId' as const].map((name) => ({ $ref: `#/components/parameters/${name}` })),
@@ -211,7 +228,7 @@ function operation(
 
 const named = (body: new () => object) => Object.fromEntries(Object.entries(examplesOf(body)).map(([name, value]) => [name, { value }]));
 
-/** @param visitor the answers for a visitor: the document names them as the second alternative */
+/** @param visitor the answer for a visitor token. It stands beside the other and not as a second shape, which every client with a key would have to tell apart. */
 function success(
   answer: AnswerBody,
   visitor: z.ZodType | undefined,
@@ -230,9 +247,12 @@ function success(
   const described = { description: DESCRIPTIONS[status] ?? 'Done.', headers: headersOf(headers) };
   if (answer === null) return described;
   if (!(answer instanceof z.ZodType)) return { ...described, content: { [answer.contentType]: { schema: text } } };
-  const schema = visitor === undefined ? schemas.ofAnswer(answer) : { anyOf: [schemas.ofAnswer(answer), schemas.ofAnswer(visitor)] };
+  const json = {
+    schema: schemas.ofAnswer(answer),
+    ...(visitor === undefined ? {} : { 'x-visitor-schema': schemas.ofAnswer(visitor) }),
+  };
   const streams = Object.fromEntries(formats.map((format) => [STREAM_TYPES[format], { schema: text }]));
-  return { ...described, content: { 'application/json': { schema }, ...streams } };
+  return { ...described, content: { 'application/json': json, ...streams } };
 }
 
 const DESCRIPTIONS: Readonly<Record<number, string>> = {
@@ -278,12 +298,18 @@ export function requestTypesOf({ controller, handler }: Route): { body?: new () 
 }
 
 function queryParameters(type: new () => object, schemas: Schemas): Parameter[] {
-  const { properties } = requestSchema(type, (nested) => schemas.ofRequest(nested));
+  const { properties, required = [] } = requestSchema(type, schemas.of);
   return Object.entries(properties).map(([name, schema]) => {
     // A missing query parameter cannot be null.
     const { type: types, ...rest } = schema;
     const said: JsonSchema = Array.isArray(types) ? { type: types.find((one) => one !== 'null') as unknown, ...rest } : withoutNull(schema);
-    return { name, in: 'query', schema: said, ...(said['type'] === 'object' ? { style: 'deepObject', explode: true } : {}) } as Parameter;
+    return {
+      name,
+      in: 'query',
+      ...((required as readonly string[]).includes(name) ? { required: true } : {}),
+      schema: said,
+      ...(said['type'] === 'object' ? { style: 'deepObject', explode: true } : {}),
+    } as Parameter;
   });
 }
 
@@ -304,16 +330,16 @@ export class Schemas {
     return Object.fromEntries([...this.named].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
+  /** The reference to what a request holds. */
+  readonly of: SchemaOf = (type) => (type instanceof z.ZodType ? this.ofAnswer(type) : this.ofRequest(type));
+
   ofRequest(type: new () => object): JsonSchema {
     const name = this.requests.get(type) ?? type.name.replace(/Dto$/, '');
     if (!this.requests.has(type)) {
       if (this.named.has(name)) throw new Error(`two schemas have the name ${name}`);
       this.requests.set(type, name);
       this.named.set(name, {});
-      this.named.set(
-        name,
-        requestSchema(type, (nested) => this.ofRequest(nested)),
-      );
+      this.named.set(name, requestSchema(type, this.of));
     }
     return { $ref: `#/components/schemas/${name}` };
   }
@@ -336,13 +362,17 @@ export class Schemas {
   }
 }
 
-/** Adapts schemas for tools: every number in an answer is a safe integer, and a pair of texts is a list of two. */
+/**
+ * Adapts schemas for tools: every number in an answer is a safe integer, and a pair of texts is a list of two. What our code does not
+ * write to is no readOnly of OpenAPI, which would leave it out of a client's requests.
+ */
 function plainly({ jsonSchema }: { jsonSchema: Record<string, unknown> }): void {
   const { prefixItems } = jsonSchema;
   if (Array.isArray(prefixItems) && new Set(prefixItems.map((one) => JSON.stringify(one))).size === 1) {
     delete jsonSchema['prefixItems'];
     Object.assign(jsonSchema, { items: prefixItems[0] as JsonSchema, minItems: prefixItems.length, maxItems: prefixItems.length });
   }
+  delete jsonSchema['readOnly'];
   if (jsonSchema['minimum'] === Number.MIN_SAFE_INTEGER) delete jsonSchema['minimum'];
   if (jsonSchema['maximum'] === Number.MAX_SAFE_INTEGER) delete jsonSchema['maximum'];
 }

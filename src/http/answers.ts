@@ -1,6 +1,8 @@
 import { SetMetadata } from '@nestjs/common';
 import { z } from 'zod';
-import { type ErrorCode, ERRORS } from '../errors.js';
+import type { ErrorCode } from '../errors.js';
+import { errorCodeSchema } from './problem.js';
+import type { JsonSchema } from './request-schema.js';
 import type { StreamFormat } from './streamed.js';
 
 const ANSWERS = 'threadlog:answers';
@@ -32,8 +34,12 @@ export interface Declared {
   /** Errors in addition to those that every route of its kind may answer (openapi.ts). */
   readonly errors: readonly ErrorCode[];
   readonly query: readonly QueryParameter[];
+  /** What a parameter of the path takes, where it is no id. */
+  readonly path: Readonly<Record<string, JsonSchema>>;
   /** The forms in which the body of 200 can be had beside JSON. */
   readonly formats: readonly StreamFormat[];
+  /** What clients call the operation, after the first step of its path; the name of the handler where it is absent. */
+  readonly name: string | undefined;
 }
 
 /** Declares a route's answers. A route without this declaration stops the program at start. */
@@ -41,8 +47,15 @@ export const Answers = (
   summary: string,
   description: string,
   answers: Declared['answers'],
-  { errors = [], query = [], visitor = {}, formats = [] }: Partial<Pick<Declared, 'errors' | 'query' | 'visitor' | 'formats'>> = {},
-) => SetMetadata(ANSWERS, { summary, description, answers, visitor, errors, query, formats } satisfies Declared);
+  {
+    errors = [],
+    query = [],
+    path = {},
+    visitor = {},
+    formats = [],
+    name,
+  }: Partial<Pick<Declared, 'errors' | 'query' | 'path' | 'visitor' | 'formats' | 'name'>> = {},
+) => SetMetadata(ANSWERS, { summary, description, answers, visitor, errors, query, path, formats, name } satisfies Declared);
 
 const ABOUT = 'threadlog:about';
 
@@ -69,7 +82,7 @@ export const dataAndWarningsOf = (schema: z.ZodType) =>
 const warningSchema = z
   .strictObject({
     field: z.string().describe('Its path, such as visitor.email.'),
-    code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+    code: errorCodeSchema,
   })
   .meta({ id: 'Warning' });
 

@@ -1,6 +1,9 @@
 import { z } from 'zod';
 import { type ErrorCode, ERRORS, type ThreadlogError } from '../errors.js';
 
+/** A code from the one table of errors. */
+export const errorCodeSchema = z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]).meta({ id: 'ErrorCode' });
+
 /** RFC 9457 with this API's own members, and no others. */
 export const problemSchema = z
   .strictObject({
@@ -9,7 +12,7 @@ export const problemSchema = z
     status: z.number().int(),
     detail: z.string().optional(),
     instance: z.string(),
-    code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+    code: errorCodeSchema,
     requestId: z.string(),
     errors: z
       .array(z.strictObject({ field: z.string(), message: z.string() }))

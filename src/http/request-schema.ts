@@ -1,13 +1,14 @@
 import { getMetadataStorage } from 'class-validator';
+import type { ZodType } from 'zod';
 
 export type JsonSchema = Readonly<Record<string, unknown>>;
-/** Refers to the schema of a class. */
-export type SchemaOf = (type: new () => object) => JsonSchema;
+/** Refers to the schema of a class, or to one that answers have under a name. */
+export type SchemaOf = (type: (new () => object) | ZodType) => JsonSchema;
 type Description = JsonSchema | ((of: SchemaOf) => JsonSchema);
 
 const DESCRIBED = new WeakMap<object, Map<string, Description>>();
 
-/** The JSON Schema of a property, where its checks do not determine it. */
+/** The JSON Schema of a property, where its checks do not determine it; words alone (`description`, `default`) stand beside what the checks say. */
 export const Described =
   (description: Description): PropertyDecorator =>
   (target, property) => {
@@ -36,6 +37,11 @@ function descriptionOf(type: new () => object, property: string): Description | 
   return undefined;
 }
 
+/** Whether a description leaves it to the checks what a property takes. */
+const isWords = (described: Description | undefined): boolean =>
+  described === undefined ||
+  (typeof described === 'object' && Object.keys(described).every((name) => name === 'description' || name === 'default'));
+
 /** The name of the check in validation.ts that two properties are not both present. */
 export const NOT_BESIDE = 'isNotBeside';
 
@@ -48,7 +54,7 @@ interface Property {
 /**
  * The schema of a DTO, from its declared checks. Schema and checks refuse the same requests, except where JSON Schema cannot express a
  * check (that a text is visible, that a day is in the calendar).
- * @param of returns the reference to a nested class's schema
+ * @param of returns the reference to the schema of a nested class or answer
  * @throws Error for a check without a schema
  */
 export function requestSchema(
@@ -64,7 +70,7 @@ export function requestSchema(
     const described = descriptionOf(type, name);
     if (check.type === 'conditionalValidation') property.conditions.push(check.constraints[0] as Property['conditions'][number]);
     else if (check.name === NOT_BESIDE) exclusions.push({ not: { required: [name, check.constraints[0] as string] } });
-    else if (described === undefined)
+    else if (isWords(described))
       Object.assign(check.each ? property.items : property.schema, schemaOfCheck(type, name, check.name, check.constraints));
   }
   const names = [...properties.keys()];

@@ -306,7 +306,7 @@ export function rule(name: string, tell: Telling['tell'], schema: JsonSchema, op
 export const IsOneOf = (values: readonly string[], options: ValidationOptions & { readonly hint?: string } = {}) => {
   const { hint, ...rest } = options;
   const message = `must be ${values.length === 1 ? '' : 'one of '}${values.join(', ')}${hint === undefined ? '' : `; ${hint}`}`;
-  return rule('isOneOf', (value) => (values.includes(value as string) ? undefined : message), { enum: values }, rest);
+  return rule('isOneOf', (value) => (values.includes(value as string) ? undefined : message), { type: 'string', enum: values }, rest);
 };
 
 /** A whole number within bounds, both included. */
@@ -331,12 +331,13 @@ function kindOf(value: unknown): string {
   return typeof value === 'object' ? 'an object' : typeof value === 'boolean' ? 'true or false' : 'a number';
 }
 
-/** A text that matches a pattern, such as a number in a query string. @param message without the field's name */
-export const IsMatching = (pattern: RegExp, message: string) =>
-  rule('isMatching', (value) => (typeof value === 'string' && pattern.test(value) ? undefined : message), {
-    type: 'string',
-    pattern: pattern.source,
-  });
+/**
+ * A text that matches a pattern, such as a number in a query string.
+ * @param message without the field's name
+ * @param schema what the text stands for, where it is no text for a client
+ */
+export const IsMatching = (pattern: RegExp, message: string, schema: JsonSchema = { type: 'string', pattern: pattern.source }) =>
+  rule('isMatching', (value) => (typeof value === 'string' && pattern.test(value) ? undefined : message), schema);
 
 /** Counts code points, which come closer to what people count than UTF-16 units. */
 function characters(text: string): number {
@@ -536,8 +537,7 @@ export const Limit =
   (max: number): PropertyDecorator =>
   (target, property) => {
     const pattern = new RegExp(`^[1-9]\\d{0,${String(max).length - 1}}$`);
-    IsMatching(pattern, `must be a whole number from 1 to ${max}`)(target, property);
-    Described({ type: 'integer', minimum: 1, maximum: max })(target, property);
+    IsMatching(pattern, `must be a whole number from 1 to ${max}`, { type: 'integer', minimum: 1, maximum: max })(target, property);
   };
 
 /** A limit as a number. @throws ThreadlogError validation_failed */

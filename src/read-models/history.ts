@@ -59,7 +59,7 @@ export function eventAnswer(event: Recorded<DomainEvent>): EventAnswer {
 /** `?from=` and `?limit=` of a history. */
 export class EventsQueryDto {
   /** The revision to begin with. */
-  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0') from?: string;
+  @IsOptional() @IsMatching(/^(0|[1-9]\d{0,8})$/, 'must be a whole number from 0', { type: 'integer', minimum: 0 }) from?: string;
   @IsOptional() @Limit(EVENTS_SHOWN) limit?: string;
 
   start(): number {
@@ -75,12 +75,15 @@ export interface HistoryPage {
   readonly meta: { readonly limit: number; readonly hasMore: boolean };
 }
 
+const IsRevision = () =>
+  IsMatching(/^(-1|0|[1-9]\d{0,8})$/, 'must be a revision: a whole number from -1', { type: 'integer', minimum: -1 });
+
 /** `?from=`, `?to=` and `?limit=` of a comparison. */
 export class DiffQueryDto {
   /** The earlier revision: the state after this event. -1, the default, is the state before the first event, which has no field. */
-  @IsOptional() @IsMatching(/^(-1|0|[1-9]\d{0,8})$/, 'must be a revision: a whole number from -1') from?: string;
+  @IsOptional() @IsRevision() from?: string;
   /** The later revision, by default the latest; not below `from`. */
-  @IsOptional() @IsMatching(/^(-1|0|[1-9]\d{0,8})$/, 'must be a revision: a whole number from -1') to?: string;
+  @IsOptional() @IsRevision() to?: string;
   /** The most events of the answer. */
   @IsOptional() @Limit(EVENTS_SHOWN) limit?: string;
 }

@@ -27,7 +27,7 @@ export class SearchController {
     { 200: pageOf(hitSchema) },
     { errors: ['limit_exceeded'] },
   )
-  async search(
+  async find(
     @Query() query: SearchQueryDto,
     @Caller() { organizationId, role }: Principal,
     @Req() request: FastifyRequest,

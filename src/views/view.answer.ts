@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { PRIORITIES, STATUSES } from '../conversations/conversation.js';
+import { prioritySchema, statusSchema } from '../conversations/conversation.answer.js';
 import { SORTS } from '../conversations/conversation.list.js';
 import type { View } from './view.js';
 
@@ -14,8 +14,8 @@ export const viewSchema = z
     name: z.string(),
     filter: z
       .strictObject({
-        status: z.array(z.enum(STATUSES)).readonly().optional(),
-        priority: z.array(z.enum(PRIORITIES)).readonly().optional(),
+        status: z.array(statusSchema).readonly().optional(),
+        priority: z.array(prioritySchema).readonly().optional(),
         teamId: texts,
         inboxId: texts,
         assigneeId: texts,

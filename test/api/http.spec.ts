@@ -187,6 +187,17 @@ describe('the document of the API', () => {
     expect(JSON.parse(answer.text)).toEqual(JSON.parse(readFileSync(new URL('../../docs/openapi.json', import.meta.url), 'utf8')));
   });
 
+  test('has a part for visitor tokens', async () => {
+    const answer = await raw('GET', '/api/visitor-docs.json', { headers: { 'x-api-key': '' } });
+    expect([answer.status, answer.headers['content-type']]).toEqual([200, 'application/json; charset=utf-8']);
+    const { info, paths } = JSON.parse(answer.text) as { info: { title: string }; paths: Record<string, object> };
+    expect([info.title, '/api/support/conversations' in paths, '/api/support/search' in paths]).toEqual([
+      'Threadlog for visitors',
+      true,
+      false,
+    ]);
+  });
+
   test('is a page, too', async () => {
     const answer = await raw('GET', '/api/docs', { headers: { 'x-api-key': '' } });
     expect([answer.status, answer.headers['content-type']]).toEqual([200, 'text/html; charset=utf-8']);

@@ -2,10 +2,12 @@ import { readFileSync } from 'node:fs';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
+import { z } from 'zod';
 import { AppModule } from '../../src/app.module.js';
 import { STREAMS } from '../../src/features.js';
 import { ThreadlogError } from '../../src/errors.js';
 import { openApiDocument, requestTypesOf, VERSION } from '../../src/docs/openapi.js';
+import { visitorDocument } from '../../src/docs/visitor-document.js';
 import { requestSchema } from '../../src/http/request-schema.js';
 import { routesOf } from '../../src/http/routes.js';
 import { DtoPipe } from '../../src/http/validation.js';
@@ -13,10 +15,14 @@ import { DtoPipe } from '../../src/http/validation.js';
 /* The API's document: valid, committed, without gaps, and saying of requests what the checks say. */
 
 const document = openApiDocument(AppModule.controllers);
+const forVisitors = visitorDocument(document);
 const routes = routesOf(AppModule.controllers);
 
-test('is OpenAPI 3.1', async () => {
-  const { valid, errors } = await new Validator().validate(JSON.parse(JSON.stringify(document)) as Record<string, unknown>);
+test.each([
+  ['the document', document],
+  ['the document for visitor tokens', forVisitors],
+])('%s is OpenAPI 3.1', async (_, one) => {
+  const { valid, errors } = await new Validator().validate(JSON.parse(JSON.stringify(one)) as Record<string, unknown>);
   expect(errors ?? []).toEqual([]);
   expect(valid).toBe(true);
 });
@@ -48,14 +54,67 @@ test('refuses properties that it does not name', () => {
   expect(open).toEqual([]);
 });
 
-test('refers to nothing that is not there', () => {
-  for (const [path, node] of within(document)) {
+test.each([document, forVisitors])('refers to nothing that is not there', (one) => {
+  for (const [path, node] of within(one)) {
     if (typeof node['$ref'] !== 'string') continue;
     const steps = node['$ref'].replace('#/', '').split('/');
-    let found: unknown = document;
+    let found: unknown = one;
     for (const step of steps) found = (found as Record<string, unknown> | undefined)?.[step];
     expect([path, typeof found]).toEqual([path, 'object']);
   }
+});
+
+test('tells a visitor token of the routes that it may call, and of no shape that it never sees', () => {
+  const open = routes.filter(({ path, method }) => {
+    const roles = document.paths[path]?.[method.toLowerCase()]?.['x-roles'];
+    return roles !== 'public' && roles?.includes('visitor') === true;
+  });
+  const told = Object.entries(forVisitors.paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+  );
+  expect(told.sort()).toEqual(open.map(({ method, path }) => `${method} ${path}`).sort());
+  const shapes = Object.keys(forVisitors.components.schemas);
+  expect(shapes).toEqual(
+    expect.arrayContaining(['VisitorConversation', 'VisitorConversationSummary', 'VisitorMessage', 'OpenConversation']),
+  );
+  for (const hidden of ['Conversation', 'ConversationSummary', 'Message']) expect(shapes).not.toContain(hidden);
+});
+
+/** Where any JSON may stand: fields of every resource side by side, what events hold, and whole documents. */
+const ANYTHING = [
+  '#/schemas/Diff/properties/changes/items/properties/before',
+  '#/schemas/Diff/properties/changes/items/properties/after',
+  '#/schemas/Event/properties/data/additionalProperties',
+  '#/schemas/FeedEvent/properties/data/additionalProperties',
+  ...['docs', 'visitor-docs', 'asyncapi'].map(
+    (name) => `#/paths//api/${name}.json/get/responses/200/content/application/json/schema/additionalProperties`,
+  ),
+];
+
+test('says of every value what it takes, so that no client knows it as anything', () => {
+  const TYPED = ['type', '$ref', 'enum', 'const', 'anyOf', 'oneOf', 'allOf'];
+  const open = function* (schema: unknown, path: string): Iterable<string> {
+    if (typeof schema !== 'object' || schema === null) return;
+    if (!TYPED.some((name) => name in schema)) yield path;
+    const { properties = {}, items, additionalProperties } = schema as Record<string, unknown>;
+    for (const [name, one] of Object.entries(properties as object)) yield* open(one, `${path}/properties/${name}`);
+    yield* open(items, `${path}/items`);
+    yield* open(additionalProperties, `${path}/additionalProperties`);
+    for (const kind of ['anyOf', 'oneOf'])
+      for (const [at, one] of ((schema as Record<string, unknown[]>)[kind] ?? []).entries()) yield* open(one, `${path}/${kind}/${at}`);
+  };
+  const found = [
+    ...Object.entries(document.components.schemas).flatMap(([name, schema]) => [...open(schema, `#/schemas/${name}`)]),
+    ...[...within(document.paths, '#/paths')].flatMap(([path, { schema }]) => [...open(schema, `${path}/schema`)]),
+  ];
+  expect(found.sort()).toEqual(ANYTHING.sort());
+  // A text of several is a text in every language.
+  const untyped = [...within(document)].filter(
+    ([path, node]) => Array.isArray(node['enum']) && node['type'] === undefined && !path.endsWith('/not'),
+  );
+  expect(untyped.map(([path]) => path)).toEqual([]);
+  // OpenAPI reads it as "never in a request".
+  expect([...within(document)].filter(([, node]) => node['readOnly'] !== undefined)).toEqual([]);
 });
 
 const operations = Object.values(document.paths).flatMap((methods) => Object.values(methods));
@@ -174,7 +233,9 @@ describe('says of a request what its checks say', () => {
   };
 
   test.each([...bodies].map((type) => [type.name, type] as const))('%s', (_, type) => {
-    const { properties, ...rest } = requestSchema(type, (nested) => ({ $ref: nested.name.replace(/Dto$/, '') }));
+    const { properties, ...rest } = requestSchema(type, (nested) => ({
+      $ref: nested instanceof z.ZodType ? z.globalRegistry.get(nested)?.id : nested.name.replace(/Dto$/, ''),
+    }));
     const validate = ajv.compile({ ...rest, properties });
     const refusedByDocument = (body: object): string[] => {
       validate(body);

@@ -22,6 +22,7 @@ import { viewAggregate } from '../../src/views/view.js';
 import { isFoldTable } from '../../src/read-models/fold-table.js';
 import { evolveVisitor, initialVisitor, type Visitor, visitorAggregate } from '../../src/visitors/visitor.js';
 import { unsealVisitorEvent } from '../../src/visitors/visitor.sealing.js';
+import { webhookAggregate } from '../../src/webhooks/webhook.js';
 import type { TestApi } from './api.js';
 import { eventsAfter } from './events-after.js';
 import { CORE_SCHEMA } from './read-schema.js';
@@ -123,6 +124,7 @@ const OTHERS: Readonly<Record<StreamKind, Model>> = {
     archived,
     visible_to: shared ? 'everyone' : `${owner.type} ${owner.id}`,
   })),
+  webhook: settings('webhooks', webhookAggregate, ({ url, archived }) => ({ name: url, archived })),
 };
 
 /** A model for every kind of stream that has a row. By default the columns have the names of the fields of the fold that they repeat. */
