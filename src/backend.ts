@@ -20,11 +20,20 @@ import { Cursors } from './read-models/paging.js';
 import { Reachable } from './http-out/reachable.js';
 
 /** The parts that every process of Threadlog uses: the database, the log, the keys, and the command protocol over them. */
+/** Sessions for questions. More questions wait for a session, so that they leave the database to the commands. */
+const QUESTIONS_POOL_SIZE = 4;
+/** How long a question waits for a session (ms). */
+const QUESTIONS_CONNECT_MS = 10_000;
+/** How long a question waits for an answer (ms): longer than any statement of a question may take, which PostgreSQL ends with a reason. */
+const QUESTIONS_QUERY_MS = 40_000;
+
 export interface Backend {
   readonly config: Config;
   readonly logger: Logger;
   readonly databaseUrl: string;
   readonly database: Kysely<Database>;
+  /** The sessions of searches and analyses: few, and more patient. */
+  readonly questions: Kysely<Database>;
   /** The connection pool of `database`. */
   readonly pool: pg.Pool;
   readonly store: EventStore;
@@ -88,6 +97,15 @@ export async function openBackend(
       ...(options.queryTimeoutMs === undefined ? {} : { queryTimeoutMs: options.queryTimeoutMs }),
     });
     closing.push(() => database.close());
+    const questions = openDatabase({
+      url: databaseUrl,
+      poolSize: QUESTIONS_POOL_SIZE,
+      name: `${options.name}-questions`,
+      onError: (error) => logger.warn({ error: error.message }, 'a database connection broke'),
+      connectTimeoutMs: QUESTIONS_CONNECT_MS,
+      queryTimeoutMs: QUESTIONS_QUERY_MS,
+    });
+    closing.push(() => questions.close());
     const masterKey = await openMasterKey(config.MASTER_KEY, config.DATA_DIR);
     const keys = new VisitorKeys(database.kysely, masterKey);
     await keys.assertMasterKey();
@@ -107,6 +125,7 @@ export async function openBackend(
       logger,
       databaseUrl,
       database: database.kysely,
+      questions: questions.kysely,
       pool: database.pool,
       store,
       transactor: new Transactor(store, clock, ids, unchangedAnswers),

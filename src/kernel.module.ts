@@ -6,7 +6,7 @@ import { CLOCK } from './clock.js';
 import { CONFIG } from './config.js';
 import { IdempotencyKeys, KeptAnswers, UnchangedAnswerRows } from './commands/idempotency.js';
 import { Transactor } from './commands/transactor.js';
-import { DATABASE, DATABASE_URL } from './database/database.js';
+import { DATABASE, DATABASE_URL, QUESTIONS } from './database/database.js';
 import { DocsController } from './docs/docs.controller.js';
 import { EVENT_STORE } from './event-store/event-store.js';
 import { HealthController } from './health/health.controller.js';
@@ -50,6 +50,7 @@ export class KernelModule {
     const parts = [
       { provide: EVENT_STORE, useValue: store },
       { provide: DATABASE, useValue: database },
+      { provide: QUESTIONS, useValue: backend.questions },
       { provide: CLOCK, useValue: clock },
       { provide: LOGGER, useValue: backend.logger },
       { provide: CONFIG, useValue: config },

@@ -3,7 +3,7 @@ import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
 import { CLOCK, type Clock } from '../clock.js';
 import type { ConversationFilter } from '../conversations/conversation.list.js';
 import type { Status } from '../conversations/conversation.js';
-import { DATABASE, type Database } from '../database/database.js';
+import { type Database, QUESTIONS } from '../database/database.js';
 import { ThreadlogError } from '../errors.js';
 import { ReadModels } from '../read-models/read-models.js';
 import type { MetricRow, SixNumbers } from './analytics.answer.js';
@@ -40,14 +40,14 @@ const MOST_ROWS = 50_000;
 @Injectable()
 export class AnalyticsReader {
   constructor(
-    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(QUESTIONS) private readonly questions: Kysely<Database>,
     @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
   /** The six numbers of the dashboard. */
   async sixNumbers(organizationId: string, range: Range, filter: ConversationFilter): Promise<{ data: SixNumbers; told: Told }> {
-    return await inSnapshot(this.database, this.readModels, async (snapshot) => {
+    return await inSnapshot(this.questions, this.readModels, async (snapshot) => {
       const now = this.clock.now();
       const instants = await instantsOf(snapshot, this.readModels, organizationId, { ...range, interval: undefined }, now);
       const today = await startOfDay(snapshot, range.timezone, now);
@@ -86,7 +86,7 @@ export class AnalyticsReader {
    */
   async rows(question: Question): Promise<{ data: MetricRow[]; told: Told }> {
     const { organizationId, range, interval } = question;
-    return await inSnapshot(this.database, this.readModels, async (snapshot) => {
+    return await inSnapshot(this.questions, this.readModels, async (snapshot) => {
       const instants = await instantsOf(snapshot, this.readModels, organizationId, { ...range, interval }, this.clock.now());
       const counted =
         question.metric.name === 'backlog'

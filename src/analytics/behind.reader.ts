@@ -3,7 +3,7 @@ import { type Kysely, type RawBuilder, sql, type SqlBool } from 'kysely';
 import { CLOCK, type Clock } from '../clock.js';
 import type { Status } from '../conversations/conversation.js';
 import { summariesOf } from '../conversations/conversation.list.js';
-import { DATABASE, type Database } from '../database/database.js';
+import { type Database, QUESTIONS } from '../database/database.js';
 import { readOnlyBatches } from '../database/read-only.js';
 import { ThreadlogError } from '../errors.js';
 import { StreamPlaces } from '../http/stream-places.js';
@@ -59,7 +59,7 @@ export class BehindReader implements BeforeApplicationShutdown {
   readonly #places = new StreamPlaces(MOST_STREAMS, 'this process already streams as much as it may');
 
   constructor(
-    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(QUESTIONS) private readonly questions: Kysely<Database>,
     @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(CLOCK) private readonly clock: Clock,
     @Inject(Cursors) private readonly cursors: Cursors,
@@ -78,7 +78,7 @@ export class BehindReader implements BeforeApplicationShutdown {
   ): Promise<BehindPage> {
     const scope = JSON.stringify(['behind', question, opened]);
     const [at, conversationId, revision] = paging.cursor === undefined ? [] : this.cursors.read(scope, paging.cursor);
-    return await inSnapshot(this.database, this.readModels, async (snapshot) => {
+    return await inSnapshot(this.questions, this.readModels, async (snapshot) => {
       const { rows: from, instants } = await this.#rows(snapshot, question, opened);
       const after =
         at === undefined
@@ -116,7 +116,7 @@ export class BehindReader implements BeforeApplicationShutdown {
    * @throws ThreadlogError validation_failed, rate_limited, limit_exceeded
    */
   stream(question: Question, opened: Opened, cut: () => void): AsyncGenerator<readonly EventBehind[], void, undefined> {
-    const batches = readOnlyBatches(this.database, ANALYSIS, (session) => this.#batches(session, question, opened));
+    const batches = readOnlyBatches(this.questions, ANALYSIS, (session) => this.#batches(session, question, opened));
     return this.#places.hold('process', cut, batches);
   }
 

@@ -13,7 +13,7 @@ import {
 } from 'kysely';
 import { type ConversationSummary, conversationSummary, visitorBrief } from './conversation.answer.js';
 import { PRIORITIES, type Priority, type Status } from './conversation.js';
-import { DATABASE, type Database } from '../database/database.js';
+import { DATABASE, type Database, QUESTIONS } from '../database/database.js';
 import { attributeLabel, type ConversationRow, conversationsTable, stateOfRow, tagLabel } from './conversation.table.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { questionOf } from '../search/question.js';
@@ -154,6 +154,7 @@ type Row = ConversationRow & {
 export class ListConversationsHandler implements IQueryHandler<ListConversations> {
   constructor(
     @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(QUESTIONS) private readonly questions: Kysely<Database>,
     @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(Cursors) private readonly cursors: Cursors,
   ) {}
@@ -183,7 +184,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
     paging: Paging,
   ): Promise<readonly [Row[], number | undefined]> {
     const asked = { readModels: this.readModels, organizationId, question: questionOf(q), messages: !withhold };
-    return await inSearch(this.database, LIST_PLANNING, async (session) => {
+    return await inSearch(this.questions, LIST_PLANNING, async (session) => {
       const matches = await listCondition(session, asked);
       const rows = await this.page(session, organizationId, filter, sort, paging, matches);
       return [rows, paging.withTotal ? await this.total(session, organizationId, filter, matches) : undefined];

@@ -212,6 +212,11 @@ export interface Database {
 
 /** Nest's injection token for the Kysely<Database> of this process. */
 export const DATABASE = Symbol('Database');
+/**
+ * Nest's injection token for the Kysely<Database> of questions: searches and analyses, which may take longer than the pool of requests waits
+ * for an answer, and must not keep its sessions from commands.
+ */
+export const QUESTIONS = Symbol('Questions');
 /** Nest's injection token for the address of that database, for connections outside its pool. */
 export const DATABASE_URL = Symbol('DatabaseUrl');
 

@@ -4,7 +4,7 @@ import { type ConversationSummary, messageAnswer } from '../conversations/conver
 import { type ConversationFilter, filterOf, summariesOf } from '../conversations/conversation.list.js';
 import type { LastMessage } from '../conversations/conversation.js';
 import type { Unsealed } from '../conversations/conversation.sealing.js';
-import { DATABASE, type Database } from '../database/database.js';
+import { type Database, QUESTIONS } from '../database/database.js';
 import { Cursors, type PageMeta, pageOfRows, readPaging } from '../read-models/paging.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { highlightsOf } from './highlight.js';
@@ -33,7 +33,7 @@ const PIECES: ReadonlySet<string> = new Set(['visitor.name', 'visitor.email']);
 @Injectable()
 export class SearchReader {
   constructor(
-    @Inject(DATABASE) private readonly database: Kysely<Database>,
+    @Inject(QUESTIONS) private readonly questions: Kysely<Database>,
     @Inject(ReadModels) private readonly readModels: ReadModels,
     @Inject(Cursors) private readonly cursors: Cursors,
   ) {}
@@ -45,7 +45,7 @@ export class SearchReader {
     const question = questionOf(q);
     const asked = { readModels: this.readModels, organizationId, question, messages: !withhold };
     const condition = filterOf(this.readModels, organizationId, filter);
-    return await inSearch(this.database, SEARCH_PLANNING, async (session) => {
+    return await inSearch(this.questions, SEARCH_PLANNING, async (session) => {
       const isEmpty = Object.keys(filter).length === 0;
       const { candidates, complete } = await candidatesOf(session, asked, { condition, isEmpty });
       const begin = paging.after === undefined ? (paging.page - 1) * paging.limit : firstAfter(candidates, paging.after);

@@ -45,7 +45,7 @@ beforeAll(async () => {
     dialect: new PostgresDialect({ pool: open.pool }),
     log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
   });
-  lists = new ListConversationsHandler(kysely, readModels, new Cursors(randomBytes(32)));
+  lists = new ListConversationsHandler(kysely, kysely, readModels, new Cursors(randomBytes(32)));
   counts = new CountConversationsHandler(kysely, readModels);
   client = new pg.Client({ connectionString: database.url });
   await client.connect();

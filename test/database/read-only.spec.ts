@@ -1,6 +1,10 @@
+import { randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
+import { openBackend } from '../../src/backend.js';
+import { readConfig } from '../../src/config.js';
 import { type Database, openDatabase, type OpenDatabase } from '../../src/database/database.js';
 import { readOnly, readOnlyBatches } from '../../src/database/read-only.js';
+import { createLogger } from '../../src/log.js';
 import { createDatabase } from '../support/database.js';
 
 const LIMIT = { what: 'search', statementMs: 50, tooLong: 'add a word' };
@@ -41,6 +45,18 @@ test('among batches it is ended too, also after a reader has taken some, and a r
   expect(taken).toEqual([1]);
   for await (const one of readOnlyBatches(database.kysely, LIMIT, batches)) if (one === 1) break;
   expect(await timeout()).toEqual(before);
+});
+
+test('a question may take longer than a request waits for the database', async () => {
+  const config = readConfig({ DATABASE_URL: made.url, MASTER_KEY: randomBytes(32).toString('base64') });
+  const backend = await openBackend(config, createLogger('silent'), { name: 'test', queryTimeoutMs: 100 });
+  try {
+    await expect(endless(backend.database)).rejects.toThrow(/timeout/);
+    const limit = { ...LIMIT, statementMs: 300 };
+    await expect(readOnly(backend.questions, limit, endless)).rejects.toMatchObject({ code: 'limit_exceeded' });
+  } finally {
+    await backend.close();
+  }
 });
 
 test('nothing can be written', async () => {

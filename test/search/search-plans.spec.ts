@@ -46,7 +46,7 @@ beforeAll(async () => {
     log: ({ query }) => void statements.push({ sql: query.sql, parameters: query.parameters }),
   });
   search = new SearchReader(kysely, readModels, new Cursors(randomBytes(32)));
-  lists = new ListConversationsHandler(kysely, readModels, new Cursors(randomBytes(32)));
+  lists = new ListConversationsHandler(kysely, kysely, readModels, new Cursors(randomBytes(32)));
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
 }, 300_000);
