@@ -185,7 +185,8 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
   ): Promise<readonly [Row[], number | undefined]> {
     const asked = { readModels: this.readModels, organizationId, question: questionOf(q), messages: !withhold };
     return await inSearch(this.questions, LIST_PLANNING, async (session) => {
-      const matches = await listCondition(session, asked);
+      const begins = sort.order === 'asc' && (sort.by === 'createdAt' || sort.by === 'updatedAt') ? 'oldest' : 'newest';
+      const matches = await listCondition(session, asked, begins);
       const rows = await this.page(session, organizationId, filter, sort, paging, matches);
       return [rows, paging.withTotal ? await this.total(session, organizationId, filter, matches) : undefined];
     });

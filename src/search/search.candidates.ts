@@ -24,9 +24,13 @@ import { searchConversationsTable, searchMessagesTable, searchVisitorsTable } fr
 /** Most matches of each kind that are ranked. */
 export const RANKED = 1_000;
 /** So many of the newest are looked through first: a word that most texts have is found here. */
-const GLANCED = 3_000;
+const GLANCED = 2_000;
+/** A word that so many of those have is looked for among more of the newest. A rarer word, or one that only old texts have, is left to the index. */
+const DENSE = GLANCED / 25;
 /** How many of the newest are looked through for a word that many texts have. */
 const WALKED = 100_000;
+/** So many matches the index may find of a word that few of the newest texts have, before they are looked through after all. */
+const MANY = 200_000;
 /** More than any table has. */
 const EVERYTHING = 2_000_000_000;
 /** Where a filter leaves so few conversations, all their texts are read. */
@@ -209,8 +213,8 @@ async function byMessages(session: Kysely<Database>, asked: Asked, filter: Filte
       where ${matching} ${SAID} limit ${RANKED}`);
   const glanced = await walk(GLANCED);
   if (glanced.length === RANKED) return glanced;
-  const indexedFew = words === undefined ? undefined : await byIndex(words, FEW);
-  if (indexedFew !== undefined) return indexedFew;
+  const sparse = words === undefined || glanced.length >= DENSE ? undefined : await byIndex(words, MANY);
+  if (sparse !== undefined) return sparse;
   const walked = await walk(words === undefined ? EVERYTHING : WALKED);
   if (walked.length === RANKED || words === undefined) return walked;
   return (await byIndex(words, EVERYTHING)) ?? walked;

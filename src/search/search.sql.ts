@@ -120,42 +120,50 @@ export async function rarestOf(session: Kysely<Database>, asked: Asked): Promise
   return { term, conversations };
 }
 
-/** How many messages the words' index would find: exact up to FEW. */
-async function countMessages(session: Kysely<Database>, asked: Asked): Promise<number> {
-  const words = indexed(asked);
-  if (words === undefined) return FEW + 1;
+/** At the end where a list begins, a question that one of so many messages answers is found by going through the list. */
+const PROBED = 1_000;
+const DENSE = 25;
+
+/** Whether many of the newest or the oldest messages match. */
+async function isDense(session: Kysely<Database>, asked: Asked, end: 'newest' | 'oldest'): Promise<boolean> {
+  const order = sql.raw(end === 'newest' ? 'desc' : 'asc');
   const { rows } = await sql<{ n: number }>`select count(*)::int as n from (
-    select from ${asked.readModels.view(searchMessagesTable)} m
-    where m.organization_id = ${asked.organizationId} and m.terms @@ ${words} limit ${FEW + 1}) counted`.execute(session);
-  return rows[0]?.n ?? 0;
+    select m.terms from ${asked.readModels.view(searchMessagesTable)} m where m.organization_id = ${asked.organizationId}
+    order by m.at ${order}, m.conversation_id ${order}, m.revision ${order} limit ${PROBED}) m
+    where ${unindexed(sql<SqlBool>`m.terms @@ ${fullQuery(asked)}`)}`.execute(session);
+  return (rows[0]?.n ?? 0) >= PROBED / DENSE;
 }
 
 /**
- * A condition on the conversations `c` of a list: one of the messages, or the own fields, match. Few matches are found by the indexes; where
- * there are many, the list goes on in its own order and asks for each conversation.
+ * A condition on the conversations `c` of a list: one of the messages, or the own fields, match. Matches are found by the indexes, unless
+ * they are frequent where the list begins: then the list goes on in its own order and asks for each conversation.
+ * @param end where the list begins
  */
-export async function listCondition(session: Kysely<Database>, asked: Asked): Promise<RawBuilder<SqlBool>> {
+export async function listCondition(session: Kysely<Database>, asked: Asked, end: 'newest' | 'oldest'): Promise<RawBuilder<SqlBool>> {
   const { readModels, organizationId } = asked;
   if (!findsAnything(asked)) return sql<SqlBool>`false`;
   const rarest = await rarestOf(session, asked);
-  const messages = asked.messages && rarest.conversations <= FEW ? await countMessages(session, asked) : 0;
-  const full = sql<SqlBool>`m.terms @@ ${fullQuery(asked)}`;
-  if (messages <= FEW && rarest.conversations <= FEW) {
-    const words = indexed(asked);
-    const byMessages =
-      asked.messages && words !== undefined
-        ? sql`select m.conversation_id from ${readModels.view(searchMessagesTable)} m
-            where m.organization_id = ${organizationId} and m.terms @@ ${words} and ${unindexed(full)} union`
-        : sql``;
-    return sql<SqlBool>`c.id = any(array(${byMessages}
+  const words = asked.messages ? indexed(asked) : undefined;
+  const full = unindexed(sql<SqlBool>`m.terms @@ ${fullQuery(asked)}`);
+  const messages = readModels.view(searchMessagesTable);
+  const conversations = readModels.view(searchConversationsTable);
+  // However many messages match: with few of them where the list begins, the list would be gone through nearly to its other end.
+  const isSparse = async () => !asked.messages || (words !== undefined && !(await isDense(session, asked, end)));
+  if (rarest.conversations <= FEW && (await isSparse())) {
+    const said =
+      words === undefined
+        ? sql``
+        : sql`select m.conversation_id from ${messages} m
+            where m.organization_id = ${organizationId} and m.terms @@ ${words} and ${full} union`;
+    return sql<SqlBool>`c.id = any(array(${said}
       select s.conversation_id from (${idsByTerm(asked, rarest.term)}) few
-        join ${readModels.view(searchConversationsTable)} s on s.organization_id = ${organizationId} and s.conversation_id = few.id
+        join ${conversations} s on s.organization_id = ${organizationId} and s.conversation_id = few.id
         ${theirVisitor(asked)} where ${ownFieldsMatch(asked)}))`;
   }
   // Not `exists`, for which PostgreSQL may read all messages of all conversations once, and remember those that match.
-  const said = sql<SqlBool>`coalesce((select true from ${readModels.view(searchMessagesTable)} m
-    where m.organization_id = c.organization_id and m.conversation_id = c.id and ${unindexed(full)} limit 1), false)`;
-  const own = sql<SqlBool>`coalesce((select true from ${readModels.view(searchConversationsTable)} s ${theirVisitor(asked)}
+  const said = sql<SqlBool>`coalesce((select true from ${messages} m
+    where m.organization_id = c.organization_id and m.conversation_id = c.id and ${full} limit 1), false)`;
+  const own = sql<SqlBool>`coalesce((select true from ${conversations} s ${theirVisitor(asked)}
     where s.organization_id = c.organization_id and s.conversation_id = c.id and ${ownFieldsMatch(asked)} limit 1), false)`;
   return asked.messages ? sql<SqlBool>`(${said} or ${own})` : own;
 }
