@@ -1,5 +1,6 @@
 import type { ConversationAnswer, ConversationSummary } from '../../src/conversations/conversation.answer.js';
 import type { EventAnswer } from '../../src/read-models/history.js';
+import { ask } from '../support/ask.js';
 import type { Server, Wish, Writers } from './writers.js';
 
 /** What a history and a log have to do with each other; empty lists when all is well. */
@@ -123,9 +124,12 @@ export class HistoryCheck {
   async #get<T>(path: string, headers: Record<string, string> = {}): Promise<T> {
     // A projection that has to start over after a kill may need longer than one request waits.
     for (const until = performance.now() + 60_000; ;) {
-      const response = await fetch(`${this.#server.url}/api/support${path}`, { headers: { 'x-api-key': this.#server.key, ...headers } });
-      const text = await response.text();
-      if (response.ok) return JSON.parse(text) as T;
+      const response = await ask(`${this.#server.url}/api/support${path}`, {
+        method: 'GET',
+        headers: { 'x-api-key': this.#server.key, ...headers },
+      });
+      const { text } = response;
+      if (response.status === 200) return JSON.parse(text) as T;
       if (response.status !== 503 || performance.now() > until) throw new Error(`GET ${path}: ${response.status} ${text}`);
     }
   }

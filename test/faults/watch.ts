@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { ask } from '../support/ask.js';
 import type { Server } from './writers.js';
 
 /**
@@ -72,8 +73,11 @@ export class Watch {
     const began = performance.now();
     const named = path.split('?', 1)[0]?.replace(this.conversation, '{id}') ?? '';
     try {
-      const answer = await fetch(`${server.url}${path}`, { headers: { 'x-api-key': server.key }, signal: AbortSignal.timeout(30_000) });
-      await answer.text();
+      const answer = await ask(`${server.url}${path}`, {
+        method: 'GET',
+        headers: { 'x-api-key': server.key },
+        signal: AbortSignal.timeout(30_000),
+      });
       const told = `${named} ${answer.status}`;
       this.answers.set(told, (this.answers.get(told) ?? 0) + 1);
       if (answer.status !== 200 && (answer.status !== 503 || live)) this.scandals.push(told);

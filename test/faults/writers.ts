@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { ask } from '../support/ask.js';
 import { type SeededRandom, seededRandom } from '../support/seeded-random.js';
 
 /** Where clients send their requests. */
@@ -156,7 +157,7 @@ export class Writers {
     wish.attempts += 1;
     const began = performance.now();
     try {
-      const response = await fetch(`${server.url}/api/support${wish.path}`, {
+      const response = await ask(`${server.url}/api/support${wish.path}`, {
         method: 'POST',
         headers: {
           'x-api-key': server.key,
@@ -166,7 +167,7 @@ export class Writers {
         body: JSON.stringify(wish.body),
         signal: AbortSignal.timeout(REQUEST_MS),
       });
-      const body = (await response.json()) as Answered['body'];
+      const body = JSON.parse(response.text) as Answered['body'];
       this.slowestMs = Math.max(this.slowestMs, performance.now() - began);
       if (response.status === 503 && response.headers.get('retry-after') === null)
         this.scandals.push(`${wish.marker}: 503 without Retry-After`);
