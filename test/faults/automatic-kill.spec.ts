@@ -1,6 +1,7 @@
 import { pauseWork } from '../../projections/runtime/lease.js';
 import type { Backend } from '../../src/backend.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { endLeasesOfTheDead } from '../support/dead-leases.js';
 import { eventsAfter } from '../support/events-after.js';
 import { eventually } from '../support/eventually.js';
 import { type Installation, makeInstallation, type ThreadlogProcess } from '../support/installation.js';
@@ -88,6 +89,7 @@ test('another goes on in its place: no member has more than the cap at any momen
   await people;
   const assigned = (await told()).filter(automatic).length;
   expect(assigned).toBeLessThan(MEMBERS * CAP);
+  await endLeasesOfTheDead(database.url);
 
   await eventually(async () => (await jobs()).length === 0, TAKEN_OVER_MS);
   const events = await eventually(async () => {

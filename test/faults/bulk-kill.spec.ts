@@ -1,4 +1,6 @@
 import type { BulkItem } from '../../src/conversations/bulk.commands.js';
+import { ask } from '../support/ask.js';
+import { endLeasesOfTheDead } from '../support/dead-leases.js';
 import { faultSeed, seededRandom } from '../support/seeded-random.js';
 import { type ServerProcess, startServerProcess } from '../support/server-process.js';
 
@@ -20,17 +22,17 @@ beforeAll(async () => {
 }, 240_000);
 afterAll(() => server?.dispose(), 60_000);
 
-async function ask(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
-  return fetch(`${server.url}/api/support${path}`, {
+function call(method: string, path: string, body?: unknown, headers: Record<string, string> = {}) {
+  return ask(`${server.url}/api/support${path}`, {
     method,
     headers: { 'x-api-key': server.key, 'content-type': 'application/json', ...headers },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    body: body === undefined ? undefined : JSON.stringify(body),
   });
 }
 
 async function openConversation(): Promise<string> {
-  const response = await ask('POST', '/conversations', { visitor: { id: 'ada' }, message: 'Hello' });
-  return ((await response.json()) as { data: { id: string } }).data.id;
+  const { text } = await call('POST', '/conversations', { visitor: { id: 'ada' }, message: 'Hello' });
+  return (JSON.parse(text) as { data: { id: string } }).data.id;
 }
 
 /** How often each conversation was told this. */
@@ -40,7 +42,7 @@ async function told(content: string): Promise<number[]> {
     counts.push(
       ...(await Promise.all(
         ids.slice(i, i + 20).map(async (id) => {
-          const { data } = (await (await ask('GET', `/conversations/${id}/messages`)).json()) as { data: { content: string }[] };
+          const { data } = JSON.parse((await call('GET', `/conversations/${id}/messages`)).text) as { data: { content: string }[] };
           return data.filter((message) => message.content === content).length;
         }),
       )),
@@ -57,26 +59,27 @@ test(`a bulk request that was killed is completed by its retry, and nothing is d
     // Said again, it would be there twice, as a tag would not.
     const body = { ids, action: { type: 'reply', message: content } };
     const headers = { 'idempotency-key': content };
-    const answered = ask('POST', '/conversations/bulk', body, headers).then(
+    const answered = call('POST', '/conversations/bulk', body, headers).then(
       (response) => response.status,
       () => undefined,
     );
     await new Promise((resolve) => setTimeout(resolve, 30 + random.int(400)));
     await server.killNode();
     await server.start();
+    await endLeasesOfTheDead(await server.databaseUrl());
     await server.ready();
     const before = await told(content);
     const done = before.filter((count) => count > 0).length;
     if ((await answered) === undefined && done > 0 && done < SIZE) halves++;
 
-    const again = await ask('POST', '/conversations/bulk', body, headers);
+    const again = await call('POST', '/conversations/bulk', body, headers);
     expect(again.status).toBe(200);
-    const text = await again.text();
+    const { text } = again;
     const { data, meta } = JSON.parse(text) as { data: BulkItem[]; meta: object };
     expect(meta).toEqual({ total: SIZE, succeeded: SIZE, failed: 0 });
     expect(data.map(({ id }) => id)).toEqual(ids);
     expect(await told(content)).toEqual(ids.map(() => 1));
-    expect(await (await ask('POST', '/conversations/bulk', body, headers)).text()).toBe(text);
+    expect((await call('POST', '/conversations/bulk', body, headers)).text).toBe(text);
     process.stderr.write(`bulk, killed after ${done} of ${SIZE}\n`);
   }
 }, 300_000);

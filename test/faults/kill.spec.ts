@@ -2,6 +2,7 @@ import pg from 'pg';
 import { openBackend } from '../../src/backend.js';
 import { readConfig } from '../../src/config.js';
 import { createLogger } from '../../src/log.js';
+import { endLeasesOfTheDead } from '../support/dead-leases.js';
 import { type EventStoreDbServer, startEventStoreDb } from '../support/eventstoredb-server.js';
 import { eventually } from '../support/eventually.js';
 import { asLongAsAsked, timeLimit } from '../support/fault-length.js';
@@ -119,6 +120,8 @@ function killRounds(rounds: number, eventStoreDb: string | undefined): void {
         const acknowledged = writers.acknowledged;
         await kill(victim);
         kills += 1;
+        // After the first kill of all, the worker waits until its predecessor's leases run out by themselves.
+        if (kills > 1) await endLeasesOfTheDead(await server.databaseUrl());
         await server.ready();
         await eventually(() => writers.acknowledged > acknowledged + WRITERS, 60_000);
         downtimes.push(performance.now() - killedAt);

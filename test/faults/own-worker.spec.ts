@@ -9,6 +9,7 @@ import type { Backend } from '../../src/backend.js';
 import { createHttpApp } from '../../src/http/http-app.js';
 import { OwnWorker } from '../../src/own-worker.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
+import { endLeasesOfTheDead } from '../support/dead-leases.js';
 import { eventually } from '../support/eventually.js';
 import { type Installation, makeInstallation, type ThreadlogProcess } from '../support/installation.js';
 import { childrenOf, isAlive } from '../support/processes.js';
@@ -127,6 +128,7 @@ test('a worker that is killed while it writes comes back, goes on, and loses not
     return found === pid ? undefined : found;
   }, TAKEN_OVER_MS);
   expect(isAlive(next)).toBe(true);
+  await endLeasesOfTheDead(database.url);
   expect(endsTold()).toEqual([expect.objectContaining({ how: 'by SIGKILL', againInMs: 250 })]);
   await eventually(async () => ((await ask('GET', '/conversations')).body.data as { id: string }[]).some((one) => one.id === id));
   await expectReadModelsEqualFold({ backend, organizationId: installation.organizationId });

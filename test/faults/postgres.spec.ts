@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { endLeasesOfTheDead } from '../support/dead-leases.js';
 import { eventually } from '../support/eventually.js';
 import { asLongAsAsked, timeLimit } from '../support/fault-length.js';
 import { type Installation, makeInstallation, type ThreadlogProcess } from '../support/installation.js';
@@ -117,7 +118,7 @@ it(
     run.survive('200 ms away', async () => {
       proxy.delay(100);
       const before = run.writers.answers.get('503 store_unavailable') ?? 0;
-      await pause(AWAY_MS);
+      await pause(AWAY_MS / 2);
       const began = performance.now();
       const answer = await fetch(`${proxied.url}/api/support/conversations?limit=1`, { headers: { 'x-api-key': proxied.key } });
       expect(answer.status).toBe(200);
@@ -258,6 +259,8 @@ it(
           }
         });
         await Promise.all(starting);
+        // They ran out by themselves when the workers were killed above.
+        await endLeasesOfTheDead(postgres.url);
       },
       [],
     ),
