@@ -495,7 +495,7 @@ it(
     const big = await instance();
     try {
       const path = join(folder, 'big.ndjson');
-      const many = Array.from({ length: 600 }, (_, n) => dialogue(n, 20));
+      const many = Array.from({ length: 400 }, (_, n) => dialogue(n, 20));
       await services(big).organizations.createOrganization('Big', { id: 'big' });
       await threadlog(['import', '-', '--organization', 'big', '--no-wait'], big.environment, file(many));
       expect(await run(exportCommand, [path], big)).toMatchObject({ code: 0 });
