@@ -64,7 +64,9 @@ export async function startLiveProjections(
   },
 ): Promise<LiveProjections> {
   const { logger, store, keys, checkpoints } = backend;
-  assertEveryTableWritten(READ_TABLES);
+  // They are made once: what they remember is set aside in advance, for tens of thousands of streams.
+  const made = Object.fromEntries(Object.entries(GROUPS).map(([name, make]) => [name, make()]));
+  assertEveryTableWritten(READ_TABLES, made);
   const sessions = openWorkerSessions(backend.databaseUrl, {
     name: 'threadlog-projections',
     poolSize: POOL_SIZE,
@@ -83,12 +85,12 @@ export async function startLiveProjections(
     ...(options.inFlight === undefined ? {} : { inFlight: options.inFlight }),
   };
   const notice = new FeedNotice(database, FEED_CHANNEL);
-  const groups = Object.entries(GROUPS).map(
-    ([name, make]) =>
+  const groups = Object.entries(made).map(
+    ([name, projections]) =>
       new ProjectionGroup({
         ...surroundings,
         name,
-        projections: make(),
+        projections,
         ...(name === INSIGHT_GROUP ? { longestRest: INSIGHT_REST_MS } : {}),
         makeViews: makeAnalystViews,
         decode: batchDecoder(keys),

@@ -58,13 +58,11 @@ export function projectionsOf(group: string): readonly Projection[] {
 
 /**
  * @param tables the tables that queries read
+ * @param groups the projections that are about to run, by group
  * @throws Error unless each table is written by exactly one projection, of the group that the table names, and projection names are unique
  */
-export function assertEveryTableWritten(
-  tables: readonly ReadTable[],
-  groups: Readonly<Record<string, () => readonly Projection[]>> = GROUPS,
-): void {
-  const written = Object.entries(groups).flatMap(([group, make]) => make().map((projection) => ({ group, projection })));
+export function assertEveryTableWritten(tables: readonly ReadTable[], groups: Readonly<Record<string, readonly Projection[]>>): void {
+  const written = Object.entries(groups).flatMap(([group, projections]) => projections.map((projection) => ({ group, projection })));
   const names = written.map(({ projection: { name } }) => name);
   const twice = names.find((name, i) => names.indexOf(name) !== i);
   if (twice !== undefined) throw new Error(`two projections are named ${twice}`);
