@@ -322,7 +322,7 @@ test(
     expect(ended.stderr + ended.stdout).not.toContain('secret words');
     expect((ended.stderr + ended.stdout).replaceAll('\n', '')).not.toMatch(/[\p{Cc}\u202e]/u);
     // A bad line leaves nothing behind that would stand in the way of a mended one.
-    const mended = await importing(file([{ ...dialogue(9), id: 'too many' }]), organizationId);
+    const mended = await importing(file([{ ...dialogue(9), id: 'too many' }]), organizationId, '--no-wait');
     expect(mended).toMatchObject({ code: 0, summary: { lines: 1, imported: 1, bad: 0 } });
 
     // The same id with other words, also when it comes twice in one file.
@@ -332,6 +332,7 @@ test(
     const twice = await importing(
       file([changed, attributed({ plan: 'pro', seats: 5 }), { ...changed, id: 'd-7' }, attributed({ seats: 5, plan: 'pro' })]),
       organizationId,
+      '--no-wait',
       '--on-bad-line',
       'skip',
     );
@@ -361,11 +362,13 @@ test(
   async () => {
     const organizationId = await organization();
     const packed = gzipSync(file(dialogues));
-    const [missing, cut, folderGiven] = await Promise.all([
-      threadlog(['import', join(folder, 'none'), '--organization', organizationId], environment),
-      threadlog(['import', '-', '--organization', organizationId, '--no-wait'], environment, packed.subarray(0, packed.length - 200)),
-      threadlog(['import', folder, '--organization', organizationId], environment),
-    ]);
+    const cut = await threadlog(
+      ['import', '-', '--organization', organizationId, '--no-wait'],
+      environment,
+      packed.subarray(0, packed.length - 200),
+    );
+    const missing = await threadlogHere(['import', join(folder, 'none'), '--organization', organizationId], environment);
+    const folderGiven = await threadlogHere(['import', folder, '--organization', organizationId], environment);
     expect(missing).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('there is no such file') });
     expect(folderGiven).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('it is a folder') });
     expect(cut).toMatchObject({ code: 1, stdout: '' });
