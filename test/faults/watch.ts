@@ -53,7 +53,7 @@ export class Watch {
           while (this.#watching) {
             await this.#ask(server, path);
             // A reader's pause, so that there is a machine left for the writers.
-            await new Promise((resolve) => setTimeout(resolve, 50));
+            await new Promise((resolve) => setTimeout(resolve, 100));
           }
         }),
       ),
