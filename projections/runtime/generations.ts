@@ -8,9 +8,16 @@ import { ddlOf } from '../../src/read-models/table.js';
 import { pointStableViews, type ViewGone } from './stable-views.js';
 
 const LOCK = '7305806211930123';
+/** How long one waits for another that makes tables or views (ms): on a slow disk it takes seconds. */
+const MAKING_MS = 20_000;
 
 /** Keeps all others from making, beginning or swapping a generation until the transaction ends. */
-export const lockGenerations = (tx: Kysely<Database>) => sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+export async function lockGenerations(tx: Kysely<Database>): Promise<void> {
+  await sql`set local lock_timeout = ${sql.lit(MAKING_MS)}`.execute(tx);
+  await sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
+  // Of rows and tables the session's own is enough, since those who read them must not wait behind it.
+  await sql`set local lock_timeout to default`.execute(tx);
+}
 
 /** The name of a projection's table in a generation, schema included. */
 export function tableOf(generation: number): (name: string) => string {

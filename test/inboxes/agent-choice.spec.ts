@@ -72,17 +72,20 @@ test('whoever comes and goes, turns go round: nobody is given a second conversat
           expect(online).toEqual([]);
           continue;
         }
+        // Also for those who are away, who come back to find that it was given one.
+        for (const other of all) since.set(`${other.id} ${chosen.id}`, 0);
         for (const other of online) {
           if (other === chosen) continue;
           const pair = `${chosen.id} ${other.id}`;
           since.set(pair, (since.get(pair) ?? 0) + 1);
-          since.set(`${other.id} ${chosen.id}`, 0);
           expect(since.get(pair)).toBeLessThanOrEqual(1);
         }
         chosen.open++;
         chosen.lastTurn = position(++turn);
       }
     }),
+    // As two of them hand over: the one leaves after its conversation, and comes back after the other's.
+    { examples: [[[{ does: 'opens' }, { does: 'leaves', who: 0 }, { does: 'opens' }, { does: 'comes', who: 0 }, { does: 'opens' }], 2]] },
   );
 });
 
