@@ -1,4 +1,4 @@
-import { Body, Controller, Get, HttpCode, Inject, Param, Post } from '@nestjs/common';
+import { Body, Controller, Get, HttpCode, Inject, Param, Post, UseFilters } from '@nestjs/common';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import { CLOCK, type Clock } from '../clock.js';
@@ -28,6 +28,7 @@ import { addBackTest, type BackTest, findBackTest } from './back-test.store.js';
 import { RuleWriter } from './rule.commands.js';
 import { CreateRuleDto, ruleOf } from './rule.dto.js';
 import { ACTIONS, ruleAggregate, type RuleFields } from './rule.js';
+import { RuleFaultsFilter } from './rule-faults.filter.js';
 
 @Examples({
   'a rule that is not saved': {
@@ -88,6 +89,7 @@ export class BackTestController {
 
   @Post()
   @HttpCode(202)
+  @UseFilters(RuleFaultsFilter)
   @Roles('admin')
   @Answers(
     'Asks a rule about the past.',

@@ -4,7 +4,15 @@ import fc from 'fast-check';
 import { askInOrder } from '../../src/automation/ask.js';
 import { evaluate, MAX_SAW, type Seen, type Situation } from '../../src/automation/evaluate.js';
 import { patternFault } from '../../src/automation/pattern.js';
-import { conditionsFaults, conditionsOf, referencesOf, ruleFaults, triggerFaults } from '../../src/automation/rule.check.js';
+import {
+  conditionsFaults,
+  conditionsOf,
+  impossibleFaults,
+  partsOf,
+  referencesOf,
+  soundPartsOf,
+  triggerFaults,
+} from '../../src/automation/rule.check.js';
 import {
   archiveRule,
   changeRule,
@@ -379,7 +387,7 @@ describe('what is refused', () => {
 
   it('what can never hold or be done, by its path', () => {
     const faults = (more: Partial<RuleFields>) =>
-      ruleFaults({ ...fields, conditions: [], ...more }, Date.UTC(2026, 0, 1)).map(({ path }) => fieldPath(path));
+      impossibleFaults(partsOf({ ...fields, conditions: [], ...more }), Date.UTC(2026, 0, 1)).map(({ path }) => fieldPath(path));
     const previous = (of: string): Conditions => ({ any: [{ field: `previous.${of}`, operator: 'is_set' }] });
     expect(faults({ conditions: previous('status') })).toEqual(['conditions.any[0].field']);
     expect(faults({ trigger: 'conversation.updated', conditions: previous('customAttributes.x') })).toEqual([]);
@@ -391,6 +399,24 @@ describe('what is refused', () => {
     ]);
   });
 
+  it('finds the parts without faults of a rule that has some', () => {
+    const sound = { field: 'conversation.teamId', operator: 'equals', value: 't' };
+    const conditions = {
+      all: [{ any: [sound, { ...leaf, operator: 'like' }, 7] }, { not: { ...sound, value: null } }, { any: 'x' }, { not: sound, more: 1 }],
+    };
+    const actions = [5, { type: 'assign', assigneeId: 'a b' }, { type: 'assign', assigneeId: 'a' }, { type: 'snooze', until: 'later' }, {}];
+    expect(soundPartsOf({ trigger: 'message.lost', conditions, actions })).toEqual({
+      trigger: undefined,
+      leaves: [
+        { path: ['all', 0, 'any', 0], leaf: sound },
+        { path: ['all', 3, 'not'], leaf: sound },
+      ],
+      actions: [{ index: 2, action: actions[2] }],
+    });
+    for (const none of [undefined, null, 7, 'x'])
+      expect(soundPartsOf({ conditions: none, actions: none })).toMatchObject({ leaves: [], actions: [] });
+  });
+
   it('finds everything that a rule names', () => {
     const conditions: Conditions = {
       any: [
@@ -399,7 +425,9 @@ describe('what is refused', () => {
         { field: 'conversation.inboxId', operator: 'is_set' },
       ],
     };
-    expect(referencesOf({ conditions, actions: [{ type: 'unassign' }, { type: 'assign', assigneeId: 'c' }] })).toMatchObject([
+    expect(
+      referencesOf(partsOf({ ...fields, conditions, actions: [{ type: 'unassign' }, { type: 'assign', assigneeId: 'c' }] })),
+    ).toMatchObject([
       { path: ['conditions', 'any', 0, 'value', 0], what: 'assignee', id: 'a', assigned: false },
       { path: ['conditions', 'any', 0, 'value', 1], what: 'assignee', id: 'b' },
       { path: ['conditions', 'any', 1, 'value'], what: 'team', id: 't' },
