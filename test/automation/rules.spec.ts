@@ -671,6 +671,43 @@ describe('a back-test', () => {
     await api.expect(404, 'GET', `/automation-rules/back-tests/${test['id']}`, { key });
   });
 
+  it('is listed with those of its rule, newest first, in pages, and not with those of a rule that is not saved or another one', async () => {
+    const body = { trigger: 'note.added', conditions: [], actions: [{ type: 'addTag', tag: 'noted' }] };
+    const [rule, other] = [await make(body), await make(body)];
+    const from = '2026-01-01T00:00:00.000Z';
+    const begun: string[] = [];
+    for (let n = 0; n < 5; n++) {
+      begun.push(await begin({ ruleId: rule['id'], ...(n === 0 ? {} : { from }) }));
+      await found(await begin({ rule: body }));
+    }
+    for (const id of begun) await found(id);
+    const path = `/automation-rules/${rule['id']}/back-tests`;
+    const { data, meta } = (await api.expect(200, 'GET', path)).body as { data: Data[]; meta: Data };
+    expect([data.map(({ id }) => id as string), meta]).toEqual([begun.toReversed(), { limit: 25, hasMore: false, nextCursor: null }]);
+    const { matches: _matches, ...told } = await found(String(begun[0]));
+    expect(data[4]).toEqual({ ...told, from: null, to: expect.any(String), createdAt: expect.any(String) });
+    expect(data[0]?.['from']).toBe(from);
+
+    const paged: string[] = [];
+    let cursor = '';
+    do {
+      const page = (await api.expect(200, 'GET', `${path}?limit=2${cursor}`)).body as { data: Data[]; meta: Data };
+      // What is begun meanwhile shifts no page.
+      if (cursor === '') await found(await begin({ ruleId: rule['id'] }));
+      paged.push(...page.data.map(({ id }) => id as string));
+      cursor = page.meta['nextCursor'] === null ? '' : `&cursor=${page.meta['nextCursor']}`;
+    } while (cursor !== '');
+    expect(paged).toEqual(begun.toReversed());
+    const theirs = `/automation-rules/${other['id']}/back-tests`;
+    expect((await api.expect(200, 'GET', theirs)).body.data).toEqual([]);
+    const { meta: first } = (await api.expect(200, 'GET', `${path}?limit=1`)).body as { meta: Data };
+    for (const wrong of ['limit=0', 'limit=101', 'cursor=x', 'page=2']) await api.expect(400, 'GET', `${path}?${wrong}`);
+    await api.expect(400, 'GET', `${theirs}?cursor=${first['nextCursor']}`);
+    await api.expect(404, 'GET', '/automation-rules/none-such/back-tests');
+    const { adminKey: key } = await api.otherOrganization();
+    await api.expect(404, 'GET', path, { key });
+  });
+
   it('is refused while ten of the organization have not ended', async () => {
     const { adminKey: key } = await api.otherOrganization();
     const rule = { trigger: 'note.added', conditions: [], actions: [{ type: 'unassign' }] };
