@@ -27,7 +27,7 @@ export interface JobKind {
   readonly places?: Places;
   /**
    * The receivers of its jobs take turns, so that none keeps the others waiting for more than the jobs in hand. All of its jobs have a
-   * receiver. Finding the receivers takes a look at each that has jobs, due or not: not for jobs that wait for long.
+   * receiver. While more jobs are due than there is room for, each taking looks at every receiver that has jobs, due or not.
    */
   readonly fair?: true;
   /**

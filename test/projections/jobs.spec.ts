@@ -330,6 +330,28 @@ describe('a process that does jobs', () => {
     expect(new Set(done).size).toBe(done.length);
   });
 
+  it('looks at no receivers while there is room for all that is due', async () => {
+    await sql`
+      insert into keep.jobs (kind, key, receiver, head, organization_id, payload, due_at)
+      select 'test', n::text, 'receiver ' || n % 5000, true, 'org', '{}', now() + interval '1 day' from generate_series(1, 10000) n`.execute(
+      database.kysely,
+    );
+    await jobs.add([job('due', { receiver: 'receiver 7' }), job('of no receiver')]);
+    const taking = (room: number) =>
+      sql<{ key: string }>`select key from keep.take_due_jobs(array['test'], array[${sql.lit(room)}], array['test'], 'me', '1 ms', null)`;
+    const pagesOf = async (room: number) => {
+      await sql`select pg_sleep(0.002)`.execute(database.kysely);
+      const { rows } = await sql<{ 'QUERY PLAN': [{ Plan: Record<string, number> }] }>`
+        explain (analyze, buffers, format json) ${taking(room)}`.execute(database.kysely);
+      const plan = rows[0]?.['QUERY PLAN'][0].Plan ?? {};
+      return (plan['Shared Hit Blocks'] ?? NaN) + (plan['Shared Read Blocks'] ?? NaN);
+    };
+    const { rows } = await taking(2).execute(database.kysely);
+    expect(rows.map(({ key }) => key).toSorted()).toEqual(['due', 'of no receiver']);
+    expect(await pagesOf(2)).toBeLessThan(100);
+    expect(await pagesOf(1)).toBeGreaterThan(5_000);
+  });
+
   it('of a receiver alone takes as many as there is room for, each once', async () => {
     await jobs.add(Array.from({ length: 30 }, (_, n) => job(String(n), { receiver: 'alone' })));
     await jobs.add([job('of another kind', { kind: 'unknown', receiver: 'other' })]);
