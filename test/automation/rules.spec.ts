@@ -423,8 +423,12 @@ it('ends a rule that snoozes what wakes', async () => {
       (await eventsOf(id)).some(({ type, causationDepth }) => type === 'ConversationSnoozed' && causationDepth === depth + 1),
     );
   }
+  // Nobody was asked about the last snooze either, so what ends the loop is that nobody is asked about the waking that follows.
   api.clock.advance(61_000);
-  await eventually(async () => (await evaluations(id)).some(({ reason }) => reason === 'depth'));
+  await eventually(async () => (await get(id))['status'] === 'open');
+  const woken = (await eventsOf(id)).at(-1);
+  expect(woken).toMatchObject({ type: 'ConversationStatusChanged', causationDepth: 9 });
+  expect((await evaluations(id))[0]).toMatchObject({ eventId: woken?.['id'], outcome: 'not_asked', reason: 'depth' });
   expect(await get(id)).toMatchObject({ status: 'open' });
 });
 
