@@ -365,6 +365,45 @@ describe('a process that does jobs', () => {
     expect(await jobs.take(rooms, 'me', ['test'])).toEqual([]);
   });
 
+  it('begins nothing once it is to end, though it is taking jobs at that moment', async () => {
+    let release: () => void = () => undefined;
+    let taking = 0;
+    class SlowJobs extends Jobs {
+      override async take(...given: Parameters<Jobs['take']>): Promise<Job[]> {
+        const taken = await super.take(...given);
+        if (++taking > 1) await new Promise<void>((resolve) => (release = resolve));
+        return taken;
+      }
+    }
+    const begun: string[] = [];
+    const kind: JobKind = {
+      kind: 'test',
+      backoff: { first: 1_000, longest: 1_000 },
+      places: { atOnce: 2, inHand: 3 },
+      async handle({ key }, signal) {
+        begun.push(key);
+        if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
+        return 'done';
+      },
+    };
+    await jobs.add(['1', '2', '3'].map((key) => job(key)));
+    const another: JobKind = { ...kind, kind: 'another' };
+    const one = new JobRunner({ jobs: new SlowJobs(database.kysely, () => clock.now()), kinds: [kind, another], log: quiet });
+    const ending = new AbortController();
+    const ended = one.run(ending.signal);
+    await eventually(() => begun.length === 2);
+    await eventually(() => {
+      one.wake();
+      return taking === 2;
+    });
+    ending.abort();
+    await eventually(async () => (await database.kysely.selectFrom('keep.jobs').select('id').execute()).length === 1);
+    release();
+    await ended;
+    expect(begun).toEqual(['1', '2']);
+    expect((await take()).map(({ key, attempt }) => [key, attempt])).toEqual([['3', 1]]);
+  });
+
   it('gives back what it has not begun, and tells what it does that it ends', async () => {
     await jobs.add(Array.from({ length: 40 }, (_, n) => job(String(n))));
     const begun: string[] = [];
