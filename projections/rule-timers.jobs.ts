@@ -38,7 +38,8 @@ export function timerJob(
   at: number,
 ): NewJob {
   const payload: z.infer<typeof payloadSchema> = { conversationId, ruleId, eventId: wait.eventId, trigger };
-  return { kind: RULE_TIMER, key: timerKey(organizationId, conversationId, ruleId, wait, trigger), organizationId, payload, due: { at } };
+  const key = timerKey(organizationId, conversationId, ruleId, wait, trigger);
+  return { kind: RULE_TIMER, key, receiver: organizationId, organizationId, payload, due: { at } };
 }
 
 /** What rules are asked with about waits, and what their answers are written with. */
@@ -80,6 +81,8 @@ export function fireRuleTimers(parts: {
     kind: RULE_TIMER,
     backoff: { first: 500, longest: 60_000 },
     places: { atOnce: 4, inHand: 32 },
+    // A rule that is saved may find thousands of waits that are over, and a morning the end of a thousand nights.
+    fair: true,
     async handle({ organizationId, payload, dueAt: firedAt }) {
       const { conversationId, ruleId, eventId, trigger: given } = payloadSchema.parse(payload);
       const { type, seconds, status } = given;

@@ -29,6 +29,7 @@ import { ResourceReader } from './read-models/resource-reader.js';
 import { ReadYourWrites } from './read-models/read-your-writes.js';
 import { ApiKeyLookup } from './security/api-key-lookup.js';
 import { AuthGuard } from './security/auth.guard.js';
+import { CallerPositions } from './security/caller-positions.js';
 import { Callers } from './security/callers.js';
 import { MasterKey } from './security/sealing.js';
 import { VisitorKeys } from './security/visitor-keys.js';
@@ -47,6 +48,7 @@ export class KernelModule {
   static over(backend: Backend, ownWorker?: OwnWorker): DynamicModule {
     const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, clock, ids, config, pool } = backend;
     const limits = { requests: config.RATE_LIMIT_PER_MINUTE, failures: config.AUTH_FAILURES_PER_MINUTE };
+    const positions = new CallerPositions(masterKey.derive('visitor positions'));
     const parts = [
       { provide: EVENT_STORE, useValue: store },
       { provide: DATABASE, useValue: database },
@@ -68,10 +70,11 @@ export class KernelModule {
       { provide: IdempotencyKeys, useValue: new IdempotencyKeys(keys, database) },
       { provide: KeptAnswers, useValue: new KeptAnswers(database) },
       { provide: VisitorTokenSigner, useValue: new VisitorTokenSigner(masterKey.derive('visitor tokens')) },
+      { provide: CallerPositions, useValue: positions },
       { provide: RateLimits, useValue: new RateLimits(limits, clock) },
       { provide: HistoryReader, useValue: new HistoryReader(store, transactor, keys) },
       { provide: FoldLists, useValue: new FoldLists(database, readModels, cursors) },
-      { provide: ReadYourWrites, useValue: new ReadYourWrites(checkpoints, store) },
+      { provide: ReadYourWrites, useValue: new ReadYourWrites(checkpoints, store, positions) },
       { provide: Metrics, useValue: new Metrics(store, checkpoints, clock, { pool, transactor }, ownWorker) },
       ...(ownWorker === undefined ? [] : [{ provide: OwnWorker, useValue: ownWorker }]),
       ResourceReader,

@@ -27,7 +27,7 @@ export interface JobKind {
   readonly places?: Places;
   /**
    * The receivers of its jobs take turns, so that none keeps the others waiting for more than the jobs in hand. All of its jobs have a
-   * receiver. Finding the receivers takes a look at each that has jobs, due or not: not for jobs that wait for long.
+   * receiver. While more jobs are due than there is room for, each taking looks at every receiver that has jobs, due or not.
    */
   readonly fair?: true;
   /**
@@ -63,6 +63,8 @@ export class JobRunner {
   #finishing: Promise<void> | undefined;
   #wake: () => void = () => undefined;
   #woken = false;
+  /** Nothing is begun any more: nobody would tell it that the process ends. */
+  #ending = false;
 
   constructor(
     private readonly options: {
@@ -88,6 +90,7 @@ export class JobRunner {
   async run(signal: AbortSignal): Promise<void> {
     const { jobs, log } = this.options;
     const end = () => {
+      this.#ending = true;
       this.wake();
       for (const { ending } of this.#attempts) ending.abort();
     };
@@ -136,7 +139,7 @@ export class JobRunner {
 
   #begin(hand: Hand): void {
     const { kind, places, waiting } = hand;
-    while (hand.begun < places.atOnce) {
+    while (!this.#ending && hand.begun < places.atOnce) {
       const job = waiting.shift();
       if (job === undefined) return;
       const attempt: Attempt = { job, ending: new AbortController() };

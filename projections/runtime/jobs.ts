@@ -75,7 +75,8 @@ export class Jobs {
   /**
    * Takes due jobs, of each kind the oldest, for JOB_LEASE_MS. Workers that take at the same time get different jobs.
    * @param rooms the greatest number of jobs of each kind
-   * @param fair the kinds of which the receivers take turns; their jobs without a receiver are left
+   * @param fair the kinds of which the receivers take turns while more is due than there is room for; jobs without a receiver wait for the end
+   *   of that
    */
   async take(rooms: ReadonlyMap<string, number>, owner: string, fair: readonly string[] = []): Promise<Job[]> {
     const { rows } = await sql<{
@@ -89,7 +90,7 @@ export class Jobs {
       due_at: Date;
     }>`
       select id, kind, key, lane, organization_id, payload, attempt, due_at
-      from keep.take_jobs(
+      from keep.take_due_jobs(
         ${[...rooms.keys()]}::text[], ${[...rooms.values()]}::integer[], ${fair}::text[], ${owner}, ${sql.lit(`${JOB_LEASE_MS} ms`)}::interval, ${this.now}
       )`.execute(this.database);
     return rows

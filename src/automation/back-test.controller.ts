@@ -1,4 +1,5 @@
-import { Body, Controller, Get, HttpCode, Inject, Param, Post } from '@nestjs/common';
+import { Body, Controller, Get, HttpCode, Inject, Param, Post, Query, UseFilters } from '@nestjs/common';
+import { IsOptional } from 'class-validator';
 import type { Kysely } from 'kysely';
 import { z } from 'zod';
 import { CLOCK, type Clock } from '../clock.js';
@@ -16,18 +17,23 @@ import {
   IfGiven,
   IfGivenOrWithout,
   IsInstant,
+  IsMatching,
   IsNested,
   IsNotBeside,
   IsResourceId,
+  Limit,
+  limited,
   NullIsAbsent,
   parseInstant,
 } from '../http/validation.js';
 import { derivedId } from '../ids.js';
+import { Cursors } from '../read-models/paging.js';
 import { Roles } from '../security/auth.guard.js';
-import { addBackTest, type BackTest, findBackTest } from './back-test.store.js';
+import { addBackTest, type BackTest, backTestsOf, findBackTest, type ListedBackTest } from './back-test.store.js';
 import { RuleWriter } from './rule.commands.js';
 import { CreateRuleDto, ruleOf } from './rule.dto.js';
 import { ACTIONS, ruleAggregate, type RuleFields } from './rule.js';
+import { RuleFaultsFilter } from './rule-faults.filter.js';
 
 @Examples({
   'a rule that is not saved': {
@@ -51,13 +57,26 @@ class BeginBackTestDto {
   @NullIsAbsent() @IsInstant() to?: string;
 }
 
+const MAX_LIMIT = 100;
+const DEFAULT_LIMIT = 25;
+
+class BackTestsQueryDto {
+  @IsOptional() @Limit(MAX_LIMIT) limit?: string;
+  /** nextCursor of the page before. */
+  @IsOptional() @IsMatching(/^[\w.-]{1,500}$/, 'must be a nextCursor of this list') cursor?: string;
+}
+
+const found = {
+  id: z.string(),
+  status: z.enum(['running', 'done', 'failed']),
+  looked: z.number().int().describe('How often the rule was asked.'),
+  matched: z.number().int(),
+  actions: z.array(z.strictObject({ type: z.enum(ACTIONS), count: z.number().int() })).readonly(),
+};
+
 const backTestSchema = z
   .strictObject({
-    id: z.string(),
-    status: z.enum(['running', 'done', 'failed']),
-    looked: z.number().int().describe('How often the rule was asked.'),
-    matched: z.number().int(),
-    actions: z.array(z.strictObject({ type: z.enum(ACTIONS), count: z.number().int() })).readonly(),
+    ...found,
     matches: z
       .array(
         z.strictObject({
@@ -75,19 +94,37 @@ const backTestSchema = z
   .meta({ id: 'BackTest' });
 type BackTestAnswer = z.infer<typeof backTestSchema>;
 
+const instant = z.iso.datetime({ precision: 3 });
+const backTestSummarySchema = z
+  .strictObject({
+    ...found,
+    from: instant.nullable().describe("Null for the log's beginning."),
+    to: instant,
+    createdAt: instant,
+    error: z.string().optional(),
+  })
+  .meta({ id: 'BackTestSummary' });
+const backTestsPageSchema = z.strictObject({
+  data: z.array(backTestSummarySchema),
+  meta: z.strictObject({ limit: z.number().int(), hasMore: z.boolean(), nextCursor: z.string().nullable() }),
+});
+type BackTestsPage = z.infer<typeof backTestsPageSchema>;
+
 /** Back-tests: what a rule would have matched in the past. */
-@Controller('automation-rules/back-tests')
+@Controller('automation-rules')
 export class BackTestController {
   constructor(
     @Inject(DATABASE) private readonly database: Kysely<Database>,
     @Inject(EVENT_STORE) private readonly store: EventStore,
     @Inject(Transactor) private readonly transactor: Transactor,
     @Inject(RuleWriter) private readonly writer: RuleWriter,
+    @Inject(Cursors) private readonly cursors: Cursors,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
-  @Post()
+  @Post('back-tests')
   @HttpCode(202)
+  @UseFilters(RuleFaultsFilter)
   @Roles('admin')
   @Answers(
     'Asks a rule about the past.',
@@ -126,7 +163,7 @@ export class BackTestController {
     return answer;
   }
 
-  @Get(':id')
+  @Get('back-tests/:id')
   @Roles('admin', 'agent', 'auditor')
   @Answers('Reads a back-test.', 'Its findings so far; `matches` holds the first 100. It is kept as long as evaluations are.', {
     200: dataOf(backTestSchema),
@@ -135,6 +172,31 @@ export class BackTestController {
     const found = await findBackTest(this.database, organizationId, id);
     if (found === undefined) throw new ThreadlogError('not_found');
     return { data: backTestAnswer(found) };
+  }
+
+  @Get(':id/back-tests')
+  @Roles('admin', 'agent', 'auditor')
+  @Answers(
+    "Lists a rule's back-tests, newest first.",
+    'Those that were begun with `ruleId`, without their matches. They are kept as long as evaluations are.',
+    { 200: backTestsPageSchema },
+  )
+  async backTestsOfRule(
+    @Param('id', ResourceIdPipe) id: string,
+    @Query() query: BackTestsQueryDto,
+    @OrganizationId() organizationId: string,
+  ): Promise<BackTestsPage> {
+    if ((await this.transactor.load(ruleAggregate, organizationId, id))?.state.exists !== true) throw new ThreadlogError('not_found');
+    const limit = limited(query.limit, DEFAULT_LIMIT, MAX_LIMIT);
+    const scope = JSON.stringify(['back-tests', organizationId, id]);
+    const [at, last] = query.cursor === undefined ? [] : this.cursors.read(scope, query.cursor);
+    const before = at === undefined ? undefined : { at: String(at), id: String(last) };
+    const rows = await backTestsOf(this.database, organizationId, id, { before, limit: limit + 1 });
+    const shown = rows.slice(0, limit);
+    const oldest = shown.at(-1);
+    const hasMore = rows.length > limit;
+    const nextCursor = hasMore && oldest !== undefined ? this.cursors.sign(scope, [oldest.at, oldest.id]) : null;
+    return { data: shown.map(backTestSummary), meta: { limit, hasMore, nextCursor } };
   }
 
   private async tested(organizationId: string, rule: CreateRuleDto | undefined, ruleId: string | undefined): Promise<RuleFields> {
@@ -150,6 +212,30 @@ export class BackTestController {
   }
 }
 
+const instantOf = (ms: number) => new Date(ms).toISOString();
+
+const backTestSummary = ({
+  id,
+  status,
+  looked,
+  matched,
+  actions,
+  from,
+  to,
+  createdAt,
+  error,
+}: ListedBackTest): BackTestsPage['data'][number] => ({
+  id,
+  status,
+  looked,
+  matched,
+  actions,
+  from: from === null ? null : instantOf(from),
+  to: instantOf(to),
+  createdAt: instantOf(createdAt),
+  ...(error === null ? {} : { error }),
+});
+
 function backTestAnswer({ id, status, looked, matched, actions, matches, error }: BackTest): BackTestAnswer {
   return {
     id,
@@ -162,7 +248,7 @@ function backTestAnswer({ id, status, looked, matched, actions, matches, error }
       eventId,
       position,
       revision,
-      at: new Date(at).toISOString(),
+      at: instantOf(at),
     })),
     ...(error === null ? {} : { error }),
   };

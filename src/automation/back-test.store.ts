@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, sql, type SqlBool } from 'kysely';
 import type { Database } from '../database/database.js';
 import { ThreadlogError } from '../errors.js';
 import type { Action, ActionType, RuleFields } from './rule.js';
@@ -118,6 +118,49 @@ export async function findBackTest(database: Kysely<Database>, organizationId: s
     error: row.error,
     createdAt: row.created_at.getTime(),
   };
+}
+
+/** A back-test in a list: without the rule and the matches, which may be large. */
+export type ListedBackTest = Omit<BackTest, 'ruleId' | 'rule' | 'until' | 'matches'> & {
+  /** created_at with its microseconds. */
+  readonly at: string;
+};
+
+/**
+ * The back-tests of a saved rule, newest first.
+ * @param before the last one of the page before
+ */
+export async function backTestsOf(
+  database: Kysely<Database>,
+  organizationId: string,
+  ruleId: string,
+  { before, limit }: { readonly before: Pick<ListedBackTest, 'at' | 'id'> | undefined; readonly limit: number },
+): Promise<ListedBackTest[]> {
+  const rows = await database
+    .selectFrom('keep.rule_back_tests')
+    .select(['id', 'from_ms', 'to_ms', 'status', 'looked', 'matched', 'actions', 'error', 'created_at'])
+    .select(sql<string>`(extract(epoch from created_at) * 1000000)::bigint::text`.as('at'))
+    .where('organization_id', '=', organizationId)
+    .where('rule_id', '=', ruleId)
+    .$if(before !== undefined, (all) =>
+      all.where(sql<SqlBool>`((extract(epoch from created_at) * 1000000)::bigint, id) < (${before?.at}::bigint, ${before?.id})`),
+    )
+    .orderBy('created_at', 'desc')
+    .orderBy('id', 'desc')
+    .limit(limit)
+    .execute();
+  return rows.map(({ id, status, looked, matched, actions, error, from_ms: from, to_ms: to, created_at: createdAt, at }) => ({
+    id,
+    from,
+    to,
+    status: status as BackTest['status'],
+    looked,
+    matched,
+    actions: actions as BackTest['actions'],
+    error,
+    createdAt: createdAt.getTime(),
+    at,
+  }));
 }
 
 /** Records how far a back-test has come. */

@@ -1,7 +1,17 @@
 import { attributeFaults, type Fault, isRecord, parseInstant, resourceIdFault, textFault } from '../http/validation.js';
 import { STATUSES } from '../conversations/conversation.js';
 import { patternFault } from './pattern.js';
-import { type Condition, type Conditions, type ConditionTree, leavesOf, type RuleFields, type Trigger, triggerType } from './rule.js';
+import {
+  type Action,
+  type Condition,
+  type Conditions,
+  type ConditionTree,
+  type Leaf,
+  leavesOf,
+  type RuleFields,
+  type Trigger,
+  triggerType,
+} from './rule.js';
 import {
   CHANGED_BY,
   EVENT_TRIGGERS,
@@ -63,7 +73,14 @@ export function triggerOf(value: Trigger): Trigger {
 /** Faults of conditions by themselves; a text when they are neither a list nor a tree. */
 export function conditionsFaults(value: unknown): string | readonly Fault[] | undefined {
   if (!Array.isArray(value) && !isRecord(value)) return 'must be a list of conditions, or a tree of all, any and not';
+  const { faults } = examine(value);
+  return faults.length === 0 ? undefined : faults;
+}
+
+/** The faults of conditions, and the leaves that have none. */
+function examine(value: readonly unknown[] | Readonly<Record<string, unknown>>): { readonly faults: Fault[]; readonly sound: Leaf[] } {
   const faults: Fault[] = [];
+  const sound: Leaf[] = [];
   let leaves = 0;
   let patterns = 0;
   const walk = (node: unknown, path: readonly PropertyKey[], depth: number): void => {
@@ -84,20 +101,24 @@ export function conditionsFaults(value: unknown): string | readonly Fault[] | un
     leaves++;
     if (node['operator'] === 'matches' && ++patterns === MAX_PATTERNS + 1)
       faults.push({ path: [...path, 'operator'], message: `must be matches in at most ${MAX_PATTERNS} conditions of a rule` });
-    if (leaves <= MAX_LEAVES)
-      faults.push(...leafFaults(node).map(({ path: within, message }) => ({ path: [...path, ...within], message })));
+    if (leaves > MAX_LEAVES) return;
+    const wrong = leafFaults(node);
+    if (wrong.length === 0) sound.push({ path, leaf: leafOf(node as unknown as Condition) });
+    faults.push(...wrong.map(({ path: within, message }) => ({ path: [...path, ...within], message })));
   };
   const walkAll = (nodes: readonly unknown[], path: readonly PropertyKey[], depth: number) => {
     if (nodes.length > MAX_LEAVES) faults.push({ path, message: `must have at most ${MAX_LEAVES} entries` });
     else nodes.forEach((node, i) => walk(node, [...path, i], depth));
   };
-  if (Array.isArray(value)) walkAll(value, [], 1);
+  if (isListed(value)) walkAll(value, [], 1);
   else walk(value, [], 1);
   if (leaves > MAX_LEAVES) faults.push({ path: [], message: `must have at most ${MAX_LEAVES} conditions in all` });
   else if (faults.length === 0 && JSON.stringify(value).length > MAX_CONDITIONS)
     faults.push({ path: [], message: `must have at most ${MAX_CONDITIONS} characters in all, as JSON` });
-  return faults.length === 0 ? undefined : faults;
+  return { faults, sound };
 }
+
+const isListed = (value: unknown): value is readonly unknown[] => Array.isArray(value);
 
 function leafFaults(leaf: Readonly<Record<string, unknown>>): Fault[] {
   const { field, operator, value, ...others } = leaf;
@@ -200,20 +221,62 @@ function treeOf(node: ConditionTree): ConditionTree {
   if ('all' in node) return { all: node.all.map(treeOf) };
   if ('any' in node) return { any: node.any.map(treeOf) };
   if ('not' in node) return { not: treeOf(node.not) };
-  const { field, operator, value } = node;
-  return { field, operator, ...(value === undefined || value === null ? {} : { value }) } satisfies Condition;
+  return leafOf(node);
+}
+
+const leafOf = ({ field, operator, value }: Condition): Condition => ({
+  field,
+  operator,
+  ...(value === undefined || value === null ? {} : { value }),
+});
+
+type Essentials = Pick<RuleFields, 'trigger' | 'conditions' | 'actions'>;
+
+/** The parts of a rule that can be judged beside each other. Where some have faults by themselves, those that have none. */
+export interface SoundParts {
+  readonly trigger: Trigger | undefined;
+  readonly leaves: readonly Leaf[];
+  readonly actions: readonly { readonly index: number; readonly action: Action }[];
+}
+
+/** The parts of a rule without faults. */
+export const partsOf = ({ trigger, conditions, actions }: Essentials): SoundParts => ({
+  trigger,
+  leaves: leavesOf(conditions),
+  actions: actions.map((action, index) => ({ index, action })),
+});
+
+/** The sound parts of a rule as it was sent. */
+export function soundPartsOf({ trigger, conditions, actions }: { readonly [part in keyof Essentials]?: unknown }): SoundParts {
+  return {
+    trigger: triggerFaults(trigger) === undefined ? (trigger as Trigger) : undefined,
+    leaves: isListed(conditions) || isRecord(conditions) ? examine(conditions).sound : [],
+    actions: isListed(actions) ? actions.flatMap((action, index) => (isJudged(action) ? [{ index, action }] : [])) : [],
+  };
+}
+
+/** Whether an action is one whose value can be wrong in a way that its form does not show, and has the form. */
+function isJudged(action: unknown): action is Action {
+  if (!isRecord(action)) return false;
+  const { type, assigneeId, until } = action;
+  return (type === 'assign' && resourceIdFault(assigneeId) === undefined) || (type === 'snooze' && parseInstant(until) !== undefined);
+}
+
+/** The fault of a rule that is too large as a whole. Paths begin at the rule. */
+export function sizeFaults({ trigger, conditions, actions }: Essentials): Fault[] {
+  if (JSON.stringify({ trigger, conditions, actions }).length <= MAX_RULE) return [];
+  return [{ path: ['actions'], message: `must have, with the conditions, at most ${MAX_RULE} characters in all, as JSON` }];
 }
 
 /**
- * What can never hold or be done in a rule whose parts have no faults by themselves. Paths begin at the rule.
+ * What can never hold or be done. Paths begin at the rule.
  * @param now ms
  */
-export function ruleFaults({ trigger, conditions, actions }: Pick<RuleFields, 'trigger' | 'conditions' | 'actions'>, now: number): Fault[] {
-  const type = triggerType(trigger);
+export function impossibleFaults({ trigger, leaves, actions }: SoundParts, now: number): Fault[] {
   const faults: Fault[] = [];
-  if (JSON.stringify({ trigger, conditions, actions }).length > MAX_RULE)
-    faults.push({ path: ['actions'], message: `must have, with the conditions, at most ${MAX_RULE} characters in all, as JSON` });
-  for (const { path, leaf } of leavesOf(conditions)) {
+  const type = trigger === undefined ? undefined : triggerType(trigger);
+  for (const { path, leaf } of leaves) {
+    if (type === undefined) break;
     const at = ['conditions', ...path, 'field'];
     const [root, of = ''] = leaf.field.split('.', 2);
     if (root === 'previous' && !CHANGED_BY[type].includes(of))
@@ -224,10 +287,11 @@ export function ruleFaults({ trigger, conditions, actions }: Pick<RuleFields, 't
         message: 'is never set: the first message comes after conversation.created; use the trigger message.received',
       });
   }
-  actions.forEach((action, i) => {
-    if (action.type !== 'snooze' || action.until === undefined || action.until === 'next_reply') return;
-    if ((parseInstant(action.until) ?? Infinity) <= now) faults.push({ path: ['actions', i, 'until'], message: 'must be in the future' });
-  });
+  for (const { index, action } of actions) {
+    if (action.type !== 'snooze' || action.until === undefined || action.until === 'next_reply') continue;
+    if ((parseInstant(action.until) ?? Infinity) <= now)
+      faults.push({ path: ['actions', index, 'until'], message: 'must be in the future' });
+  }
   return faults;
 }
 
@@ -251,8 +315,8 @@ const REFERRING: Readonly<Record<string, Reference['what']>> = {
 };
 
 /** Everything that a rule names by its id. */
-export function referencesOf({ conditions, actions }: Pick<RuleFields, 'conditions' | 'actions'>): Reference[] {
-  const named = leavesOf(conditions).flatMap(({ path, leaf: { field, value } }): Reference[] => {
+export function referencesOf({ leaves, actions }: Pick<SoundParts, 'leaves' | 'actions'>): Reference[] {
+  const named = leaves.flatMap(({ path, leaf: { field, value } }): Reference[] => {
     const what = REFERRING[field];
     if (what === undefined || value === undefined) return [];
     const at = ['conditions', ...path, 'value'];
@@ -260,8 +324,8 @@ export function referencesOf({ conditions, actions }: Pick<RuleFields, 'conditio
       ? value.map((id, i) => ({ path: [...at, i], what, id: String(id), assigned: false }))
       : [{ path: at, what, id: String(value), assigned: false }];
   });
-  const assigned = actions.flatMap((action, i): Reference[] =>
-    action.type === 'assign' ? [{ path: ['actions', i, 'assigneeId'], what: 'assignee', id: action.assigneeId, assigned: true }] : [],
+  const assigned = actions.flatMap(({ index, action }): Reference[] =>
+    action.type === 'assign' ? [{ path: ['actions', index, 'assigneeId'], what: 'assignee', id: action.assigneeId, assigned: true }] : [],
   );
   return [...named, ...assigned];
 }

@@ -5,12 +5,13 @@ import { type CommandContext, everAgain } from '../commands/command-context.js';
 import { handledBy } from '../commands/handled-by.js';
 import { type Transacted, Transactor } from '../commands/transactor.js';
 import { companyAggregate } from '../companies/company.js';
-import { ThreadlogError } from '../errors.js';
+import { type FieldError, ThreadlogError } from '../errors.js';
+import { type Fault, MAX_NAMED } from '../http/validation.js';
 import { derivedId } from '../ids.js';
 import { inboxAggregate } from '../inboxes/inbox.js';
 import { assigneeAggregate } from '../team/assignee.js';
 import { fieldPath } from '../texts/field-path.js';
-import { type Reference, referencesOf, ruleFaults } from './rule.check.js';
+import { impossibleFaults, partsOf, type Reference, referencesOf, sizeFaults, soundPartsOf } from './rule.check.js';
 import { RulesCount } from './rules-count.reader.js';
 import {
   archiveRule,
@@ -31,6 +32,16 @@ export interface RuleChanged extends Transacted<Rule, RuleEvent> {
 
 /** How many rules of an organization may be in force: all of them may be asked about one event. */
 export const MOST_IN_FORCE = 200;
+
+type UnknownCode = 'unknown_assignee' | 'unknown_team' | 'unknown_inbox' | 'unknown_company' | 'resource_archived';
+
+/** A fault of a rule, with its own code if it names something that cannot be named. */
+interface RuleFault extends Fault {
+  readonly code?: UnknownCode;
+}
+
+/** A rule that was refused by its writer, with everything that is wrong. */
+export class RefusedRule extends ThreadlogError {}
 
 /** Checks rules against everything that they name, and writes them. */
 @Injectable()
@@ -101,30 +112,73 @@ export class RuleWriter {
   }
 
   /**
-   * Refuses a rule of which a part can never hold or be done.
+   * Refuses a rule of which a part can never hold or be done, and names every such part.
    * @param before the rule as it is: what it names already is not looked up again
    * @param below the path of the rule in its request
-   * @throws ThreadlogError validation_failed, unknown_assignee, unknown_team, unknown_inbox, unknown_company, resource_archived
+   * @throws RefusedRule validation_failed; unknown_assignee, unknown_team, unknown_inbox, unknown_company or resource_archived where nothing
+   *   else is wrong
    */
   async check(organizationId: string, rule: RuleFields, before?: RuleFields, below: readonly PropertyKey[] = []): Promise<void> {
-    const same = (field: 'trigger' | 'conditions' | 'actions') =>
-      before !== undefined && JSON.stringify(before[field]) === JSON.stringify(rule[field]);
+    const same = before !== undefined && JSON.stringify(before.actions) === JSON.stringify(rule.actions);
+    const parts = partsOf(rule);
     // An instant that was ahead when it was saved may have passed since.
-    const faults = ruleFaults({ ...rule, actions: same('actions') ? [] : rule.actions }, this.clock.now());
-    if (faults.length > 0)
-      throw new ThreadlogError('validation_failed', undefined, {
-        errors: faults.map(({ path, message }) => ({ field: fieldPath([...below, ...path]), message })),
-      });
-    const known = new Set((before === undefined ? [] : referencesOf(before)).map(label));
-    for (const reference of referencesOf(rule)) if (!known.has(label(reference))) await this.look(organizationId, reference, below);
+    const impossible = impossibleFaults(same ? { ...parts, actions: [] } : parts, this.clock.now());
+    const faults: readonly RuleFault[] = [
+      ...sizeFaults(rule),
+      ...impossible,
+      ...(await this.unknown(organizationId, referencesOf(parts), before)),
+    ].slice(0, MAX_NAMED);
+    const [first] = faults;
+    if (first === undefined) return;
+    const errors = faults.map(({ path, message }) => ({ field: fieldPath([...below, ...path]), message }));
+    const only = faults.every(({ code }) => code !== undefined) ? first.code : undefined;
+    throw only === undefined
+      ? new RefusedRule('validation_failed', undefined, { errors })
+      : new RefusedRule(only, `${fieldPath([...below, ...first.path])}: ${first.message}`, { errors });
   }
 
-  private async look(organizationId: string, { path, what, id, assigned }: Reference, below: readonly PropertyKey[]): Promise<void> {
-    const field = fieldPath([...below, ...path]);
-    const refusal = (
-      code: 'unknown_assignee' | 'unknown_team' | 'unknown_inbox' | 'unknown_company' | 'resource_archived',
-      message: string,
-    ) => new ThreadlogError(code, `${field}: ${message}`, { errors: [{ field, message }] });
+  /**
+   * What else is wrong with a rule that is refused for the form of some of its parts: what check() would find in the others.
+   * @param given the rule as it was sent
+   * @param id the rule that it is to change
+   */
+  async faultsBeside(
+    organizationId: string,
+    given: Readonly<Record<string, unknown>>,
+    id: string | undefined,
+    below: readonly PropertyKey[] = [],
+  ): Promise<FieldError[]> {
+    const before = id === undefined ? undefined : (await this.transactor.load(ruleAggregate, organizationId, id))?.state;
+    if (id !== undefined && (before?.exists !== true || before.archived)) return [];
+    const { trigger = before?.trigger, conditions = before?.conditions, actions } = given;
+    const parts = soundPartsOf({ trigger, conditions, actions });
+    const named = referencesOf(parts).slice(0, MAX_NAMED);
+    // As in check().
+    const same = before !== undefined && JSON.stringify(before.actions) === JSON.stringify(actions);
+    const impossible = impossibleFaults(same ? { ...parts, actions: [] } : parts, this.clock.now());
+    const faults = [...impossible, ...(await this.unknown(organizationId, named, before))];
+    return faults.map(({ path, message }) => ({ field: fieldPath([...below, ...path]), message }));
+  }
+
+  /** What of that which a rule names is not there, at most MAX_NAMED of it. */
+  private async unknown(organizationId: string, references: readonly Reference[], before: RuleFields | undefined): Promise<RuleFault[]> {
+    const known = new Set((before === undefined ? [] : referencesOf(partsOf(before))).map(label));
+    const looked = new Map<string, Pick<RuleFault, 'code' | 'message'> | undefined>();
+    const faults: RuleFault[] = [];
+    for (const reference of references) {
+      const name = label(reference);
+      if (known.has(name) || faults.length === MAX_NAMED) continue;
+      if (!looked.has(name)) looked.set(name, await this.look(organizationId, reference));
+      const fault = looked.get(name);
+      if (fault !== undefined) faults.push({ path: reference.path, ...fault });
+    }
+    return faults;
+  }
+
+  private async look(
+    organizationId: string,
+    { what, id, assigned }: Reference,
+  ): Promise<{ readonly code: UnknownCode; readonly message: string } | undefined> {
     const state = async () => {
       switch (what) {
         case 'assignee':
@@ -139,8 +193,8 @@ export class RuleWriter {
     const found = await state();
     const another = found !== undefined && what === 'team' && 'type' in found && found.type !== 'team';
     if (found?.exists !== true || another)
-      throw refusal(`unknown_${what}`, `no ${what === 'assignee' ? 'agent or team' : what} has the id ${id}`);
-    if (assigned && found.archived) throw refusal('resource_archived', `${id} is archived`);
+      return { code: `unknown_${what}`, message: `no ${what === 'assignee' ? 'agent or team' : what} has the id ${id}` };
+    return assigned && found.archived ? { code: 'resource_archived', message: `${id} is archived` } : undefined;
   }
 }
 

@@ -1,4 +1,4 @@
-import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Inject, Param, Post, Put, Query, Req, UseFilters } from '@nestjs/common';
 import { CommandBus } from '@nestjs/cqrs';
 import type { FastifyRequest } from 'fastify';
 import type { CommandContext } from '../commands/command-context.js';
@@ -16,6 +16,7 @@ import { ArchiveRule, ChangeRule, CreateRule, type RuleChanged, UnarchiveRule } 
 import { actionsOf, ChangeRuleDto, CreateRuleDto, ruleOf } from './rule.dto.js';
 import { type Rule, ruleAggregate, type RuleEvent } from './rule.js';
 import { ruleList } from './rule.list.js';
+import { RuleFaultsFilter } from './rule-faults.filter.js';
 
 const STREAM: ResourceStream<Rule, RuleEvent> = { aggregate: ruleAggregate, shows: ({ exists }) => exists };
 
@@ -32,10 +33,11 @@ export class RuleController {
 
   @Post()
   @HttpCode(201)
+  @UseFilters(RuleFaultsFilter)
   @Roles('admin')
   @Answers(
     'Makes an automation rule.',
-    'Appends `RuleCreated`. The rule is asked about events after that one. A part that could never hold or be done is refused now, with its path.',
+    'Appends `RuleCreated`. The rule is asked about events after that one. A part that could never hold or be done is refused now; one answer names every fault with its path, 100 at most.',
     { 201: dataOf(ruleSchema) },
     { errors: [...REFUSALS] },
   )
@@ -73,6 +75,7 @@ export class RuleController {
   }
 
   @Put(':id')
+  @UseFilters(RuleFaultsFilter)
   @Roles('admin')
   @Answers(
     'Changes the named fields of an automation rule.',

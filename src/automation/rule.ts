@@ -234,9 +234,15 @@ export function compareRules(a: { readonly id: string; readonly rule: Rule }, b:
 /** The name under which a rule speaks. */
 export const spokenName = ({ name }: Pick<Rule, 'name'>): string => name ?? 'Automation';
 
-/** Every leaf of the conditions, with its path within them. */
-export function leavesOf(conditions: Conditions): { readonly path: readonly PropertyKey[]; readonly leaf: Condition }[] {
-  const leaves: { path: readonly PropertyKey[]; leaf: Condition }[] = [];
+/** A condition with its path within all conditions of its rule. */
+export interface Leaf {
+  readonly path: readonly PropertyKey[];
+  readonly leaf: Condition;
+}
+
+/** Every leaf of the conditions. */
+export function leavesOf(conditions: Conditions): Leaf[] {
+  const leaves: Leaf[] = [];
   const walk = (node: ConditionTree, path: readonly PropertyKey[]): void => {
     if ('all' in node) node.all.forEach((one, i) => walk(one, [...path, 'all', i]));
     else if ('any' in node) node.any.forEach((one, i) => walk(one, [...path, 'any', i]));

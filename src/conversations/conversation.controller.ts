@@ -313,9 +313,9 @@ export class ConversationController {
     @Caller() caller: Principal,
     @Req() request: FastifyRequest,
   ): Promise<Answered<{ data: ConversationAnswer | VisitorConversationAnswer }>> {
+    const fresh = this.readYourWrites.isAsked(request);
     if (isVisitor(caller)) return this.forVisitor.get(caller, id, query);
     const { organizationId, role } = caller;
-    const fresh = request.headers['x-min-position'] !== undefined;
     const { answer, revision, position } = await this.queries.execute(
       new GetConversation(organizationId, id, query.when(), role === 'analyst', fresh),
     );
@@ -404,8 +404,10 @@ export class ConversationController {
     @Param('id') id: string,
     @Query() query: MessagesQueryDto,
     @Caller() caller: Principal,
+    @Req() request: FastifyRequest,
   ): Promise<{ data: MessageAnswer[] | VisitorMessageAnswer[]; meta: { limit: number; hasMore: boolean } }> {
     const limit = query.size();
+    this.readYourWrites.isAsked(request);
     if (isVisitor(caller)) return this.forVisitor.messages(caller, id, query.before, limit);
     const { organizationId, role } = caller;
     const { messages, hasMore } = await this.queries.execute(new GetMessages(organizationId, id, query.before, limit, role === 'analyst'));

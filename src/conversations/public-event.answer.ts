@@ -79,6 +79,7 @@ export const visitorEventBodySchema = z
     timestamp: z.iso.datetime({ precision: 3 }),
     conversation: visitorConversationSummarySchema.omit({ lastMessage: true }).meta({ id: 'VisitorConversationFields' }),
     message: visitorMessageSchema.optional(),
+    /** Opaque, and without an order. */
     position: z.string(),
     changes: z.array(z.strictObject({ field: z.enum(['status', 'subject', 'rating']), before: z.unknown(), after: z.unknown() })),
     schemaVersion: z.literal(BODY_VERSION),
@@ -86,9 +87,15 @@ export const visitorEventBodySchema = z
   .meta({ id: 'VisitorEventBody' });
 export type VisitorEventBody = z.infer<typeof visitorEventBodySchema>;
 
-/** What of an event a visitor is told: its type and body; undefined for the team's internal work. */
-export function visitorEvent(told: PublicEvent): { readonly type: PublicEventType; readonly body: VisitorEventBody } | undefined {
-  const { conversationId, event, before, after, position, type } = told;
+/**
+ * What of an event a visitor is told: its type and body; undefined for the team's internal work.
+ * @param position the event's, as the visitor is told it
+ */
+export function visitorEvent(
+  told: PublicEvent,
+  position: string,
+): { readonly type: PublicEventType; readonly body: VisitorEventBody } | undefined {
+  const { conversationId, event, before, after, type } = told;
   if (!isForVisitors(told)) return undefined;
   const message = messageOfEvent(event);
   const { lastMessage: _lastMessage, ...conversation } = visitorConversationSummary(conversationId, after);

@@ -32,8 +32,8 @@ const LISTING = ['status', 'sort', 'order', 'page', 'limit', 'cursor', 'total'];
 
 /**
  * How the routes of conversations answer a visitor token: only with the visitor's own conversations, in the shapes of
- * visitor-conversation.answer.ts. Another visitor's conversation is answered as if it did not exist. Reads return no position, and the
- * position of a write is opaque.
+ * visitor-conversation.answer.ts. Another visitor's conversation is answered as if it did not exist. Reads return no position, and that
+ * of a write is sealed on its way out (CallerPositions).
  */
 @Injectable()
 export class VisitorConversations {

@@ -83,7 +83,7 @@ const header = (description: string, schema: JsonSchema = text) => ({ descriptio
 const HEADERS = {
   'X-Request-Id': header("The request's id."),
   ETag: header('The revision in quotation marks.'),
-  'X-Position': header('The position in the log, for X-Min-Position.'),
+  'X-Position': header('The position in the log, for X-Min-Position; with a visitor token sealed for its visitor.'),
   Location: header('Path of the created resource.'),
   'X-RateLimit-Limit': header('Requests a minute.', { type: 'integer' }),
   'X-RateLimit-Remaining': header('Requests that are left.', { type: 'integer' }),

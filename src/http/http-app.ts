@@ -8,6 +8,7 @@ import { parse as parseQuery } from 'fast-querystring';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, type FastifyReply, LogController } from 'fastify';
 import type { Logger } from 'pino';
 import { Metrics } from '../metrics/metrics.js';
+import { CallerPositions } from '../security/caller-positions.js';
 import { Callers } from '../security/callers.js';
 import { Answered, describeAnswer } from './answered.js';
 import { Streamed } from './streamed.js';
@@ -109,6 +110,7 @@ export async function createHttpApp(
   app.get(IdempotencyKeys).install(server);
   app.get(Metrics).measureRequests(server);
   app.get(Callers).install(server);
+  app.get(CallerPositions).install(server);
   app.get(Shutdown).install(server);
   app.get(Upgrades).install(app.getHttpServer() as Server);
   assertRoutesDeclared(app);

@@ -42,7 +42,7 @@ const VALIDATION = {
   validationError: { target: false, value: true },
 } as const;
 /** The most faults that an error lists: a body has room for many thousands. */
-const MAX_NAMED = 100;
+export const MAX_NAMED = 100;
 
 /** How a property's value is converted before its checks, by the prototype of the declaring class. */
 const BECOMES = new WeakMap<object, Map<string, (value: unknown) => unknown>>();

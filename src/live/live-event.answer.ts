@@ -2,8 +2,15 @@ import { publicEventBody, visitorEvent } from '../conversations/public-event.ans
 import type { VisitorBrief } from '../conversations/conversation.answer.js';
 import type { PublicEvent } from '../conversations/public-events.reader.js';
 import type { Position } from '../event-store/event-store.js';
+import type { CallerPositions } from '../security/caller-positions.js';
 import { type Audience, LiveFrame } from './live-frame.js';
 import type { Placed } from './live-filter.js';
+
+/** What is needed to make the frames of an event. */
+export interface FrameMaking {
+  readonly positions: CallerPositions;
+  readonly visitorOf: (told: PublicEvent) => Promise<VisitorBrief>;
+}
 
 /** One public event of the log on its way to sockets, with its frame for each audience, made once and only where somebody gets it. */
 export class LiveEvent {
@@ -32,8 +39,8 @@ export class LiveEvent {
   }
 
   /** Makes the frame of an audience. @throws the error of `visitorOf`, and of an event that cannot be told */
-  async make(audience: Audience, visitorOf: (told: PublicEvent) => Promise<VisitorBrief>): Promise<void> {
-    if (!this.isMade(audience)) this.#frames.set(audience, await this.#frameOf(audience, visitorOf));
+  async make(audience: Audience, making: FrameMaking): Promise<void> {
+    if (!this.isMade(audience)) this.#frames.set(audience, await this.#frameOf(audience, making));
   }
 
   /** Whoever is of this audience is not told of the event. */
@@ -51,11 +58,13 @@ export class LiveEvent {
     return this.#frames.get(audience);
   }
 
-  async #frameOf(audience: Audience, visitorOf: (told: PublicEvent) => Promise<VisitorBrief>): Promise<LiveFrame | undefined> {
-    const { told } = this;
+  async #frameOf(audience: Audience, { positions, visitorOf }: FrameMaking): Promise<LiveFrame | undefined> {
+    const { told, visitorId } = this;
     if (audience === 'visitors') {
-      const said = visitorEvent(told);
-      return said === undefined ? undefined : new LiveFrame({ type: said.type, data: said.body, position: told.position });
+      // All sockets that get it are of the one visitor.
+      const position = positions.told({ organizationId: told.organizationId, visitorId }, told.position);
+      const said = visitorEvent(told, position);
+      return said === undefined ? undefined : new LiveFrame({ type: said.type, data: said.body, position });
     }
     const visitor = await visitorOf(told);
     return new LiveFrame({

@@ -7,8 +7,8 @@ import { parsePublicPosition } from '../conversations/public-event.js';
 import { clientAddress } from '../http/client-address.js';
 import { mayConnect } from '../http/origins.js';
 import { type AnswerHeaders, RateLimits } from '../http/rate-limits.js';
-import { LIVE_POSITION_FORM } from '../read-models/read-your-writes.js';
 import type { Principal } from '../security/api-key-lookup.js';
+import { CallerPositions } from '../security/caller-positions.js';
 import { Callers, keysIn } from '../security/callers.js';
 import type { CallerRole } from '../security/roles.js';
 import { AssigneeReader } from '../team/assignee.reader.js';
@@ -22,8 +22,6 @@ const KEY_PROTOCOL = 'bearer.';
 
 /** Who may follow the live feed. What each is told differs. */
 export const FOLLOWING_ROLES: readonly CallerRole[] = ['admin', 'agent', 'auditor', 'analyst', 'visitor'];
-
-const SINCE = new RegExp(`^(start|${LIVE_POSITION_FORM})$`);
 
 /** Who is at the other end of a socket. */
 export interface LiveCaller {
@@ -52,6 +50,7 @@ export class LiveAuthentication {
     @Inject(RateLimits) private readonly rateLimits: RateLimits,
     @Inject(AssigneeReader) private readonly assignees: AssigneeReader,
     @Inject(EVENT_STORE) private readonly store: EventStore,
+    @Inject(CallerPositions) private readonly positions: CallerPositions,
     @Inject(CONFIG) private readonly config: Pick<Config, 'CORS_ORIGINS' | 'TRUST_PROXY'>,
   ) {}
 
@@ -127,25 +126,30 @@ export class LiveAuthentication {
    *   narrows by what it may not see
    */
   async wishOf(
-    { role }: Principal,
+    principal: Principal,
     given: Readonly<Record<string, unknown>>,
     pathOf: (field: string) => string = (field) => field,
   ): Promise<LiveWish> {
     const { since, ...filter } = given;
     const wish = parseFilter(filter, pathOf);
-    if (role === 'visitor' && (wish.inboxId !== undefined || wish.assigneeId !== undefined))
+    const isVisitor = principal.role === 'visitor';
+    if (isVisitor && (wish.inboxId !== undefined || wish.assigneeId !== undefined))
       throw new ThreadlogError('forbidden', 'a visitor narrows by conversationId and types');
     if (since === undefined || since === null) return { filter: wish, since: undefined };
     const wrong = (message: string) => new ThreadlogError('validation_failed', undefined, { errors: [{ field: 'since', message }] });
-    if (typeof since !== 'string' || !SINCE.test(since)) throw wrong('must be start, or the position of a frame or an answer');
     if (since === 'start') return { filter: wish, since: { position: 'start', told: Infinity } };
-    const cursor = cursorOf(parsePublicPosition(since));
+    const position = typeof since === 'string' ? this.positions.read(principal, since) : undefined;
+    if (position === undefined)
+      throw wrong(
+        isVisitor ? 'must be start, or a position that this visitor was told' : 'must be start, or the position of a frame or an answer',
+      );
+    const cursor = cursorOf(parsePublicPosition(position));
     let head = await this.head();
     // The look that is shared may have begun before the write whose position this is.
     if (head === 'start' || cursor.position > head) head = await this.store.head();
     // Whoever goes on from such a position would silently miss the events up to it.
     if (head === 'start' || cursor.position > head)
-      throw wrong(`is beyond the end of the log, which is ${head === 'start' ? 'empty' : `at ${head}`}`);
+      throw wrong(`is beyond the end of the log${isVisitor ? '' : `, which is ${head === 'start' ? 'empty' : `at ${head}`}`}`);
     return { filter: wish, since: cursor };
   }
 

@@ -11,7 +11,11 @@ export const LIVE_PATH = '/support/conversations/live';
 
 const readySchema = z.strictObject({
   type: z.literal('ready'),
-  position: z.string().describe('What is stored after it follows. A `since` to go on from until the first frame has come.'),
+  position: z
+    .string()
+    .describe(
+      'What is stored after it follows. A `since` to go on from until the first frame has come. For visitors another text each time.',
+    ),
 });
 const errorSchema = z.strictObject({
   type: z.literal('error'),
@@ -23,7 +27,11 @@ export const eventFrameSchema = (type: string) =>
   z.strictObject({
     type: z.literal(type),
     data: z.union([publicEventBodySchema, visitorEventBodySchema]).describe('The second form for visitors.'),
-    position: z.string().describe('The position of this frame, to go on from by `since`.'),
+    position: z
+      .string()
+      .describe(
+        'The position of this frame, to go on from by `since`. Positions compare as texts; for visitors they are sealed, and have no order.',
+      ),
   });
 
 const personSchema = z.strictObject({

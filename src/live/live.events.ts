@@ -8,6 +8,7 @@ import type { ProjectedEvent } from '../event-store/decoding.js';
 import type { StoredEvent } from '../event-store/event-store.js';
 import { knownError } from '../http/upgrades.js';
 import { LOGGER, type Log } from '../log.js';
+import { CallerPositions } from '../security/caller-positions.js';
 import { LiveEvent } from './live-event.answer.js';
 import type { Audience } from './live-frame.js';
 import { LiveVisitors } from './live-visitors.reader.js';
@@ -25,6 +26,7 @@ export class LiveEvents {
   constructor(
     @Inject(PublicEventsReader) private readonly reader: PublicEventsReader,
     @Inject(LiveVisitors) private readonly visitors: LiveVisitors,
+    @Inject(CallerPositions) private readonly positions: CallerPositions,
     @Inject(LiveMetrics) private readonly metrics: LiveMetrics,
     @Inject(LOGGER) private readonly log: Log,
   ) {}
@@ -36,7 +38,7 @@ export class LiveEvents {
 
   /** The same with a memory of its own (bytes), for whoever walks through the past beside the followers. */
   aside(cacheBytes: number): LiveEvents {
-    return new LiveEvents(this.reader.aside(cacheBytes), this.visitors, this.metrics, this.log);
+    return new LiveEvents(this.reader.aside(cacheBytes), this.visitors, this.positions, this.metrics, this.log);
   }
 
   /**
@@ -78,8 +80,9 @@ export class LiveEvents {
     const visitors = await this.visitors.find(wanted[0]?.[0].told.organizationId ?? '', ids);
     // A visitor whose stream is parked may not be in the table.
     const visitorOf = async (told: PublicEvent) => visitors.get(told.after.visitorId) ?? (await this.reader.visitor(told));
+    const making = { positions: this.positions, visitorOf };
     await eachOf(wanted, async ([event, audience]) => {
-      await this.#unlessBad(event.told.event, () => event.make(audience, visitorOf));
+      await this.#unlessBad(event.told.event, () => event.make(audience, making));
       if (!event.isMade(audience)) event.withhold(audience);
     });
   }

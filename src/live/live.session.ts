@@ -1,5 +1,6 @@
 import { parseStreamName } from '../event-store/event-store.js';
 import { pause } from '../pause.js';
+import type { CallerPositions } from '../security/caller-positions.js';
 import { isAfter, type LiveCursor } from './live-cursor.js';
 import { type CloseCode, type LiveConnection, MOST_WAITING_BYTES } from './live-connection.js';
 import type { LiveEvent } from './live-event.answer.js';
@@ -30,6 +31,7 @@ export interface LiveSurroundings {
   readonly feed: LiveFeed;
   readonly events: LiveEvents;
   readonly metrics: LiveMetrics;
+  readonly positions: CallerPositions;
   /** Replays take turns at reading, so that a thousand of them cost no more than a few. */
   readonly turns: Turns;
 }
@@ -81,9 +83,10 @@ export class LiveSession implements LiveMember {
    * @throws the error of a store that is away
    */
   async run(): Promise<void> {
-    const { follower } = this.surroundings;
+    const { follower, positions } = this.surroundings;
     const { position, told } = this.#cursor;
-    this.connection.send(new LiveFrame({ type: 'ready', position: told === Infinity ? position : `${position}.${told}` }));
+    const from = told === Infinity ? position : `${position}.${told}`;
+    this.connection.send(new LiveFrame({ type: 'ready', position: positions.moment(this.caller.principal, from) }));
     const feed = await follower.enter(this.organizationId);
     if (this.#ended) return follower.leave(feed);
     this.#feed = feed;

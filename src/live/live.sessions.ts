@@ -3,6 +3,7 @@ import { CLOCK, type Clock } from '../clock.js';
 import { type ErrorCode, ThreadlogError } from '../errors.js';
 import { knownError } from '../http/upgrades.js';
 import { type Log, LOGGER } from '../log.js';
+import { CallerPositions } from '../security/caller-positions.js';
 import type { CloseCode, LiveConnection } from './live-connection.js';
 import { LiveAuthentication, type LiveCaller, type LiveWish } from './live.authentication.js';
 import { LiveEvents } from './live.events.js';
@@ -49,13 +50,14 @@ export class LiveSessions implements OnModuleDestroy {
     @Inject(LiveFeed) feed: LiveFeed,
     @Inject(LiveEvents) events: LiveEvents,
     @Inject(LiveMetrics) metrics: LiveMetrics,
+    @Inject(CallerPositions) positions: CallerPositions,
     @Inject(LivePresence) private readonly presence: LivePresence,
     @Inject(CLOCK) private readonly clock: Clock,
     @Inject(LOGGER) private readonly log: Log,
   ) {
     this.#allowances = new Allowances<LiveSession>(clock);
     presence.sessionsOf = (organizationId) => this.of(organizationId);
-    this.#surroundings = { follower, feed, events, metrics, turns: new Turns(REPLAYS_AT_ONCE) };
+    this.#surroundings = { follower, feed, events, metrics, positions, turns: new Turns(REPLAYS_AT_ONCE) };
     follower.onTold = (event) => presence.follow(event);
     follower.onEnded = (organizationId, kind, id) => {
       for (const session of this.of(organizationId)) {

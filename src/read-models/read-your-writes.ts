@@ -1,5 +1,6 @@
 import type { FastifyRequest } from 'fastify';
 import type { EventStore, Position } from '../event-store/event-store.js';
+import type { CallerPositions } from '../security/caller-positions.js';
 import { principalOf } from '../security/callers.js';
 import { ThreadlogError } from '../errors.js';
 import type { Checkpoints } from './checkpoints.js';
@@ -9,30 +10,21 @@ const WAIT_MS = 5_000;
 /** Retry-After for a stream that waits for an operator (s). */
 const PARKED_RETRY_SECONDS = 60;
 
-/** The form of either log's positions. A position of the other log is never reached. */
-export const POSITION_FORM = String.raw`\d{19}(-\d{19})?`;
-/** The form of a live frame's position, which may have a number after it, for its place among the frames of one event. */
-export const LIVE_POSITION_FORM = String.raw`(${POSITION_FORM})(\.[1-9])?`;
-const POSITION = new RegExp(`^${LIVE_POSITION_FORM}$`);
-
 /** How often a reactor's checkpoint is read while a caller waits for it (ms). */
 const POLL_MS = 20;
-
-/** The request's X-Min-Position. @throws ThreadlogError malformed_request */
-function minPosition({ headers }: FastifyRequest): Position | undefined {
-  const header = headers['x-min-position'];
-  if (header === undefined) return undefined;
-  const named = typeof header === 'string' ? POSITION.exec(header)?.[1] : undefined;
-  if (named === undefined) throw new ThreadlogError('malformed_request', 'X-Min-Position must be the X-Position of an earlier answer');
-  return named as Position;
-}
 
 /** Makes a read see an earlier write. */
 export class ReadYourWrites {
   constructor(
     private readonly checkpoints: Checkpoints,
     private readonly store: EventStore,
+    private readonly positions: CallerPositions,
   ) {}
+
+  /** Whether the request has an X-Min-Position, for reads that are never behind. @throws ThreadlogError malformed_request */
+  isAsked(request: FastifyRequest): boolean {
+    return this.#minPosition(request) !== undefined;
+  }
 
   /**
    * Waits until a group has reached the request's X-Min-Position, if it has one.
@@ -41,7 +33,7 @@ export class ReadYourWrites {
    * @throws ThreadlogError malformed_request, read_model_behind, stream_parked; StoreUnavailable
    */
   async reached(request: FastifyRequest, group: string, holds: { readonly parked?: true } = {}): Promise<void> {
-    const position = minPosition(request);
+    const position = this.#minPosition(request);
     if (position === undefined) return;
     const waited = await this.checkpoints.waitFor(group, position, WAIT_MS);
     if (waited !== 'reached') throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
@@ -56,13 +48,29 @@ export class ReadYourWrites {
    * @throws ThreadlogError malformed_request, read_model_behind
    */
   async reachedByReactor(request: FastifyRequest, reactor: string): Promise<void> {
-    const position = minPosition(request);
+    const position = this.#minPosition(request);
     if (position === undefined) return;
     const end = performance.now() + WAIT_MS;
     while ((await this.checkpoints.ofReactor(reactor)) < position) {
       if (performance.now() > end) throw new ThreadlogError('read_model_behind', undefined, { retryAfterSeconds: 1 });
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
     }
+  }
+
+  #minPosition(request: FastifyRequest): Position | undefined {
+    const header = request.headers['x-min-position'];
+    if (header === undefined) return undefined;
+    const caller = principalOf(request);
+    const named = typeof header === 'string' ? this.positions.read(caller, header) : undefined;
+    if (named === undefined)
+      throw new ThreadlogError(
+        'malformed_request',
+        caller.visitorId === null
+          ? 'X-Min-Position must be the X-Position of an earlier answer'
+          : 'X-Min-Position must be a position that this visitor was told',
+      );
+    // A live frame's position has a number after the dot: the stored event has none.
+    return named.split('.', 1)[0] as Position;
   }
 
   /** Whether the event at a position belongs to a parked stream: the checkpoint has passed it, and no row includes it. */

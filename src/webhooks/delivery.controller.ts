@@ -21,7 +21,7 @@ import {
   NullIsAbsent,
 } from '../http/validation.js';
 import { PUBLIC_EVENTS } from '../conversations/public-event.js';
-import { POSITION_FORM } from '../read-models/read-your-writes.js';
+import { POSITION_FORM } from '../security/caller-positions.js';
 import { ResourceReader } from '../read-models/resource-reader.js';
 import { Roles } from '../security/auth.guard.js';
 import {

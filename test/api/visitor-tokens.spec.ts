@@ -7,6 +7,7 @@ import { type Answer, type CallOptions, startApi, type TestApi } from '../suppor
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventsAfter } from '../support/events-after.js';
 import { eventually } from '../support/eventually.js';
+import { LiveClient } from '../support/live-client.js';
 import { expectReadModelsEqualFold } from '../support/read-models.js';
 
 /*
@@ -41,6 +42,8 @@ const fresh = (prefix: string) => `${prefix}-${++count}`;
 // oxlint-disable-next-line typescript/no-explicit-any -- answers of every shape; the support has held them against their schemas
 const data = (answer: Answer): any => answer.body.data;
 const position = (answer: Answer) => answer.headers.get('x-position') ?? '';
+/** Waits until the lists include what an answer with a key tells of. */
+const settled = (answer: Answer) => api.expect(200, 'GET', '/conversations', { headers: { 'x-min-position': position(answer) } });
 
 interface Widget {
   readonly visitorId: string;
@@ -195,6 +198,36 @@ describe('the holder of a token', () => {
     expect(stale.body.detail).toBe('the revision is 2');
   });
 
+  test('is told positions that only its own token can use, and from which nothing can be counted', async () => {
+    const one = await widget();
+    const stranger = await widget();
+    const opened = await one.expect(201, 'POST', '/conversations', { body: { message: 'Hi' } });
+    const { id } = data(opened) as { id: string };
+    const raw = String(await api.backend.store.head());
+    expect(position(opened)).toMatch(/^[\w-]{22,43}$/);
+    const reads = ['/conversations', `/conversations/${id}`, `/conversations/${id}/messages`];
+    for (const instance of [api, other])
+      for (const path of reads) {
+        const read = async (min: string, { token } = one) =>
+          instance.call('GET', path, { key: token, headers: { 'x-min-position': min, 'x-request-id': 'same' } });
+        expect((await read(position(opened))).status).toBe(200);
+        const answers = await Promise.all([read(raw), read(`${raw}.1`), read('0000000000000000001'), read(position(opened), stranger)]);
+        // Whether the log has reached a position is told to nobody who guesses it.
+        expect(new Set(answers.map(({ text }) => text)).size).toBe(1);
+        expect(answers[0]?.body).toMatchObject({ status: 400, code: 'malformed_request' });
+        expect(answers[0]?.body.detail).toBe('X-Min-Position must be a position that this visitor was told');
+      }
+    // With a key neither is a position of the log.
+    await api.expect(400, 'GET', '/conversations', { headers: { 'x-min-position': position(opened) } });
+
+    await api.expect(200, 'PUT', `/conversations/${id}`, { body: { status: 'resolved' } });
+    const rate = async () => position(await one.expect(200, 'POST', `/conversations/${id}/rating`, { body: { rating: 5 } }));
+    // The last three write nothing, and only before the last of them somebody did.
+    const rated = [await rate(), await rate(), await rate()];
+    await api.expect(201, 'POST', `/conversations/${id}/reply`, { body: { message: 'psst', type: 'note' } });
+    expect(new Set([...rated, await rate()]).size).toBe(4);
+  });
+
   test.each([
     ['customAttributes', { customAttributes: { a: 1 } }],
     ['priority', { priority: 'urgent' }],
@@ -228,16 +261,15 @@ describe('the holder of a token', () => {
   test('lists by the statuses that it knows, in pages', async () => {
     const { open, expect: ask } = await widget();
     const ids: string[] = [];
-    let last = '';
     for (let i = 0; i < 4; i++) {
       api.clock.advance(1_000);
       ids.push(await open(`message ${i}`));
     }
     await api.expect(200, 'POST', `/conversations/${ids[0]}/snooze`, { body: { until: 'next_reply' } });
     await api.expect(200, 'PUT', `/conversations/${ids[1]}`, { body: { status: 'pending' } });
-    last = position(await api.expect(200, 'PUT', `/conversations/${ids[2]}`, { body: { status: 'closed' } }));
+    await settled(await api.expect(200, 'PUT', `/conversations/${ids[2]}`, { body: { status: 'closed' } }));
     const listed = async (query: string) =>
-      (await ask(200, 'GET', `/conversations?${query}`, { headers: { 'x-min-position': last } })).body as {
+      (await ask(200, 'GET', `/conversations?${query}`)).body as {
         data: { id: string; status: string }[];
         meta: { total: number; hasMore: boolean; nextCursor: string | null };
       };
@@ -482,7 +514,10 @@ test('tokens that are guessed are counted against the address, those that were s
 });
 
 describe('internal notes, and all that the team does', () => {
-  /** Everything that a visitor was answered, in the order of asking, with ids and positions named by their first appearance. */
+  /**
+   * Everything that a visitor was answered, in the order of asking, and then everything that its sockets were told, one of which was there
+   * all the time and one of which goes on from the beginning. Ids and positions are named by their first appearance.
+   */
   async function history(noisy: boolean): Promise<string[]> {
     const start = Date.parse('2030-03-01T10:00:00Z');
     let at = start;
@@ -490,15 +525,19 @@ describe('internal notes, and all that the team does', () => {
     const secret = 'the team thinks so';
     const { visitorId, token } = await widget({ id: fresh('visitor') }, 86_400);
     const heard: string[] = [];
+    const live = await LiveClient.open(api, token);
     const names = new Map<string, string>([[visitorId, 'VISITOR']]);
     let asked = 0;
     let last = '';
 
+    const nameOf = (one: string) => {
+      if (!names.has(one)) names.set(one, `NAME${names.size}`);
+      return names.get(one) as string;
+    };
     const named = (text: string) =>
-      text.replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, (id) => {
-        if (!names.has(id)) names.set(id, `ID${names.size}`);
-        return names.get(id) as string;
-      });
+      text
+        .replaceAll(/[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g, nameOf)
+        .replaceAll(/(?<="position":")[\w-]+(?=")/g, nameOf);
     // The values in a cursor are not sealed, and its signature is over ids that differ.
     const openCursor = (text: string) =>
       text.replaceAll(
@@ -512,7 +551,10 @@ describe('internal notes, and all that the team does', () => {
         headers: { 'x-request-id': `ask-${++asked}`, ...(method === 'GET' && last !== '' ? { 'x-min-position': last } : {}), ...headers },
         ...(body === undefined ? {} : { body }),
       });
-      const told = [...answer.headers].filter(([name]) => name !== 'x-position' && name !== 'date');
+      const told = [...answer.headers]
+        .filter(([name]) => name !== 'date')
+        // Which positions are equal must say nothing either.
+        .map(([name, value]) => (name === 'x-position' ? [name, nameOf(value)] : [name, value]));
       heard.push(named(openCursor(JSON.stringify([method, path.replace(/cursor=.*/, 'cursor'), answer.status, told]) + answer.text)));
       if (answer.headers.has('x-position')) last = position(answer);
       if (method === 'GET') expect(answer.headers.has('x-position')).toBe(false);
@@ -522,7 +564,8 @@ describe('internal notes, and all that the team does', () => {
     const team = async (method: string, path: string, body?: unknown) => {
       const answer = await api.call(method, path, { body, headers: { 'x-agent-id': 'eve' } });
       if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.text}`);
-      last = position(answer);
+      // Whoever holds a token cannot wait for the team's positions.
+      await settled(answer);
       return answer;
     };
     /** Half a second later, what only one of the histories has. */
@@ -585,6 +628,8 @@ describe('internal notes, and all that the team does', () => {
     await noise(note(one), ['POST', `${path1}/assign`, { assigneeId: null }]);
     await ask('POST', `${path1}/rating`, { rating: 5, comment: 'good' });
     await noise(note(one), note(two));
+    // Writes nothing, and answers a position that only in one of the histories has changed.
+    await ask('POST', `${path1}/rating`, { rating: 5, comment: 'good' });
     await followed(one, two);
     await ask('POST', `${path1}/messages`, { message: 'Again' });
     await noise(note(one));
@@ -596,6 +641,15 @@ describe('internal notes, and all that the team does', () => {
     await ask('POST', '/conversations', { message: 'Third', previousConversationId: one });
     await noise(note(two));
     await followed(one, two);
+    await eventually(() => live.told.at(-1)?.data.message?.content === 'Third');
+    const again = await LiveClient.open(api, token, '?since=start');
+    await again.expectTold(live.told.length);
+    for (const client of [live, again]) {
+      heard.push(...client.frames.map(({ text }) => named(text)));
+      expect(client.frames.map(({ text }) => text).join('')).not.toContain(secret);
+      await client.close();
+    }
+    expect(again.told.map(({ text }) => text)).toEqual(live.told.map(({ text }) => text));
     if (noisy) {
       // A note's id names nothing, as any unknown one.
       const notes = data(await api.expect(200, 'GET', path1)).messages.filter(({ type }: { type: string }) => type === 'note');

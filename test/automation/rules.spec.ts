@@ -104,6 +104,31 @@ test('actions are done in turns: those of one organization wait for no thousands
   expect(rows[0]?.waiting).toBeGreaterThan(0);
 });
 
+test('timers are taken in turns: one of an organization waits for no thousands of another that are due', async () => {
+  const { database } = api.backend;
+  const seconds = 3_600;
+  await make({ trigger: { type: 'unassigned_for', seconds }, conditions: [], actions: [{ type: 'addTag', tag: 'waited' }] });
+  const mine = await open('Hello');
+  const [timer] = await eventually(async () => {
+    const set = await database.selectFrom('keep.jobs').select(['id', 'due_at']).where('kind', '=', RULE_TIMER).execute();
+    return set.length === 1 ? set : undefined;
+  });
+  await sql`update keep.jobs set due_at = 'infinity' where id = ${timer?.id}`.execute(database);
+  api.clock.advance(seconds * 1_000);
+  // Due long before; they cannot be read, so each is put off when its turn comes.
+  await sql`
+    insert into keep.jobs (kind, key, receiver, head, organization_id, payload, due_at)
+    select ${RULE_TIMER}, 'busy ' || n, 'busy', true, 'busy', '{}', 'infinity' from generate_series(1, 10000) n`.execute(database);
+  await sql`
+    update keep.jobs set due_at = case when receiver = 'busy' then to_timestamp(0) else ${timer?.due_at} end
+    where kind = ${RULE_TIMER}`.execute(database);
+  await eventually(async () => ((await get(mine))['tags'] as string[]).includes('waited'));
+  const { rows } = await sql<{ waiting: number }>`
+    select count(*) as waiting from keep.jobs where receiver = 'busy' and attempt = 0`.execute(database);
+  await sql`delete from keep.jobs where receiver = 'busy'`.execute(database);
+  expect(rows[0]?.waiting).toBeGreaterThan(0);
+});
+
 describe('the source document', () => {
   it('answers a message that the conditions fit', async () => {
     const rule = await make({
@@ -398,8 +423,12 @@ it('ends a rule that snoozes what wakes', async () => {
       (await eventsOf(id)).some(({ type, causationDepth }) => type === 'ConversationSnoozed' && causationDepth === depth + 1),
     );
   }
+  // Nobody was asked about the last snooze either, so what ends the loop is that nobody is asked about the waking that follows.
   api.clock.advance(61_000);
-  await eventually(async () => (await evaluations(id)).some(({ reason }) => reason === 'depth'));
+  await eventually(async () => (await get(id))['status'] === 'open');
+  const woken = (await eventsOf(id)).at(-1);
+  expect(woken).toMatchObject({ type: 'ConversationStatusChanged', causationDepth: 9 });
+  expect((await evaluations(id))[0]).toMatchObject({ eventId: woken?.['id'], outcome: 'not_asked', reason: 'depth' });
   expect(await get(id)).toMatchObject({ status: 'open' });
 });
 
@@ -669,6 +698,43 @@ describe('a back-test', () => {
     });
     const { adminKey: key } = await api.otherOrganization();
     await api.expect(404, 'GET', `/automation-rules/back-tests/${test['id']}`, { key });
+  });
+
+  it('is listed with those of its rule, newest first, in pages, and not with those of a rule that is not saved or another one', async () => {
+    const body = { trigger: 'note.added', conditions: [], actions: [{ type: 'addTag', tag: 'noted' }] };
+    const [rule, other] = [await make(body), await make(body)];
+    const from = '2026-01-01T00:00:00.000Z';
+    const begun: string[] = [];
+    for (let n = 0; n < 5; n++) {
+      begun.push(await begin({ ruleId: rule['id'], ...(n === 0 ? {} : { from }) }));
+      await found(await begin({ rule: body }));
+    }
+    for (const id of begun) await found(id);
+    const path = `/automation-rules/${rule['id']}/back-tests`;
+    const { data, meta } = (await api.expect(200, 'GET', path)).body as { data: Data[]; meta: Data };
+    expect([data.map(({ id }) => id as string), meta]).toEqual([begun.toReversed(), { limit: 25, hasMore: false, nextCursor: null }]);
+    const { matches: _matches, ...told } = await found(String(begun[0]));
+    expect(data[4]).toEqual({ ...told, from: null, to: expect.any(String), createdAt: expect.any(String) });
+    expect(data[0]?.['from']).toBe(from);
+
+    const paged: string[] = [];
+    let cursor = '';
+    do {
+      const page = (await api.expect(200, 'GET', `${path}?limit=2${cursor}`)).body as { data: Data[]; meta: Data };
+      // What is begun meanwhile shifts no page.
+      if (cursor === '') await found(await begin({ ruleId: rule['id'] }));
+      paged.push(...page.data.map(({ id }) => id as string));
+      cursor = page.meta['nextCursor'] === null ? '' : `&cursor=${page.meta['nextCursor']}`;
+    } while (cursor !== '');
+    expect(paged).toEqual(begun.toReversed());
+    const theirs = `/automation-rules/${other['id']}/back-tests`;
+    expect((await api.expect(200, 'GET', theirs)).body.data).toEqual([]);
+    const { meta: first } = (await api.expect(200, 'GET', `${path}?limit=1`)).body as { meta: Data };
+    for (const wrong of ['limit=0', 'limit=101', 'cursor=x', 'page=2']) await api.expect(400, 'GET', `${path}?${wrong}`);
+    await api.expect(400, 'GET', `${theirs}?cursor=${first['nextCursor']}`);
+    await api.expect(404, 'GET', '/automation-rules/none-such/back-tests');
+    const { adminKey: key } = await api.otherOrganization();
+    await api.expect(404, 'GET', path, { key });
   });
 
   it('is refused while ten of the organization have not ended', async () => {

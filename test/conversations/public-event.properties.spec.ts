@@ -138,7 +138,7 @@ function run(steps: readonly (Step & { readonly nr: number })[]): { readonly tol
   happen(open({ visitorId: 'ada', inboxId: 'one', channel: 'api' }), START);
   for (const { decision, nr } of steps) happen(decision(`m${nr}`, START + nr * 1_000), START + nr * 1_000);
   const told = events.flatMap((event) => {
-    const said = visitorEvent(event);
+    const said = visitorEvent(event, '');
     return said === undefined ? [] : [{ ...said, position: event.position }];
   });
   return { told, events };

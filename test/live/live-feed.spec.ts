@@ -7,6 +7,7 @@ import { type StoredEvent, streamName } from '../../src/event-store/event-store.
 import { LiveEvents } from '../../src/live/live.events.js';
 import { LiveFeed } from '../../src/live/live-feed.reader.js';
 import { CORE_GROUP } from '../../src/read-models/groups.js';
+import { CallerPositions } from '../../src/security/caller-positions.js';
 import { type EventRow, eventsTable } from '../../src/audit/events.table.js';
 import { io } from 'socket.io-client';
 import { MOST_WAITING_BYTES } from '../../src/live/live-connection.js';
@@ -16,7 +17,7 @@ import { LiveSessions } from '../../src/live/live.sessions.js';
 import { LiveFollower } from '../../src/live/live.follower.js';
 import { type TestApi, startApi } from '../support/api.js';
 import { eventually } from '../support/eventually.js';
-import { LiveClient } from '../support/live-client.js';
+import { LiveClient, refusedHandshake } from '../support/live-client.js';
 
 let api: TestApi;
 beforeAll(async () => {
@@ -148,7 +149,7 @@ test('analysts are told no contents, another organization nothing, and a visitor
   const [team, analyst, own, foreign] = await Promise.all([
     LiveClient.open(api, api.adminKey, `?since=${since}`),
     LiveClient.open(api, await api.keyFor('analyst'), `?since=${since}`),
-    LiveClient.open(api, token, `?since=${since}`),
+    LiveClient.open(api, token),
     LiveClient.open(api, tenant.adminKey, '?since=start'),
   ]);
   await opened('not-mine@example.com', { message: 'secret of another' });
@@ -164,6 +165,62 @@ test('analysts are told no contents, another organization nothing, and a visitor
   expect(own.told.map(({ type, data }) => [type, data.message.content])).toEqual([['message.sent', 'a public word']]);
   expect(foreign.told).toEqual([]);
   for (const client of [team, analyst, own, foreign]) await client.close();
+});
+
+test('a visitor is told positions that it alone can go on from, the same to each of its sockets, and nothing can be counted by them', async () => {
+  const { id, visitor } = await opened('sealed@example.com');
+  const { token } = await tokenFor(visitor.id);
+  const { token: strange } = await tokenFor((await opened('stranger@example.com')).visitor.id);
+  const team = await LiveClient.open(api, api.adminKey);
+  const [one, two] = [await LiveClient.open(api, token), await LiveClient.open(api, token)];
+  const stranger = await LiveClient.open(api, strange);
+  const ready = async (client: LiveClient) => String((await client.ready()).position);
+  // Nothing was stored in between, and neither socket can tell.
+  expect(await ready(one)).not.toBe(await ready(two));
+  await api.expect(201, 'POST', `/conversations/${id}/reply`, { body: { message: 'first', status: 'resolved' } });
+  await api.expect(200, 'PUT', `/conversations/${id}`, { body: { status: 'open' } });
+  const frames = await one.expectTold(5);
+  expect((await two.expectTold(5)).map(({ text }) => text)).toEqual(frames.map(({ text }) => text));
+  const positions = frames.map(({ position }) => String(position));
+  const own = [await ready(one), ...positions];
+  for (const position of own) expect(position).toMatch(/^([\w-]{22}|[\w-]{43})$/);
+  expect(frames.map(({ data }) => data.position)).toEqual(positions);
+  expect(new Set(own).size).toBe(6);
+
+  // Each frame of an event has its own, and what follows it is told by the table as it was told at once.
+  for (const [i, position] of own.entries()) {
+    const client = new LiveClient(`${api.url}/support/conversations/live`);
+    await eventually(() => client.ws.readyState === 1);
+    client.send({ type: 'auth', token, since: position });
+    await client.expectTold(5 - i);
+    expect(client.told.map(({ text }) => text)).toEqual(frames.slice(i).map(({ text }) => text));
+    await client.close();
+  }
+  // What a write of its own answers will do, too.
+  const said = await api.expect(201, 'POST', `/conversations/${id}/messages`, { key: token, body: { message: 'more' } });
+  const after = await LiveClient.open(api, token, `?since=${said.headers.get('x-position')}`);
+  await api.expect(201, 'POST', `/conversations/${id}/reply`, { body: { message: 'second' } });
+  expect((await after.expectTold(1)).map(({ data }) => data.message.content)).toEqual(['second']);
+
+  // A position of the log, one that it has not reached, and those of others are refused in the same words.
+  const log = (await team.expectTold(7)).map(({ position }) => String(position));
+  const refusals = [log[0], log[0]?.split('.')[0], '9'.repeat(19), await ready(stranger), `${own[1]}.1`].map(async (since) => {
+    const answer = await refusedHandshake(`${api.url}/support/conversations/live?since=${since}`, { headers: { 'x-api-key': token } });
+    return [answer.status, answer.body.errors];
+  });
+  for (const refusal of await Promise.all(refusals))
+    expect(refusal).toEqual([400, [{ field: 'since', message: 'must be start, or a position that this visitor was told' }]]);
+  for (const client of [team, one, two, stranger, after]) await client.close();
+});
+
+test('a visitor whose position is beyond the end of the log is not told where the end is', async () => {
+  const { visitor } = await opened('beyond@example.com');
+  const beyond = api.app
+    .get(CallerPositions)
+    .told({ organizationId: api.organizationId, visitorId: visitor.id }, '9'.repeat(18).padStart(19, '0'));
+  const { token } = await tokenFor(visitor.id);
+  const { body } = await refusedHandshake(`${api.url}/support/conversations/live?since=${beyond}`, { headers: { 'x-api-key': token } });
+  expect(body.errors).toEqual([{ field: 'since', message: 'is beyond the end of the log' }]);
 });
 
 test('a visitor cannot narrow by what it may not see', async () => {

@@ -68,7 +68,7 @@ export class LiveClient {
 export async function refusedHandshake(
   url: string,
   options: ClientOptions & { protocols?: string[] } = {},
-): Promise<{ status: number; body: { code: string; errors?: { field: string }[] }; headers: Record<string, unknown> }> {
+): Promise<{ status: number; body: { code: string; errors?: { field: string; message: string }[] }; headers: Record<string, unknown> }> {
   const { protocols, ...rest } = options;
   const ws = new WebSocket(url.replace(/^http/, 'ws'), protocols ?? [], rest);
   ws.on('error', () => undefined);

@@ -280,9 +280,9 @@ describe('the statements that claim and record', () => {
       const plan = rows[0]?.['QUERY PLAN'][0].Plan ?? {};
       return (plan['Shared Hit Blocks'] ?? NaN) + (plan['Shared Read Blocks'] ?? NaN);
     };
-    await sql`select * from keep.take_jobs(array['other'], array[10], '{}', 'x', '15 s', null)`.execute(db);
-    expect(await pages(sql`select * from keep.take_jobs(array['other'], array[10], '{}', 'x', '15 s', null)`)).toBeLessThan(100);
-    const fair = sql`select * from keep.take_jobs(array[${DELIVER_WEBHOOK}], array[10], array[${DELIVER_WEBHOOK}], 'x', '0 s', null)`;
+    await sql`select * from keep.take_due_jobs(array['other'], array[10], '{}', 'x', '15 s', null)`.execute(db);
+    expect(await pages(sql`select * from keep.take_due_jobs(array['other'], array[10], '{}', 'x', '15 s', null)`)).toBeLessThan(100);
+    const fair = sql`select * from keep.take_due_jobs(array[${DELIVER_WEBHOOK}], array[10], array[${DELIVER_WEBHOOK}], 'x', '0 s', null)`;
     await fair.execute(db);
     expect(await pages(fair)).toBeLessThan(2_000);
     expect(await pages(sql`select key from keep.jobs where receiver = 'o.none' and kind = ${DELIVER_WEBHOOK}`)).toBeLessThan(20);

@@ -606,8 +606,17 @@ describe('a webhook', () => {
   it('makes an organization’s limit felt', async () => {
     const { adminKey: key } = await api.otherOrganization();
     const body = { url: `${receiver.url}/many`, events: ['conversation.rated'] };
-    for (let i = 0; i < 100; i++) await api.expect(201, 'POST', '/webhooks', { key, body });
+    const { id } = (await api.expect(201, 'POST', '/webhooks', { key, body })).body.data as { id: string };
+    // As many others, each with its secret.
+    const { database } = api.backend;
+    await sql`
+      insert into keep.webhook_secrets select organization_id, 'other ' || n, id, wrapped, revision, earlier_until
+      from keep.webhook_secrets cross join generate_series(1, 98) n where webhook_id = ${id}`.execute(database);
+    await api.expect(201, 'POST', '/webhooks', { key, body });
     expect((await api.expect(422, 'POST', '/webhooks', { key, body })).body.code).toBe('limit_exceeded');
+    await api.expect(204, 'DELETE', `/webhooks/${id}`, { key });
+    await api.expect(201, 'POST', '/webhooks', { key, body });
+    await sql`delete from keep.webhook_secrets where webhook_id like 'other %'`.execute(database);
   });
 
   it('is refused another replay while ten of its organization wait, or while too much waits for it', async () => {
