@@ -109,19 +109,25 @@ test('timers are taken in turns: one of an organization waits for no thousands o
   const seconds = 3_600;
   await make({ trigger: { type: 'unassigned_for', seconds }, conditions: [], actions: [{ type: 'addTag', tag: 'waited' }] });
   const mine = await open('Hello');
-  const [timer] = await eventually(async () => {
-    const set = await database.selectFrom('keep.jobs').select(['id', 'due_at']).where('kind', '=', RULE_TIMER).execute();
-    return set.length === 1 ? set : undefined;
-  });
-  await sql`update keep.jobs set due_at = 'infinity' where id = ${timer?.id}`.execute(database);
+  // The rule sets timers for earlier conversations, too.
+  const timer = await eventually(
+    async () =>
+      await database
+        .selectFrom('keep.jobs')
+        .select(['id', 'due_at'])
+        .where('kind', '=', RULE_TIMER)
+        .where(sql`payload ->> 'conversationId'`, '=', mine)
+        .executeTakeFirst(),
+  );
+  await sql`update keep.jobs set due_at = 'infinity' where id = ${timer.id}`.execute(database);
   api.clock.advance(seconds * 1_000);
   // Due long before; they cannot be read, so each is put off when its turn comes.
   await sql`
     insert into keep.jobs (kind, key, receiver, head, organization_id, payload, due_at)
     select ${RULE_TIMER}, 'busy ' || n, 'busy', true, 'busy', '{}', 'infinity' from generate_series(1, 10000) n`.execute(database);
   await sql`
-    update keep.jobs set due_at = case when receiver = 'busy' then to_timestamp(0) else ${timer?.due_at} end
-    where kind = ${RULE_TIMER}`.execute(database);
+    update keep.jobs set due_at = case when receiver = 'busy' then to_timestamp(0) else ${timer.due_at} end
+    where receiver = 'busy' or id = ${timer.id}`.execute(database);
   await eventually(async () => ((await get(mine))['tags'] as string[]).includes('waited'));
   const { rows } = await sql<{ waiting: number }>`
     select count(*) as waiting from keep.jobs where receiver = 'busy' and attempt = 0`.execute(database);
