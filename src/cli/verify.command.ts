@@ -201,11 +201,12 @@ function report(verification: LogVerification, result: Result | undefined, json:
   for (const { stream, revision, position, why } of bad.slice(0, SHOWN))
     terminal.answer(`  ${stream} revision ${revision} (position ${position}): ${why}`);
   if (bad.length > SHOWN) terminal.answer(`  and ${count(bad.length - SHOWN)} more`);
-  if (result !== undefined) reportHeads(result, terminal);
+  if (result !== undefined) reportHeads(result, bad.length > 0, terminal);
+  if (events === 0) terminal.note('nothing was verified: is it this log? DATA_DIR or DATABASE_URL and EVENTSTORE_URL say which is read');
   return ok ? 0 : 1;
 }
 
-function reportHeads({ head, heads, against }: Result, terminal: Terminal): void {
+function reportHeads({ head, heads, against }: Result, someBad: boolean, terminal: Terminal): void {
   if (heads.right > 0) terminal.answer(`${counted(heads.right, 'signed head')} in the log: what it covers is as it was signed.`);
   for (const { revision, why } of heads.bad.slice(0, SHOWN))
     terminal.answer(`The signed head at revision ${revision} is not right: ${why}.`);
@@ -214,7 +215,7 @@ function reportHeads({ head, heads, against }: Result, terminal: Terminal): void
   if (against !== null) {
     terminal.answer(
       against.why === null
-        ? `The log begins with the ${counted(against.count, 'event')} of the ${against.of} that was kept.`
+        ? `${someBad ? 'By its hashes, which the bad events do not fit, the' : 'The'} log begins with the ${counted(against.count, 'event')} of the ${against.of} that was kept.`
         : `The ${against.of} that was kept is not this log's: ${against.why}.`,
     );
     tellPlace(against.place, terminal);

@@ -126,7 +126,13 @@ export function messageAnswer(message: LastMessage<Unsealed>, withhold: boolean)
 
 const authorAnswer = ({ id, name }: Author) => ({ id, name });
 
-function baseAnswer(id: string, c: Conversation<Unsealed>, revision: number, joined: Joined): Omit<ConversationSummary, 'lastMessage'> {
+function baseAnswer(
+  id: string,
+  c: Conversation<Unsealed>,
+  revision: number,
+  joined: Joined,
+  withhold: boolean,
+): Omit<ConversationSummary, 'lastMessage'> {
   return {
     id,
     status: c.status,
@@ -140,7 +146,7 @@ function baseAnswer(id: string, c: Conversation<Unsealed>, revision: number, joi
     customAttributes: c.customAttributes as ConversationSummary['customAttributes'],
     priority: c.priority,
     snoozedUntil: c.status === 'snoozed' ? (c.snooze?.until ?? null) : null,
-    rating: c.rating === null ? null : { rating: c.rating.rating, comment: unsealedText(c.rating.comment) },
+    rating: c.rating === null ? null : { rating: c.rating.rating, comment: withhold ? null : unsealedText(c.rating.comment) },
     previousConversationId: c.previousConversationId,
     revision,
     createdAt: c.createdAt,
@@ -157,7 +163,10 @@ export function conversationSummary(
   joined: Joined,
   withhold: boolean,
 ): ConversationSummary {
-  return { ...baseAnswer(id, c, revision, joined), lastMessage: c.lastMessage === null ? null : messageAnswer(c.lastMessage, withhold) };
+  return {
+    ...baseAnswer(id, c, revision, joined, withhold),
+    lastMessage: c.lastMessage === null ? null : messageAnswer(c.lastMessage, withhold),
+  };
 }
 
 export function conversationAnswer(
@@ -168,7 +177,7 @@ export function conversationAnswer(
   messages: readonly LastMessage<Unsealed>[],
   withhold: boolean,
 ): ConversationAnswer {
-  return { ...baseAnswer(id, c, revision, joined), messages: messages.map((message) => messageAnswer(message, withhold)) };
+  return { ...baseAnswer(id, c, revision, joined, withhold), messages: messages.map((message) => messageAnswer(message, withhold)) };
 }
 
 /** A conversation's own fields, without its visitor and its messages, with the names of its agent and team as the events recorded them. */
@@ -179,7 +188,7 @@ export type ConversationFields = z.infer<typeof conversationFieldsSchema>;
 
 export function conversationFields(id: string, c: Conversation<Unsealed>, revision: number): ConversationFields {
   const asRecorded = { visitor: visitorBrief(c.visitorId, undefined), assigneeName: undefined, teamName: undefined };
-  const { visitor: _visitor, ...fields } = baseAnswer(id, c, revision, asRecorded);
+  const { visitor: _visitor, ...fields } = baseAnswer(id, c, revision, asRecorded, false);
   return fields;
 }
 
