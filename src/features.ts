@@ -5,6 +5,7 @@ import { automationFeature } from './automation/automation.feature.js';
 import { cannedResponsesFeature } from './canned-responses/canned-response.feature.js';
 import { claimAggregate } from './commands/claim.js';
 import { companiesFeature } from './companies/company.feature.js';
+import { consoleFeature } from './console/console.feature.js';
 import { conversationsFeature } from './conversations/conversation.feature.js';
 import { headAggregate } from './event-store/log-head.js';
 import { type Feature, type FeatureStream, streamOf } from './feature.js';
@@ -36,6 +37,7 @@ export const FEATURES: readonly Feature[] = [
   liveFeature,
   analyticsFeature,
   searchFeature,
+  consoleFeature,
 ];
 
 /** Every kind of stream by its name: those of the features, the claims on keys, and the signed heads of the log. */
