@@ -11,6 +11,7 @@ import { headAggregate } from './event-store/log-head.js';
 import { type Feature, type FeatureStream, streamOf } from './feature.js';
 import { inboxesFeature } from './inboxes/inbox.feature.js';
 import { liveFeature } from './live/live.feature.js';
+import { operationsFeature } from './operations/operations.feature.js';
 import { organizationsFeature } from './organizations/organization.feature.js';
 import type { AuditedResource } from './read-models/audited-resource.js';
 import type { ReadTable } from './read-models/table.js';
@@ -37,6 +38,7 @@ export const FEATURES: readonly Feature[] = [
   liveFeature,
   analyticsFeature,
   searchFeature,
+  operationsFeature,
   consoleFeature,
 ];
 
