@@ -319,7 +319,7 @@ export class InboxModel {
     void (async () => {
       try {
         const { data } = await ask<ConversationAnswer>(`/conversations/${encodeURIComponent(id)}`);
-        this.store.value = takeConversation(this.store.value, data);
+        this.store.value = takeConversation(this.store.value, data, this.author.id);
         const { text, seen } = this.draftOf(id);
         if (text !== '') this.store.value = beginDraft(this.store.value, id, seen ?? undefined);
       } catch (error) {

@@ -18,7 +18,7 @@ export interface Frame {
   readonly data: Pick<PublicEventBody, 'conversation' | 'visitor' | 'message' | 'revision'>;
 }
 
-/** A message with the revision that it gave its conversation, or a later one of the same append. */
+/** A message with the revision that it gave its conversation; an answer names the last one of its append, which nothing divides. */
 interface Told {
   readonly revision: number;
   readonly message: MessageAnswer;
@@ -50,6 +50,8 @@ interface Pending extends Command {
   readonly base: number;
   /** Since the answer has come: the revision after it. */
   readonly revision: number | null;
+  /** How many messages the conversation had when the command was given, as far as was known. */
+  readonly count: number;
   /** The message of the feed that is taken for this command's: it is shown once. */
   readonly matched: string | null;
 }
@@ -94,8 +96,11 @@ export function takeSummary(store: Store, summary: ConversationSummary): Store {
   return put(advanceSeen(store, before.summary, summary.revision, said), { ...before, summary });
 }
 
-/** Takes the answer of GET of one conversation. */
-export function takeConversation(store: Store, { messages, ...fields }: ConversationAnswer): Store {
+/**
+ * Takes the answer of GET of one conversation.
+ * @param me the id under which this person's messages stand
+ */
+export function takeConversation(store: Store, { messages, ...fields }: ConversationAnswer, me: string): Store {
   const { id, revision } = fields;
   const taken = takeSummary(store, { ...fields, lastMessage: messages.at(-1) ?? null });
   const known = taken.known.get(id);
@@ -104,7 +109,8 @@ export function takeConversation(store: Store, { messages, ...fields }: Conversa
   // What came between this answer and the first thing that we were told is missing: only a later answer has it.
   if (revision < known.told.after) return want(taken, id);
   const told = { after: known.told.after, messages: known.told.messages.filter((one) => one.revision > revision) };
-  return without(put(taken, { ...known, thread: { revision, messages }, told }), id);
+  const whole = without(put(taken, { ...known, thread: { revision, messages }, told }), id);
+  return messages.reduce((next, message, place) => match(next, id, message, me, fields.messageCount - messages.length + place), whole);
 }
 
 /** Takes a frame of the feed. A frame that came before changes nothing. */
@@ -126,7 +132,7 @@ export function takeFrame(store: Store, frame: Frame, me: string): Store {
   const said = message === undefined ? 'nothing' : message.author?.id === me ? 'by me' : 'by others';
   const next = isNewer ? advanceSeen(at, before.summary, revision, said) : at;
   const told = message === undefined ? before : tell(before, { revision, message });
-  return settle(put(message === undefined ? next : match(next, id, message, me), { ...told, summary }), id);
+  return settle(put(message === undefined ? next : match(next, id, message, me, conversation.messageCount - 1), { ...told, summary }), id);
 }
 
 /** Remembers where the feed begins, so that a cut before the first frame loses nothing. */
@@ -154,7 +160,7 @@ export function begin(store: Store, command: Command): Store {
   if (known === undefined || store.pending.some(({ key }) => key === command.key)) return store;
   const base = store.seen.get(command.conversationId) ?? known.summary.revision;
   const next = command.say === undefined ? store : forgetDraft(store, command.conversationId);
-  return { ...next, pending: [...next.pending, { ...command, base, revision: null, matched: null }] };
+  return { ...next, pending: [...next.pending, { ...command, base, revision: null, count: known.summary.messageCount, matched: null }] };
 }
 
 /** The next command to be sent: of each conversation one at a time, in the order in which they were given. */
@@ -172,16 +178,14 @@ export function toSend(store: Store, isUnderWay: (key: string) => boolean): Pend
 export function done(store: Store, key: string, revision: number, message: MessageAnswer | undefined): Store {
   const command = store.pending.find((one) => one.key === key);
   if (command === undefined) return store;
-  const { conversationId: id, base } = command;
+  const { conversationId: id, base, say } = command;
+  // Only a reply carries If-Match: by it the server found nothing between what this writer saw and the reply itself.
+  const isProof = say?.type === 'reply';
+  const isSame = (other: number) => isProof && other === base;
   const pending = store.pending.map((one) =>
-    one.key === key
-      ? { ...one, revision }
-      : // The server found nothing between what this writer saw and its own command.
-        one.conversationId === id && one.base === base
-        ? { ...one, base: revision }
-        : one,
+    one.key === key ? { ...one, revision } : one.conversationId === id && isSame(one.base) ? { ...one, base: revision } : one,
   );
-  const seen = store.seen.get(id) === base ? new Map(store.seen).set(id, revision) : store.seen;
+  const seen = isSame(store.seen.get(id) ?? -1) ? new Map(store.seen).set(id, revision) : store.seen;
   const known = store.known.get(id);
   const next = { ...store, pending, seen };
   return settle(known === undefined || message === undefined ? next : put(next, tell(known, { revision, message })), id);
@@ -269,22 +273,27 @@ function tell(known: Known, told: Told): Known {
   const { messages, after } = known.told;
   if (known.thread !== null && told.revision <= known.thread.revision) return known;
   const others = messages.filter(({ message }) => message.id !== told.message.id);
-  const earlier = messages.find(({ message }) => message.id === told.message.id);
-  // An answer names the revision after the whole append, the feed that of the message itself.
-  const one = earlier !== undefined && earlier.revision < told.revision ? earlier : told;
-  const index = others.findLastIndex(({ revision }) => revision < one.revision) + 1;
-  const all = [...others.slice(0, index), one, ...others.slice(index)];
+  const index = others.findLastIndex(({ revision }) => revision < told.revision) + 1;
+  const all = [...others.slice(0, index), told, ...others.slice(index)];
   const dropped = all.at(-MOST_MESSAGES - 1);
   return { ...known, told: { after: Math.max(after, dropped?.revision ?? after), messages: all.slice(-MOST_MESSAGES) } };
 }
 
-/** A frame may come before the answer of the command that caused it: the message is then shown once, as the confirmed one. */
-function match(store: Store, id: string, message: MessageAnswer, me: string): Store {
-  if (message.author?.id !== me) return store;
+/**
+ * A message may come before the answer of the command that said it: it is then shown once, as the confirmed one.
+ * @param before how many messages the conversation had before it; a command says nothing that was there when it was given
+ */
+function match(store: Store, id: string, message: MessageAnswer, me: string, before: number): Store {
+  if (message.author?.id !== me || store.pending.some(({ matched }) => matched === message.id)) return store;
   const kind = message.type === 'note' ? 'note' : 'reply';
   const one = store.pending.find(
-    ({ conversationId, say, matched, revision }) =>
-      conversationId === id && revision === null && matched === null && say?.type === kind && say.text === message.content,
+    ({ conversationId, say, matched, revision, count }) =>
+      conversationId === id &&
+      before >= count &&
+      revision === null &&
+      matched === null &&
+      say?.type === kind &&
+      say.text === message.content,
   );
   if (one === undefined) return store;
   return { ...store, pending: store.pending.map((other) => (other === one ? { ...one, matched: message.id } : other)) };
