@@ -1,5 +1,5 @@
-import { useComputed, useSignal, useSignalEffect } from '@preact/signals';
-import { useRef } from 'preact/hooks';
+import { effect, untracked, useComputed, useSignal, useSignalEffect } from '@preact/signals';
+import { useLayoutEffect, useRef } from 'preact/hooks';
 import { actionOf, hintOf } from '../keys.js';
 import type { SettableStatus, ShownConversation } from '../store/conversation-store.js';
 import type { InboxModel } from './inbox-model.js';
@@ -28,19 +28,25 @@ export function Composer({ model, id, shown }: { readonly model: InboxModel; rea
     text.value = given.text;
     type.value = given.type;
   });
-  useSignalEffect(() => {
-    const { writing } = model;
-    if (writing.value === null) return;
-    type.value = writing.value.type;
-    writing.value = null;
-    field.current?.focus();
-  });
-  if (shown.summary.status === 'closed') return <p class="composer closed">The conversation is closed for good.</p>;
-
   const write = (given: string) => {
     text.value = given;
     model.write(id, given, type.value);
   };
+  // Not useSignalEffect, which runs a moment later: the next letter may be typed already.
+  useLayoutEffect(
+    () =>
+      effect(() => {
+        const asked = model.writing.value;
+        if (asked === null || field.current === null) return;
+        field.current.focus();
+        untracked(() => {
+          type.value = asked.type;
+          model.writing.value = null;
+          if (asked.typed !== '') write(text.value + asked.typed);
+        });
+      }),
+    [model],
+  );
   const send = () => {
     if (text.value.trim() === '') return;
     model.say(id, text.value, type.value, status.value === '' ? undefined : status.value);
@@ -54,6 +60,7 @@ export function Composer({ model, id, shown }: { readonly model: InboxModel; rea
     send();
   };
   const isRefused = refusals.value.length > 0;
+  if (shown.summary.status === 'closed') return <p class="composer closed">The conversation is closed for good.</p>;
   return (
     <form
       class={`composer is-${type.value}`}

@@ -1,5 +1,5 @@
-import { useComputed, useSignal, useSignalEffect } from '@preact/signals';
-import { useEffect, useRef } from 'preact/hooks';
+import { effect, untracked, useComputed, useSignal, useSignalEffect } from '@preact/signals';
+import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
 import { hintOf } from '../keys.js';
 import { isPlain } from '../kit/plain-click.js';
 import { scrollFor, windowOfRows } from '../kit/window-of-rows.js';
@@ -36,19 +36,29 @@ export function ConversationList({ model }: { readonly model: InboxModel }) {
   useSignalEffect(() => {
     if (rows.value.end > model.order.value.ids.length - AHEAD) model.readMore();
   });
-  useSignalEffect(() => {
-    const { id } = model.focusOn.value ?? {};
-    const element = scroller.current;
-    if (id === undefined || element === null) return;
-    const row = model.order.peek().ids.indexOf(id);
-    const to = scrollFor(row, ROW_HEIGHT, element.scrollTop, element.clientHeight);
-    if (row !== -1 && to !== undefined) {
-      element.scrollTop = to;
-      scrolled.value = to;
-    }
-    // After the row has been made.
-    requestAnimationFrame(() => element.querySelector<HTMLElement>(`a[data-id="${CSS.escape(id)}"]`)?.focus({ preventScroll: true }));
-  });
+  // Not useSignalEffect, which runs a moment later: the next key may be pressed already.
+  useLayoutEffect(
+    () =>
+      effect(() => {
+        const { id } = model.focusOn.value ?? {};
+        const element = scroller.current;
+        if (id === undefined || element === null) return;
+        const row = model.order.peek().ids.indexOf(id);
+        const to = scrollFor(row, ROW_HEIGHT, element.scrollTop, element.clientHeight);
+        if (row !== -1 && to !== undefined) {
+          element.scrollTop = to;
+          untracked(() => (scrolled.value = to));
+        }
+        const focus = () => {
+          const made = element.querySelector<HTMLElement>(`a[data-id="${CSS.escape(id)}"]`);
+          made?.focus({ preventScroll: true });
+          return made !== null;
+        };
+        // A row that has just come into sight is made with the next picture.
+        if (!focus()) requestAnimationFrame(focus);
+      }),
+    [model],
+  );
 
   const { ids, moved } = model.order.value;
   const { first, end } = rows.value;

@@ -112,11 +112,11 @@ function Messages({ shown, me }: { readonly shown: ShownConversation; readonly m
   useEffect(() => {
     const element = scroller.current;
     if (element === null) return;
-    // The composer grows while somebody writes.
+    // The composer grows while somebody writes, and messages take their height when they come into sight.
     const observer = new ResizeObserver(() => {
       if (isAtEnd.current) element.scrollTop = element.scrollHeight;
     });
-    observer.observe(element);
+    for (const one of [element, ...element.children]) observer.observe(one);
     return () => observer.disconnect();
   }, []);
   const earlier = summary.messageCount - messages.length;

@@ -60,8 +60,8 @@ export class InboxModel {
   readonly unknownId = signal<string | null>(null);
   /** The row that is to have the focus: a new object each time. */
   readonly focusOn = signal<{ readonly id: string } | null>(null);
-  /** Somebody asked for the composer. */
-  readonly writing = signal<{ readonly type: Draft['type'] } | null>(null);
+  /** Somebody asked for the composer, and may have typed since, before it was there. */
+  readonly writing = signal<{ readonly type: Draft['type']; readonly typed: string } | null>(null);
   readonly drafts: Drafts;
   readonly author: Agent;
   readonly mayWrite: boolean;
@@ -92,7 +92,10 @@ export class InboxModel {
     this.#me = who.me.agent?.id ?? null;
     this.mayWrite = mayWrite(who);
     this.drafts = new Drafts(this.author.id);
-    const moved = () => (this.place.value = placeOf(new URL(location.href)));
+    const moved = () => {
+      this.writing.value = null;
+      this.place.value = placeOf(new URL(location.href));
+    };
     addEventListener('popstate', moved);
     this.#ends.push(() => removeEventListener('popstate', moved));
     // The rows that are shown follow the order as it is now, except while somebody is about to choose one.
@@ -155,6 +158,7 @@ export class InboxModel {
     const next = { ...this.place.value, ...place };
     const address = addressOf(next);
     if (address !== location.pathname + location.search) history.pushState(null, '', address);
+    this.writing.value = null;
     this.place.value = next;
   }
 

@@ -2,6 +2,7 @@ import { useComputed, useSignalEffect } from '@preact/signals';
 import { useEffect, useRef } from 'preact/hooks';
 import { type Action, actionOf } from '../keys.js';
 import { isPlain } from '../kit/plain-click.js';
+import { show } from '../store/conversation-store.js';
 import { ConversationList } from './conversation-list.js';
 import { ConversationPane } from './conversation-pane.js';
 import type { InboxModel } from './inbox-model.js';
@@ -15,6 +16,7 @@ export function Inbox({ model }: { readonly model: InboxModel }) {
   const isOpen = useComputed(() => model.place.value.conversationId !== null);
   useEffect(() => {
     const pressed = (event: KeyboardEvent) => {
+      if (isForTheComposer(model, event)) return event.preventDefault();
       const target = event.target instanceof HTMLElement ? event.target : document.body;
       const action = actionOf(event, isField(target));
       if (action === undefined || event.defaultPrevented || document.querySelector('dialog[open]') !== null) return;
@@ -62,6 +64,18 @@ export function Inbox({ model }: { readonly model: InboxModel }) {
 
 const isField = (element: HTMLElement) => element.closest('input, textarea, select, [contenteditable]') !== null;
 
+/**
+ * Whoever asks for the composer goes on typing at once. Until it is there, the letters are kept for it: taken for keys of the console they
+ * would do things that nobody asked for.
+ */
+function isForTheComposer(model: InboxModel, { key, ctrlKey, metaKey, altKey }: KeyboardEvent): boolean {
+  const asked = model.writing.value;
+  if (asked === null) return false;
+  if (key === 'Escape') model.writing.value = null;
+  else if (key.length === 1 && !ctrlKey && !metaKey && !altKey) model.writing.value = { ...asked, typed: asked.typed + key };
+  return true;
+}
+
 function act(model: InboxModel, action: Action, key: string, sheet: HTMLDialogElement | null): void {
   const { conversationId } = model.place.value;
   switch (action) {
@@ -106,15 +120,16 @@ function move(model: InboxModel, step: 1 | -1): void {
 
 /** First out of the text, then out of the conversation. */
 function back(model: InboxModel): void {
-  const isWriting = document.activeElement instanceof HTMLTextAreaElement;
+  const field = document.activeElement instanceof HTMLTextAreaElement ? document.activeElement : null;
+  field?.blur();
   const { cursor, place } = model;
-  if (!isWriting && place.value.conversationId !== null) model.go({ conversationId: null });
+  if (field === null && place.value.conversationId !== null) model.go({ conversationId: null });
   if (cursor.value !== null) model.focusOn.value = { id: cursor.value };
 }
 
 function write(model: InboxModel, type: 'reply' | 'note'): void {
   const id = model.place.value.conversationId ?? model.cursor.value;
-  if (id === null || !model.mayWrite) return;
+  if (id === null || !model.mayWrite || show(model.store.value, id)?.summary.status === 'closed') return;
   if (model.place.value.conversationId === null) model.go({ conversationId: id });
-  model.writing.value = { type };
+  model.writing.value = { type, typed: '' };
 }

@@ -81,7 +81,7 @@ describe('a session', () => {
     const cookie = await signedIn(api.adminKey);
     const body = { visitor: { name: 'V' }, message: 'Hi' };
     const head = await api.backend.store.head();
-    const refusals = [
+    const refusals: readonly Record<string, string>[] = [
       { origin: api.url },
       { 'x-threadlog-console': '1' },
       { 'x-threadlog-console': '1', origin: 'https://evil.example' },
@@ -98,7 +98,11 @@ describe('a session', () => {
 
   test('begins and ends only from a page of this host', async () => {
     const cookie = await signedIn(api.adminKey);
-    for (const headers of [{ origin: api.url }, { 'x-threadlog-console': '1', origin: 'https://evil.example' }]) {
+    const refusals: readonly Record<string, string>[] = [
+      { origin: api.url },
+      { 'x-threadlog-console': '1', origin: 'https://evil.example' },
+    ];
+    for (const headers of refusals) {
       expect((await send('POST', '/console/session', { body: { key: api.adminKey }, headers })).status).toBe(403);
       expect((await send('DELETE', '/console/session', { headers: { cookie, ...headers } })).status).toBe(403);
     }
