@@ -51,7 +51,7 @@ export class SessionController {
   @Public()
   @Answers(
     'Begins a session of the console.',
-    'Takes an API key, or the one-time link of a first start, and sets a cookie that stands for the key for 12 hours. Only for pages of this host: it needs the header X-Threadlog-Console, and so does every write by session.',
+    'Appends nothing. Takes an API key, or the one-time link of a first start, and sets a cookie that stands for the key for 12 hours. Only for pages of this host: it needs the header X-Threadlog-Console, and so does every write by session.',
     { 201: dataOf(sessionSchema) },
     { errors: [...SIGNING, 'malformed_json', 'validation_failed', 'unauthenticated', 'unsupported_media_type'], name: 'signIn' },
   )
@@ -77,7 +77,7 @@ export class SessionController {
   @Public()
   @Answers(
     'Ends the session of the console.',
-    'Ends the session of the cookie and removes the cookie. It is done in every process within a second, and repeating it changes nothing.',
+    'Appends nothing. Ends the session of the cookie and removes the cookie. It is done in every process within a second, and repeating it changes nothing.',
     { 204: null },
     { errors: SIGNING, name: 'signOut' },
   )
