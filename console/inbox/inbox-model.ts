@@ -98,6 +98,9 @@ export class InboxModel {
     };
     addEventListener('popstate', moved);
     this.#ends.push(() => removeEventListener('popstate', moved));
+    const leaves = () => this.#keepUnsent(() => true);
+    addEventListener('pagehide', leaves);
+    this.#ends.push(() => removeEventListener('pagehide', leaves));
     // The rows that are shown follow the order as it is now, except while somebody is about to choose one.
     this.#ends.push(
       effect(() => {
@@ -264,14 +267,17 @@ export class InboxModel {
         this.store.value = takeSummary(done(this.store.value, key, data.revision, undefined), data);
       }
     } catch (error) {
-      if (this.#isClosed) return;
+      // Also when another person has signed in meanwhile: what was sent is still this one's.
       if (error instanceof NoAnswer) return this.#sendLater(key, tries);
       if (!(error instanceof Refused)) throw error;
-      if (error.problem.code === 'unauthenticated') return this.#signedOut();
       if (error.problem.code === 'revision_mismatch' && (await this.#nothingWasSaid(conversationId, key, base)))
         return this.#sendOne(key, tries);
       this.store.value = refuse(this.store.value, key, error.problem);
       this.#giveBack(conversationId, say, base);
+      if (error.problem.code === 'unauthenticated') {
+        this.#keepUnsent((one) => !this.#underWay.has(one));
+        return this.#signedOut();
+      }
     }
     this.#underWay.delete(key);
     this.#send();
@@ -306,6 +312,12 @@ export class InboxModel {
     this.drafts.write(conversationId, { ...say, seen });
     this.store.value = beginDraft(this.store.value, conversationId, seen);
     this.givenBack.value += 1;
+  }
+
+  /** Makes drafts of what waits for its answer: the page may be gone before it comes. */
+  #keepUnsent(isMeant: (key: string) => boolean): void {
+    for (const { key, conversationId, say, base, revision } of this.store.value.pending)
+      if (revision === null && isMeant(key)) this.#giveBack(conversationId, say, base);
   }
 
   /** Rises when a draft was changed by something else than typing. */

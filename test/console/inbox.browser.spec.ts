@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
-import type { Browser, BrowserContext, Page } from 'playwright-core';
+import type { Browser, BrowserContext, Page, WebSocketRoute } from 'playwright-core';
 import { ConsoleSessions } from '../../src/security/console-sessions.js';
 import type { Role } from '../../src/security/roles.js';
 import { startApi, type TestApi } from '../support/api.js';
@@ -245,17 +245,59 @@ describeInBrowser('Support > Inbox', () => {
 
   test('a cut of the network loses nothing: the feed goes on, and what was written is sent once', async () => {
     const { id } = await conversation();
+    // Chromium's own "offline" leaves open sockets alone.
+    const sockets = new Set<WebSocketRoute>();
+    let isCut = false;
+    await page.routeWebSocket('**/support/conversations/live*', (socket) => {
+      if (isCut) return void socket.close();
+      sockets.add(socket);
+      socket.connectToServer();
+    });
     await signIn(page, await asAda(), `/console/support/conversations/${id}`);
     await page.getByRole('textbox').fill('Written before the cut.');
-    await context.setOffline(true);
+    isCut = true;
+    await Promise.all([context.setOffline(true), ...[...sockets].map((socket) => socket.close())]);
+    await page.getByText('Not connected').waitFor();
     await page.getByRole('textbox').press('Control+Enter');
     await page.locator('.message.is-pending', { hasText: 'Written before' }).waitFor();
     const other = await conversation('Meanwhile', 'Somebody new');
+    isCut = false;
     await context.setOffline(false);
     await page.locator('.message:not(.is-pending)', { hasText: 'Written before' }).waitFor();
     await page.locator('.rows a', { hasText: other.name }).waitFor();
     expect((await messagesOf(id)).map(({ content }) => content)).toEqual(['Where is my parcel?', 'Written before the cut.']);
     faults = faults.filter((fault) => !/ERR_INTERNET_DISCONNECTED|ERR_NAME_NOT_RESOLVED|WebSocket/.test(fault));
+  });
+
+  test('what was not sent yet when the page goes is a draft when it comes back', async () => {
+    const { id, name } = await conversation();
+    await signIn(page, await asAda(), `/console/support/conversations/${id}`);
+    await page.route('**/reply', (route) => route.abort());
+    await page.getByRole('textbox').fill('Nobody has heard this.');
+    await page.getByRole('textbox').press('Control+Enter');
+    await page.locator('.message.is-pending').waitFor();
+    expect(await page.getByRole('textbox').inputValue()).toBe('');
+    await page.reload();
+    await page.getByRole('heading', { name }).waitFor();
+    expect(await page.getByRole('textbox').inputValue()).toBe('Nobody has heard this.');
+    faults = faults.filter((fault) => !fault.includes('ERR_FAILED'));
+  });
+
+  test('a key that is revoked ends the session, and what was written is there after signing in again', async () => {
+    const { id, name } = await conversation();
+    const made = (await api.expect(201, 'POST', '/api-keys', { body: { name: 'short', role: 'agent', agentId: 'ada' } })).body.data;
+    await signIn(page, made.key, `/console/support/conversations/${id}`);
+    await page.getByRole('textbox').fill('Almost sent.');
+    await api.expect(204, 'DELETE', `/api-keys/${made.id}`);
+    await page.getByRole('textbox').press('Control+Enter');
+    await page.getByText('The session is over. What you wrote is kept.').waitFor();
+    await page.getByLabel('API key').fill(await asAda());
+    await page.keyboard.press('Enter');
+    await page.getByRole('heading', { name }).waitFor();
+    // The session may have lasted for the second that it had.
+    const said = (await messagesOf(id)).length === 2 ? '' : 'Almost sent.';
+    await eventually(async () => (await page.getByRole('textbox').inputValue()) === said);
+    faults = faults.filter((fault) => !fault.includes('401'));
   });
 
   test('a draft survives another conversation and a reload', async () => {
