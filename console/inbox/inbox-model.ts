@@ -119,7 +119,7 @@ export class InboxModel {
         if (conversationId !== null && this.feed.value !== 'connecting') untracked(() => this.#open(conversationId));
       }),
       effect(() => {
-        for (const id of this.store.value.wanted) this.#read(id);
+        for (const id of this.store.value.wanted.keys()) this.#read(id);
       }),
       effect(() => {
         const view = this.view.value;
@@ -333,11 +333,14 @@ export class InboxModel {
     if (this.#reading.has(id)) return;
     this.#reading.add(id);
     void (async () => {
+      let isStale = false;
       try {
         const { data } = await ask<ConversationAnswer>(`/conversations/${encodeURIComponent(id)}`);
         this.store.value = takeConversation(this.store.value, data, this.author.id);
         const { text, seen } = this.draftOf(id);
         if (text !== '') this.store.value = beginDraft(this.store.value, id, seen ?? undefined);
+        // Something happened while the answer was under way.
+        isStale = this.store.value.wanted.has(id);
       } catch (error) {
         if (error instanceof Refused && error.problem.code === 'unauthenticated') this.#signedOut();
         else if (error instanceof Refused) this.unknownId.value = id;
@@ -345,6 +348,7 @@ export class InboxModel {
       } finally {
         this.#reading.delete(id);
       }
+      if (isStale && !this.#isClosed) this.#read(id);
     })();
   }
 

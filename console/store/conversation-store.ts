@@ -73,8 +73,8 @@ export interface Store {
   readonly refused: readonly Refusal[];
   /** By conversation: the revision that the writer of a draft has seen. */
   readonly seen: ReadonlyMap<string, number>;
-  /** Conversations to be read, since what came of them does not make a whole. */
-  readonly wanted: ReadonlySet<string>;
+  /** Conversations to be read, since what came of them does not make a whole, each with the revision that the answer must have reached. */
+  readonly wanted: ReadonlyMap<string, number>;
 }
 
 export const EMPTY: Store = {
@@ -83,7 +83,7 @@ export const EMPTY: Store = {
   pending: [],
   refused: [],
   seen: new Map(),
-  wanted: new Set(),
+  wanted: new Map(),
 };
 
 /** Takes the answer of a list, or of a command that answers the conversation. */
@@ -105,11 +105,11 @@ export function takeConversation(store: Store, { messages, ...fields }: Conversa
   const taken = takeSummary(store, { ...fields, lastMessage: messages.at(-1) ?? null });
   const known = taken.known.get(id);
   if (known === undefined) return taken;
-  if (known.thread !== null && known.thread.revision > revision) return without(taken, id);
+  if (known.thread !== null && known.thread.revision > revision) return taken;
   // What came between this answer and the first thing that we were told is missing: only a later answer has it.
-  if (revision < known.told.after) return want(taken, id);
+  if (revision < known.told.after) return want(taken, id, known.told.after);
   const told = { after: known.told.after, messages: known.told.messages.filter((one) => one.revision > revision) };
-  const whole = without(put(taken, { ...known, thread: { revision, messages }, told }), id);
+  const whole = without(put(taken, { ...known, thread: { revision, messages }, told }), id, revision);
   return messages.reduce((next, message, place) => match(next, id, message, me, fields.messageCount - messages.length + place), whole);
 }
 
@@ -123,7 +123,7 @@ export function takeFrame(store: Store, frame: Frame, me: string): Store {
   if (before === undefined) {
     // From here on the feed tells everything; of a conversation that began earlier, the rest must be read.
     const summary = { ...conversation, visitor, lastMessage: message ?? null };
-    if (message === undefined && frame.type !== 'conversation.created') return want(at, id);
+    if (message === undefined && frame.type !== 'conversation.created') return want(at, id, revision);
     const told = { after: revision - 1, messages: message === undefined ? [] : [{ revision, message }] };
     return put(at, { summary, thread: null, told });
   }
@@ -327,11 +327,14 @@ function put(store: Store, known: Known): Store {
   return settle(next, known.summary.id);
 }
 
-const want = (store: Store, id: string): Store => (store.wanted.has(id) ? store : { ...store, wanted: new Set(store.wanted).add(id) });
+function want(store: Store, id: string, revision: number): Store {
+  if ((store.wanted.get(id) ?? -1) >= revision) return store;
+  return { ...store, wanted: new Map(store.wanted).set(id, revision) };
+}
 
-function without(store: Store, id: string): Store {
-  if (!store.wanted.has(id)) return store;
-  const wanted = new Set(store.wanted);
-  wanted.delete(id);
+/** An answer that was under way when something happened may not have it. */
+function without(store: Store, id: string, revision: number): Store {
+  const wanted = new Map(store.wanted);
+  if (revision < (wanted.get(id) ?? Infinity) || !wanted.delete(id)) return store;
   return { ...store, wanted };
 }

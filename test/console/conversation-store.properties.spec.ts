@@ -163,7 +163,7 @@ class Page {
       this.#frames(Infinity);
       this.#send(true);
       this.#underWay.clear();
-      for (const one of this.store.wanted) this.#readOne(one);
+      for (const one of this.store.wanted.keys()) this.#readOne(one);
       while (this.#reads.length > 0) this.#reads.shift()?.();
     }
   }
@@ -277,7 +277,19 @@ test('however answers, frames, cuts, refusals and retries fall, the page ends wi
         expect(shown?.messages).toEqual(messages.map((message) => ({ message, isPending: false })));
       }
     }),
-    { numRuns: 1_500 },
+    {
+      numRuns: 1_500,
+      // Seldom met by chance: an answer that is older than what the feed has told of a conversation that the page did not know.
+      examples: [
+        [
+          [
+            { do: 'read one', id: 'c' },
+            { do: 'tag', id: 'c' },
+            { do: 'frames come', many: 2 },
+          ],
+        ],
+      ],
+    },
   );
 });
 

@@ -84,7 +84,7 @@ test('an answer that is older than the first thing that was told asks for a newe
   const early = desk.conversation('a');
   desk.say('a', 'visitor', 'Hi');
   const store = takeConversation(takeSummary(EMPTY, desk.summary('a')), early, 'me');
-  expect([...store.wanted]).toEqual(['a']);
+  expect([...store.wanted]).toEqual([['a', 1]]);
   expect(takeConversation(store, desk.conversation('a'), 'me').wanted.size).toBe(0);
 });
 
