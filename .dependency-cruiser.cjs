@@ -59,6 +59,34 @@ module.exports = {
       to: { path: '\\.(module|controller|commands|list|reader)\\.ts$', dependencyTypesNot: ['dynamic-import', 'type-only'] },
     },
     {
+      name: 'the-console-knows-answers-only',
+      comment: "The console is the public API's first client: it takes the types of answers from src, and no code.",
+      severity: 'error',
+      from: { path: '^console/' },
+      to: { path: '^(src|projections)/', pathNot: '^src/([a-z-]+/[a-z-]+\\.answer|http/problem)\\.ts$' },
+    },
+    {
+      name: 'the-console-takes-types',
+      comment: 'Code of the server in a page would carry its libraries along.',
+      severity: 'error',
+      from: { path: '^console/' },
+      to: { path: '^(src|projections)/', dependencyTypesNot: ['type-only'] },
+    },
+    {
+      name: 'the-console-stores-are-pure',
+      comment: 'What a page knows is tested without a browser, so it needs neither a page nor a library.',
+      severity: 'error',
+      from: { path: '^console/(store/|(keys|routes)\\.ts$)' },
+      to: { pathNot: '^(console/(store/|inbox/views\\.ts$)|src/)' },
+    },
+    {
+      name: 'the-server-knows-no-page',
+      comment: 'The server serves what the build made.',
+      severity: 'error',
+      from: { path: '^(src|projections|migrations)/' },
+      to: { path: '^console/' },
+    },
+    {
       name: 'no-cycles',
       comment: 'Decorated classes in an import cycle are undefined when the decorator runs.',
       severity: 'error',
@@ -70,7 +98,7 @@ module.exports = {
       comment: 'A file named index hides where a thing lives.',
       severity: 'error',
       from: {},
-      to: { path: '^(src|projections)/.*index\\.ts$' },
+      to: { path: '^(src|projections|console)/.*index\\.tsx?$' },
     },
   ],
   options: {

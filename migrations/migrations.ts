@@ -11,6 +11,7 @@ import * as webhooks from './0009_webhooks.js';
 import * as rules from './0010_rules.js';
 import * as analysts from './0011_analysts.js';
 import * as turns from './0012_turns.js';
+import * as consoleSessions from './0013_console_sessions.js';
 
 /** Every migration by name, in order. A name that ran on any database stays for ever. There are no down migrations. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -26,4 +27,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0010_rules': rules,
   '0011_analysts': analysts,
   '0012_turns': turns,
+  '0013_console_sessions': consoleSessions,
 };

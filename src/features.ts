@@ -5,11 +5,13 @@ import { automationFeature } from './automation/automation.feature.js';
 import { cannedResponsesFeature } from './canned-responses/canned-response.feature.js';
 import { claimAggregate } from './commands/claim.js';
 import { companiesFeature } from './companies/company.feature.js';
+import { consoleFeature } from './console/console.feature.js';
 import { conversationsFeature } from './conversations/conversation.feature.js';
 import { headAggregate } from './event-store/log-head.js';
 import { type Feature, type FeatureStream, streamOf } from './feature.js';
 import { inboxesFeature } from './inboxes/inbox.feature.js';
 import { liveFeature } from './live/live.feature.js';
+import { operationsFeature } from './operations/operations.feature.js';
 import { organizationsFeature } from './organizations/organization.feature.js';
 import type { AuditedResource } from './read-models/audited-resource.js';
 import type { ReadTable } from './read-models/table.js';
@@ -36,6 +38,8 @@ export const FEATURES: readonly Feature[] = [
   liveFeature,
   analyticsFeature,
   searchFeature,
+  operationsFeature,
+  consoleFeature,
 ];
 
 /** Every kind of stream by its name: those of the features, the claims on keys, and the signed heads of the log. */

@@ -14,6 +14,8 @@ import type { CommandContext } from './commands/command-context.js';
 import { OrganizationWriter, systemContext } from './organizations/organization.writer.js';
 import { API_PREFIX } from './http/routes.js';
 import { derivedId } from './ids.js';
+import { ApiKeyLookup } from './security/api-key-lookup.js';
+import { ConsoleSessions } from './security/console-sessions.js';
 import { createAgent, createTeam, assigneeAggregate } from './team/assignee.js';
 
 /** The organization of a fresh installation; other organizations get a random id. */
@@ -29,6 +31,7 @@ export async function firstStart(backend: Backend, app: INestApplicationContext)
   const organizations = app.get(OrganizationWriter);
   const [first, ...others] = await organizations.listOrganizations();
   let key: string | undefined;
+  let link: string | undefined;
   if (first === undefined || (first.id === FIRST_ORGANIZATION && others.length === 0 && !(await organizations.hasKey(first.id)))) {
     const made = await organizations.createOrganization(config.DEMO ? 'Demo' : 'Main', {
       id: FIRST_ORGANIZATION,
@@ -36,6 +39,8 @@ export async function firstStart(backend: Backend, app: INestApplicationContext)
       ...(config.DEMO ? { beforeKey: (id) => makeSamples(backend, app.get(CommandBus), id) } : {}),
     });
     key = made.adminKey;
+    const holder = await app.get(ApiKeyLookup).recognize(key);
+    if (holder !== undefined) link = await app.get(ConsoleSessions).makeLink(holder);
   }
   return (port) => {
     const url = `http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}`;
@@ -43,6 +48,8 @@ export async function firstStart(backend: Backend, app: INestApplicationContext)
     const lines = [
       '',
       `  Threadlog listens on ${url}`,
+      // After the #, so that no server and no log on the way is told the secret.
+      link === undefined ? `  Console  ${url}/console` : `  Console  ${url}/console#sign-in=${link}   (works once, within a day)`,
       ...(key === undefined
         ? ['  API key  as before; `npx threadlog api-keys create --role admin` makes another']
         : [`  API key  ${config.BOOTSTRAP_API_KEY === undefined ? `${key}   (shown once)` : 'as given in BOOTSTRAP_API_KEY'}`]),

@@ -31,6 +31,7 @@ import { ApiKeyLookup } from './security/api-key-lookup.js';
 import { AuthGuard } from './security/auth.guard.js';
 import { CallerPositions } from './security/caller-positions.js';
 import { Callers } from './security/callers.js';
+import { ConsoleSessions } from './security/console-sessions.js';
 import { MasterKey } from './security/sealing.js';
 import { VisitorKeys } from './security/visitor-keys.js';
 import { VisitorTokenSigner } from './security/visitor-token-signer.js';
@@ -49,6 +50,7 @@ export class KernelModule {
     const { store, transactor, keys, database, readModels, checkpoints, cursors, masterKey, clock, ids, config, pool } = backend;
     const limits = { requests: config.RATE_LIMIT_PER_MINUTE, failures: config.AUTH_FAILURES_PER_MINUTE };
     const positions = new CallerPositions(masterKey.derive('visitor positions'));
+    const apiKeys = new ApiKeyLookup(database);
     const parts = [
       { provide: EVENT_STORE, useValue: store },
       { provide: DATABASE, useValue: database },
@@ -66,7 +68,8 @@ export class KernelModule {
       { provide: Checkpoints, useValue: checkpoints },
       { provide: Cursors, useValue: cursors },
       { provide: UnchangedAnswerRows, useValue: backend.unchangedAnswers },
-      { provide: ApiKeyLookup, useValue: new ApiKeyLookup(database) },
+      { provide: ApiKeyLookup, useValue: apiKeys },
+      { provide: ConsoleSessions, useValue: new ConsoleSessions(database, masterKey, apiKeys, clock) },
       { provide: IdempotencyKeys, useValue: new IdempotencyKeys(keys, database) },
       { provide: KeptAnswers, useValue: new KeptAnswers(database) },
       { provide: VisitorTokenSigner, useValue: new VisitorTokenSigner(masterKey.derive('visitor tokens')) },

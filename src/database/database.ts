@@ -45,6 +45,16 @@ export interface Database {
     expires_at: Date;
     used_at: Date | null;
   };
+  /** Sessions of the console, and the links that begin one. migrations/0013_console_sessions.ts */
+  'keep.console_sessions': {
+    /** SHA-256 of the token. */
+    hash: Buffer;
+    kind: 'session' | 'link';
+    organization_id: string;
+    /** The API key whose rights the session has. */
+    key_id: string;
+    expires_at: Date;
+  };
   /** Streams with an event that a projection group or reactor could not handle. Their later events wait in the log. */
   'keep.parked': {
     group_name: string;

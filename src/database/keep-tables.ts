@@ -69,6 +69,7 @@ export const KEEP_TABLES: Readonly<Record<string, Carried | { readonly staysBeca
   },
   jobs: { staysBecause: 'the installation that has the jobs does them; jobs of timers are made again from the events' },
   live_tickets: { staysBecause: 'they are valid for half a minute, and only where they were asked for' },
+  console_sessions: { staysBecause: 'they pass within a day, and hold only where people signed in' },
   rule_evaluations: { staysBecause: 'their positions belong to the log in which the rules acted; a back-test asks the rules again' },
   analyst_roles: { staysBecause: 'roles belong to one database server' },
   rule_back_tests: { staysBecause: 'they looked at the log of this installation' },

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { STREAM_TYPES } from '../http/streamed.js';
 import { type AnswerBody, type Declared, aboutOf, declaredAnswers } from '../http/answers.js';
 import { declaredRoles } from '../security/auth.guard.js';
+import { SESSION_COOKIE } from '../security/console-sessions.js';
 import { type ErrorCode, ERRORS } from '../errors.js';
 import { problemSchema } from '../http/problem.js';
 import { examplesOf, type JsonSchema, requestSchema, type SchemaOf } from '../http/request-schema.js';
@@ -153,6 +154,13 @@ export function openApiDocument(controllers: readonly Type[]): OpenApiDocument {
       securitySchemes: {
         apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' },
         bearer: { type: 'http', scheme: 'bearer', description: 'The same keys.' },
+        session: {
+          type: 'apiKey',
+          in: 'cookie',
+          name: SESSION_COOKIE,
+          description:
+            'For pages of this host, which begin it with POST /console/session. What writes also needs the header X-Threadlog-Console.',
+        },
       },
     },
   };
@@ -170,7 +178,7 @@ function tagsOf(routes: readonly Route[]): { name: string; description: string }
   });
 }
 
-const SECURED = [{ apiKey: [] }, { bearer: [] }];
+const SECURED = [{ apiKey: [] }, { bearer: [] }, { session: [] }];
 
 function operation(
   route: Route,

@@ -28,5 +28,10 @@ function parseOrigin(text: string): string {
  */
 export function mayConnect({ headers: { origin, host } }: IncomingMessage, origins: CorsOrigins = []): boolean {
   if (origin === undefined || origins === '*' || origins.includes(origin)) return true;
+  return isOwnOrigin(origin, host);
+}
+
+/** Whether an Origin is that of the host which the request names. The scheme is not compared: a proxy may have taken the TLS off. */
+export function isOwnOrigin(origin: string, host: string | undefined): boolean {
   return URL.canParse(origin) && new URL(origin).host === host?.toLowerCase();
 }

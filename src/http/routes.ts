@@ -4,7 +4,9 @@ import { MetadataScanner } from '@nestjs/core';
 /** Base path of the API; paths outside it (health) are for operators. */
 export const API_PREFIX = '/api/support';
 /** Base paths of controllers that are not below API_PREFIX. */
-export const OUTSIDE_THE_API = ['health', 'api', 'metrics', 'support'] as const;
+export const OUTSIDE_THE_API = ['health', 'api', 'metrics', 'support', 'console'] as const;
+/** Where a person signs in to the console and out of it. The only address that reads a body before it knows the caller. */
+export const SESSION_PATH = '/console/session';
 
 /** A route as its controller declares it. */
 export interface Route {

@@ -2,8 +2,11 @@ import type { IncomingMessage } from 'node:http';
 import { Inject, Injectable } from '@nestjs/common';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { ApiKeyLookup, type Principal } from './api-key-lookup.js';
+import { ConsoleSessions, sessionIn } from './console-sessions.js';
+import { assertFromConsole } from './console-request.js';
 import { ThreadlogError } from '../errors.js';
 import { type AnswerHeaders, RateLimits } from '../http/rate-limits.js';
+import { SESSION_PATH } from '../http/routes.js';
 import type { VisitorTokenClaims } from './visitor-token-signer.js';
 
 /** Identifies the visitor of a token. */
@@ -31,6 +34,9 @@ declare module 'fastify' {
 /** No route of ours answers OPTIONS: the request is a browser's preflight, which has no key, or gets 405. */
 const WITHOUT_BODY = new Set(['GET', 'HEAD', 'OPTIONS']);
 
+/** Bytes of the body with which somebody signs in. */
+const SIGN_IN_BYTES = 2_048;
+
 /** Identifies and counts the sender of a request. */
 @Injectable()
 export class Callers {
@@ -38,6 +44,7 @@ export class Callers {
     @Inject(ApiKeyLookup) private readonly apiKeys: ApiKeyLookup,
     @Inject(VISITOR_TOKENS) private readonly visitorTokens: VisitorTokenReader,
     @Inject(RateLimits) private readonly rateLimits: RateLimits,
+    @Inject(ConsoleSessions) private readonly sessions: ConsoleSessions,
   ) {}
 
   /**
@@ -46,8 +53,21 @@ export class Callers {
    */
   async identify(request: FastifyRequest, reply: FastifyReply): Promise<Principal> {
     if (request.principal !== undefined) return request.principal;
-    const principal = await this.recognize(keyOf(request), request.ip, reply);
+    const session = hasKey(request) ? undefined : sessionIn(request.headers.cookie);
+    const principal =
+      session === undefined ? await this.recognize(keyOf(request), request.ip, reply) : await this.ofSession(session, request, reply);
     request.principal = principal;
+    return principal;
+  }
+
+  /** @throws ThreadlogError forbidden for a write that is not the console's own; otherwise as identify() */
+  private async ofSession(session: string, request: FastifyRequest, reply: FastifyReply): Promise<Principal> {
+    if (!WITHOUT_BODY.has(request.method)) assertFromConsole(request);
+    const principal = this.sessions.isOurs(session)
+      ? await this.sessions.recognize(session)
+      : await this.rateLimits.authenticate(request.ip, reply, () => Promise.resolve(undefined));
+    if (principal === undefined) throw new ThreadlogError('unauthenticated', 'the session is over');
+    this.rateLimits.countRequest(principal, reply);
     return principal;
   }
 
@@ -74,10 +94,16 @@ export class Callers {
     return principal.role === 'visitor' ? this.visitorTokens.isValid(principal) : this.apiKeys.isValid(principal);
   }
 
-  /** Reads bodies only for counted, authenticated callers: reading a body costs more than refusing it. No public route takes a body. */
+  /**
+   * Reads bodies only for counted, authenticated callers: reading a body costs more than refusing it. Signing in is the one public route
+   * that takes a body, which must be small.
+   */
   install(server: FastifyInstance): void {
     server.addHook('preParsing', async (request, reply, payload) => {
-      if (!request.is404 && !WITHOUT_BODY.has(request.method)) await this.identify(request, reply);
+      if (request.is404 || WITHOUT_BODY.has(request.method)) return payload;
+      if (request.routeOptions.url !== SESSION_PATH) await this.identify(request, reply);
+      else if (!(Number(request.headers['content-length'] ?? 0) <= SIGN_IN_BYTES) || request.headers['transfer-encoding'] !== undefined)
+        throw new ThreadlogError('payload_too_large');
       return payload;
     });
   }
@@ -93,6 +119,8 @@ export class Callers {
     return this.rateLimits.authenticate(address, headers, () => this.apiKeys.recognize(key));
   }
 }
+
+const hasKey = ({ headers }: FastifyRequest) => headers.authorization !== undefined || headers['x-api-key'] !== undefined;
 
 /** The key of a request: X-API-Key, or Authorization: Bearer; undefined when there is none or more than one. */
 function keyOf(request: FastifyRequest): string | undefined {

@@ -50,7 +50,7 @@ function answerOf(operation: Operation, status: number): Answer | undefined {
 
 /**
  * Holds an answer against the document.
- * @param path below /api/support
+ * @param path below /api/support, or of the console
  * @throws Error that says what is not as it is documented
  */
 export function checkAnswer(
@@ -64,7 +64,7 @@ export function checkAnswer(
   const said = `${method} ${path} ${status}`;
   const problem = status >= 400 ? (body as { code?: ErrorCode; status?: number } | undefined) : undefined;
   if (problem?.code !== undefined && ERRORS[problem.code].status !== status) throw new Error(`${said}: ${problem.code} has another status`);
-  const operation = operationOf(method, `${API_PREFIX}${path}`);
+  const operation = operationOf(method, path.startsWith('/console/') ? path : `${API_PREFIX}${path}`);
   if (operation === undefined) {
     // Only what is no route is not in the document.
     if (status !== 404 && status !== 405 && status !== 400 && status !== 431) throw new Error(`${said}: not in the document`);

@@ -5,12 +5,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pg from 'pg';
 import './typescript.mjs';
+import { findBrowser } from './find-browser.mjs';
 
 const FOLDER = 'threadlog-test-';
 
 export default async function setUp() {
   if (!process.env.EVENTSTORE_URL && !process.env.EVENTSTORE_BIN) {
     process.stderr.write('\n################  EventStoreDB: NOT RUN (set EVENTSTORE_URL or EVENTSTORE_BIN)  ################\n\n');
+  }
+  if (findBrowser() === undefined) {
+    process.stderr.write('\n################  browser: NOT RUN (install chromium-headless-shell, or set CHROMIUM)  ################\n\n');
   }
   // From the sources and not from dist: a test run must never meet a stale build.
   const { findEmbeddedPostgres, startEmbeddedPostgres } = await import('../../src/embedded-postgres/embedded-postgres.ts');
