@@ -13,8 +13,11 @@ export interface Folded {
 
 // oxlint-disable-next-line no-control-regex -- ASCII is meant
 const IS_ASCII = /^[\x00-\x7f]*$/;
-/** A character with its marks. Jamo that are written one by one make a syllable together. */
-const CHARACTER = /[\u1100-\u11ff]+\p{M}*|[^\p{M}][\p{M}\uff9e\uff9f]*|\p{M}+/gu;
+/**
+ * A character with its marks. Jamo that are written one by one make a syllable together. More marks than any language has are folded apart:
+ * Unicode sorts the marks of a character, which takes seconds for tens of thousands.
+ */
+const CHARACTER = /[\u1100-\u11ff]+\p{M}{0,32}|[^\p{M}][\p{M}\uff9e\uff9f]{0,32}|\p{M}{1,32}/gu;
 /**
  * Marks that people leave out when they type: accents of Latin, Greek and Cyrillic letters, and the points of Hebrew and Arabic. Others,
  * such as the vowels of Hindi and the voicing of kana, make another word.

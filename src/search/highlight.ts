@@ -22,34 +22,91 @@ const BEFORE = 60;
 const MOST = 20;
 
 /**
+ * The work of one hit: so many comparisons of a word of its texts with a word of a term, some 20 ms. What comes after is not marked. A text
+ * of 25,000 words needs fewer, unless it has the beginnings of many phrases again and again.
+ */
+const MOST_COMPARISONS = 200_000;
+
+/** What is left of it. */
+interface Budget {
+  comparisons: number;
+}
+
+/** The terms of a question, by what they begin with. */
+interface Sought {
+  /** Terms by each spelling of their first word. */
+  readonly whole: ReadonlyMap<string, readonly Term[]>;
+  /** Terms whose only word may go on, by the first UTF-16 unit of each spelling. */
+  readonly beginnings: ReadonlyMap<string, readonly Term[]>;
+  /** Texts that may be any piece of a name or an address. */
+  readonly pieces: ReadonlySet<string>;
+}
+
+/**
  * The texts that have any of the terms.
  * @param pieces names the fields in which a word may be any piece of the text
  */
 export function highlightsOf(terms: readonly Term[], texts: readonly SearchedText[], pieces: ReadonlySet<string>): Highlight[] {
+  const sought = soughtOf(terms);
+  const budget: Budget = { comparisons: MOST_COMPARISONS };
   const found: Highlight[] = [];
   for (const { field, text } of texts) {
     if (found.length === MOST) break;
-    const ranges = rangesIn(text, terms, pieces.has(field));
+    const ranges = rangesIn(text, sought, pieces.has(field), budget);
     if (ranges.length > 0) found.push({ field, ...excerpt(text, ranges) });
   }
   return found;
 }
 
-/** In UTF-16 units of the text, in order, none touching another. */
-function rangesIn(given: string, terms: readonly Term[], pieces: boolean): readonly Range[] {
+function soughtOf(terms: readonly Term[]): Sought {
+  const whole = new Map<string, Term[]>();
+  const beginnings = new Map<string, Term[]>();
+  const known = new Set<string>();
+  for (const term of terms) {
+    const { words, prefix } = term;
+    const [first] = words;
+    // Equal terms mark the same places.
+    const same = JSON.stringify([prefix, words.map(({ term: word, also, position }) => [word, also, position])]);
+    if (first === undefined || known.has(same)) continue;
+    known.add(same);
+    const goesOn = isPrefixAt(term, 0);
+    const spellings = [first.term, ...(first.also === undefined ? [] : [first.also])];
+    const by = goesOn ? beginnings : whole;
+    for (const key of new Set(goesOn ? spellings.map((spelling) => spelling.slice(0, 1)) : spellings)) {
+      const others = by.get(key);
+      if (others === undefined) by.set(key, [term]);
+      else others.push(term);
+    }
+  }
+  const pieces = terms.filter(({ quoted, text }) => !quoted && Array.from(text).length >= PIECE).map(({ text }) => text);
+  return { whole, beginnings, pieces: new Set(pieces) };
+}
+
+/** In UTF-16 units of the text, in order, none touching another. Of a long text those that are shown, and maybe more. */
+function rangesIn(given: string, { whole, beginnings, pieces }: Sought, anyPiece: boolean, budget: Budget): readonly Range[] {
+  if (budget.comparisons <= 0) return [];
   const folded = fold(given);
   const words = wordsOf(given, folded);
   const at = new Map(words.map((word) => [word.position, word]));
   const ranges: Range[] = [];
-  for (const term of terms) {
-    for (const word of words) {
-      const end = endOf(term, word, at);
-      if (end !== undefined) ranges.push(inGiven(folded, word.start, end));
-    }
-    if (pieces && !term.quoted && Array.from(term.text).length >= PIECE)
-      for (let i = folded.text.indexOf(term.text); i !== -1; i = folded.text.indexOf(term.text, i + 1))
-        ranges.push(inGiven(folded, i, i + term.text.length));
+  for (const word of words) {
+    if (budget.comparisons <= 0) break;
+    // What stands so far behind the first place is not shown; a character is at most two units.
+    const [first] = ranges;
+    if (first !== undefined && inGiven(folded, word.start, word.end)[0] - first[0] > 2 * MAX_TEXT) break;
+    for (const spelling of word.also === undefined ? [word.term] : [word.term, word.also])
+      for (const terms of [whole.get(spelling), beginnings.get(spelling.slice(0, 1))])
+        for (const term of terms ?? []) {
+          const end = endOf(term, word, at, budget);
+          if (end !== undefined) ranges.push(inGiven(folded, word.start, end));
+        }
   }
+  if (anyPiece)
+    for (const piece of pieces)
+      for (let i = folded.text.indexOf(piece); i !== -1 && budget.comparisons > 0; i = folded.text.indexOf(piece, i + 1)) {
+        budget.comparisons--;
+        ranges.push(inGiven(folded, i, i + piece.length));
+      }
   return merged(ranges);
 }
 
@@ -57,10 +114,13 @@ function rangesIn(given: string, terms: readonly Term[], pieces: boolean): reado
 const PIECE = 3;
 
 /** Where the term ends that begins with this word; undefined when it does not begin here. */
-function endOf(term: Term, first: Word, at: ReadonlyMap<number, Word>): number | undefined {
+function endOf(term: Term, first: Word, at: ReadonlyMap<number, Word>, budget: Budget): number | undefined {
   let end: number | undefined;
   const begin = term.words[0]?.position ?? 1;
-  for (const [i, asked] of term.words.entries()) {
+  // Without entries(), which would make a pair for each comparison.
+  for (let i = 0; i < term.words.length; i++) {
+    const asked = term.words[i];
+    if (asked === undefined || budget.comparisons-- <= 0) return undefined;
     const word = at.get(first.position + asked.position - begin);
     if (word === undefined || !isFound(word, asked, isPrefixAt(term, i))) return undefined;
     // One character is found as the first of two, and is marked alone.
@@ -70,10 +130,12 @@ function endOf(term: Term, first: Word, at: ReadonlyMap<number, Word>): number |
 }
 
 function isFound(word: Word, asked: Word, prefix: boolean): boolean {
-  for (const one of [word.term, word.also])
-    for (const wanted of [asked.term, asked.also])
-      if (one !== undefined && wanted !== undefined && (prefix ? one.startsWith(wanted) : one === wanted)) return true;
-  return false;
+  return isSpelled(word.term, asked, prefix) || (word.also !== undefined && isSpelled(word.also, asked, prefix));
+}
+
+function isSpelled(word: string, { term, also }: Word, prefix: boolean): boolean {
+  if (prefix) return word.startsWith(term) || (also !== undefined && word.startsWith(also));
+  return word === term || word === also;
 }
 
 const inGiven = ({ from, to }: Folded, start: number, end: number): Range => [from?.[start] ?? start, to?.[end - 1] ?? end];

@@ -71,16 +71,18 @@ export async function candidatesOf(
 ): Promise<{ readonly candidates: readonly Candidate[]; readonly complete: boolean }> {
   if (!findsAnything(asked)) return { candidates: [], complete: true };
   const few = await isFew(session, asked, filter);
-  const named = await byName(session, asked, filter);
+  const named = await byName(session, asked, filter, few, 0);
+  // They would all stand behind those.
+  const begun = named.length < RANKED ? await byName(session, asked, filter, few, 1) : [];
   const own = await byOwnFields(session, asked, filter, few);
   const said = asked.messages ? await byMessages(session, asked, filter, few) : [];
   const messages = bestOf(said.map(candidateOf));
-  const places = bestOf([...named, ...own, ...said].map(candidateOf));
+  const places = bestOf([...named, ...begun, ...own, ...said].map(candidateOf));
   // A conversation that is found by its name still shows which message matches.
   const candidates = [...places.values()].map((one) => ({ ...one, message: messages.get(one.id)?.message }));
   return {
     candidates: candidates.sort(inOrder),
-    complete: named.length < RANKED && own.length < RANKED && said.length < RANKED,
+    complete: [named, begun, own, said].every((list) => list.length < RANKED),
   };
 }
 
@@ -122,32 +124,53 @@ const passes = ({ readModels }: Asked, { condition, isEmpty }: Filter, id: RawBu
 const OWN = sql.raw('order by s.at desc, s.conversation_id desc');
 const SAID = sql.raw('order by m.at desc, m.conversation_id desc, m.revision desc');
 
-/** Conversations of visitors whose whole name or address is asked for, or begins so. */
-async function byName(session: Kysely<Database>, asked: Asked, filter: Filter): Promise<readonly Row[]> {
+/** The newest conversations of visitors whose whole name or address is asked for (tier 0), or begins so (tier 1). */
+async function byName(session: Kysely<Database>, asked: Asked, filter: Filter, few: boolean, tier: 0 | 1): Promise<readonly Row[]> {
   const {
     organizationId,
     readModels,
     question: { whole },
   } = asked;
   const visitors = readModels.view(searchVisitorsTable);
+  const own = readModels.view(searchConversationsTable);
   // The last character of Unicode: in the order of bytes, all that begin so come before it.
   const beyond = `${whole}\u{10ffff}`;
-  const those = (tier: number, condition: RawBuilder<SqlBool>) =>
-    sql`(select visitor_id, ${sql.lit(tier)}::int as tier from ${visitors} where organization_id = ${organizationId} and ${condition} limit ${RANKED})`;
-  const { rows } = await sql<Row>`
-    with named as materialized (
-      select visitor_id, min(tier) as tier from (
-        ${those(0, sql`name_line = ${whole}`)} union all ${those(0, sql`email_line = ${whole}`)}
-        union all ${those(1, sql`name_line >= ${whole} and name_line < ${beyond}`)}
-        union all ${those(1, sql`email_line >= ${whole} and email_line < ${beyond}`)}
-      ) each group by visitor_id
-    )
-    select s.conversation_id as id, null::int as revision, s.at, 0::real as rank, named.tier
-    from named join ${readModels.view(searchConversationsTable)} s on s.organization_id = ${organizationId} and s.visitor_id = named.visitor_id
-      ${theirVisitor(asked)}
-    where ${ownFieldsMatch(asked)} and ${passes(asked, filter, sql`s.conversation_id`)}
-    order by named.tier, s.at desc, s.conversation_id desc limit ${RANKED}`.execute(session);
-  return rows;
+  const has = (line: 'name_line' | 'email_line') => {
+    const column = sql.raw(`v.${line}`);
+    return tier === 0 ? sql<SqlBool>`${column} = ${whole}` : sql<SqlBool>`(${column} > ${whole} and ${column} < ${beyond})`;
+  };
+  const columns = sql`s.conversation_id as id, null::int as revision, s.at, 0::real as rank, ${sql.lit(tier)}::int as tier`;
+  const named = unindexed(sql<SqlBool>`${has('name_line')} or ${has('email_line')}`);
+  const matching = sql<SqlBool>`${ownFieldsMatch(asked)} and ${passes(asked, filter, sql`s.conversation_id`)}`;
+  if (few) {
+    const { rows } =
+      await sql<Row>`with c as materialized (select c.id from ${readModels.view(conversationsTable)} c where ${filter.condition})
+      select ${columns} from c join ${own} s on s.organization_id = ${organizationId} and s.conversation_id = c.id ${theirVisitor(asked)}
+      where ${named} and ${ownFieldsMatch(asked)} ${OWN} limit ${RANKED}`.execute(session);
+    return rows;
+  }
+  /** Undefined where more than `most` visitors are named so: which of them the indexes give is chance. */
+  const byIndex = async (most: number): Promise<readonly Row[] | undefined> => {
+    const those = (line: 'name_line' | 'email_line') =>
+      sql`(select v.visitor_id from ${visitors} v where v.organization_id = ${organizationId} and ${has(line)} limit ${most + 1})`;
+    const { rows } = await sql<Omit<Row, 'id'> & { id: string | null; n: number }>`
+      with named as materialized (select distinct visitor_id from (${those('name_line')} union all ${those('email_line')}) each),
+        counted as materialized (select count(*)::int as n from named)
+      select counted.n, f.* from counted left join (
+        select ${columns} from named
+          join ${own} s on s.organization_id = ${organizationId} and s.visitor_id = named.visitor_id ${theirVisitor(asked)}
+        where (select n from counted) <= ${most} and ${matching} ${OWN} limit ${RANKED}
+      ) f on true`.execute(session);
+    if ((rows[0]?.n ?? 0) > most) return undefined;
+    return rows.flatMap(({ id, ...row }) => (id === null ? [] : [{ id, ...row }]));
+  };
+  const indexed = await byIndex(FEW);
+  if (indexed !== undefined) return indexed;
+  const { rows: walked } = await sql<Row>`
+    select ${columns} from (select * from ${own} s where s.organization_id = ${organizationId} ${OWN} limit ${WALKED}) s ${theirVisitor(asked)}
+    where ${named} and ${matching} ${OWN} limit ${RANKED}`.execute(session);
+  if (walked.length === RANKED) return walked;
+  return (await byIndex(EVERYTHING)) ?? walked;
 }
 
 /** Conversations whose own fields match, the newest. */

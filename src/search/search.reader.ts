@@ -5,6 +5,7 @@ import { type ConversationFilter, filterOf, summariesOf } from '../conversations
 import type { LastMessage } from '../conversations/conversation.js';
 import type { Unsealed } from '../conversations/conversation.sealing.js';
 import { type Database, QUESTIONS } from '../database/database.js';
+import { nextTurn } from '../pause.js';
 import { Cursors, type PageMeta, pageOfRows, readPaging } from '../read-models/paging.js';
 import { ReadModels } from '../read-models/read-models.js';
 import { highlightsOf } from './highlight.js';
@@ -68,11 +69,16 @@ export class SearchReader {
     const ids = shown.map(({ id }) => id);
     const summaries = await summariesOf(session, this.readModels, organizationId, ids, withhold);
     const messages = await this.#messages(session, organizationId, shown);
-    return shown.flatMap(({ id }) => {
+    const hits: HitAnswer[] = [];
+    for (const { id } of shown) {
       const conversation = summaries.get(id);
       // The list may be older than the index of words.
-      return conversation === undefined ? [] : [hitOf(question, conversation, messages.get(id))];
-    });
+      if (conversation === undefined) continue;
+      hits.push(hitOf(question, conversation, messages.get(id)));
+      // Long texts take some 50 ms each, in which nothing else would be answered.
+      await nextTurn();
+    }
+    return hits;
   }
 
   async #messages(

@@ -4,7 +4,7 @@ import type { ReadModels } from '../read-models/read-models.js';
 import { isLoneCharacter } from './words.js';
 import { excludedOf, isPrefixAt, type SearchQuestion, type Term, wantedOf } from './question.js';
 import { searchConversationsTable, searchMessagesTable, searchVisitorsTable } from './search.tables.js';
-import { GRAM, gramsOf, markOf, queryOfTerm, queryOfTerms } from './search.terms.js';
+import { GRAM, gramsOf, markOf, queryOfRank, queryOfTerm, queryOfTerms } from './search.terms.js';
 
 /*
  * A question as SQL. Two conditions find a conversation: one of its messages has all words, or its own fields have them, among which are its
@@ -50,7 +50,7 @@ export function fullQuery({ organizationId, question }: Asked): RawBuilder<unkno
 
 /** What a match is ranked by. */
 export function rankQuery({ organizationId, question }: Asked): RawBuilder<unknown> {
-  return tsquery(queryOfTerms(markOf(organizationId), wantedOf(question), []));
+  return tsquery(queryOfRank(markOf(organizationId), wantedOf(question)));
 }
 
 /** A condition that no index answers, for a walk through rows in another order. */

@@ -25,7 +25,7 @@ export interface SearchMessageRow {
 export const searchMessagesTable = readTable<SearchMessageRow>({
   name: 'search_messages',
   group: INSIGHT_GROUP,
-  version: 1,
+  version: 2,
   columns: {
     organization_id: 'text collate "C" not null',
     conversation_id: 'text collate "C" not null',
@@ -74,7 +74,7 @@ export interface SearchConversationRow {
 export const searchConversationsTable = readTable<SearchConversationRow>({
   name: 'search_conversations',
   group: INSIGHT_GROUP,
-  version: 1,
+  version: 2,
   columns: {
     organization_id: 'text collate "C" not null',
     conversation_id: 'text collate "C" not null',
@@ -135,7 +135,7 @@ export interface SearchVisitorRow {
 export const searchVisitorsTable = readTable<SearchVisitorRow>({
   name: 'search_visitors',
   group: INSIGHT_GROUP,
-  version: 1,
+  version: 2,
   columns: {
     organization_id: 'text collate "C" not null',
     visitor_id: 'text collate "C" not null',

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import { isPrefixAt, type Term } from './question.js';
 import type { SearchedText } from './searched-texts.js';
-import { wordsOf } from './words.js';
+import { type Word, wordsOf } from './words.js';
 
 /*
  * Words as PostgreSQL's full text index takes them: tsvector and tsquery as texts, made here so that the database's dictionaries and settings
@@ -22,9 +22,13 @@ export function markOf(organizationId: string): string {
   return mark;
 }
 
-/** PostgreSQL counts positions to here, and keeps so many of one word. */
+/** PostgreSQL counts positions to here. */
 const LAST_POSITION = 16_383;
-const MOST_POSITIONS = 255;
+/**
+ * So many places of one word are kept, the first ones; PostgreSQL would keep 255. A phrase is found at these alone. A rank compares the
+ * places of each two words, so half as many cost a quarter. In English the most frequent word stands 128 times in some 2,500 words.
+ */
+const MOST_POSITIONS = 128;
 /** No phrase goes from one text to the next. */
 const GAP = 20;
 
@@ -61,19 +65,44 @@ export function vectorOf(mark: string, texts: readonly SearchedText[]): string {
 export function queryOfTerm(mark: string, term: Term): string {
   const { words } = term;
   let query = '';
-  for (const [i, { term: word, also, position }] of words.entries()) {
-    const star = isPrefixAt(term, i) ? ':*' : '';
-    const one = (spelling: string) => `${quoted(mark + spelling)}${star}`;
+  for (const [i, word] of words.entries()) {
     const before = words[i - 1];
-    if (before !== undefined) query += ` <${position - before.position}> `;
-    query += also === undefined ? one(word) : `(${one(word)} | ${one(also)})`;
+    if (before !== undefined) query += ` <${word.position - before.position}> `;
+    query += queryOfWord(mark, word, isPrefixAt(term, i));
   }
   return `(${query})`;
+}
+
+/** @param goesOn true when longer words are found that begin so */
+function queryOfWord(mark: string, { term, also }: Word, goesOn: boolean): string {
+  const one = (spelling: string) => `${quoted(mark + spelling)}${goesOn ? ':*' : ''}`;
+  return also === undefined ? one(term) : `(${one(term)} | ${one(also)})`;
 }
 
 /** A tsquery that finds what has all wanted terms and none of the excluded. */
 export const queryOfTerms = (mark: string, wanted: readonly Term[], excluded: readonly Term[]): string =>
   [...wanted.map((term) => queryOfTerm(mark, term)), ...excluded.map((term) => `!${queryOfTerm(mark, term)}`)].join(' & ');
+
+/** Words whose nearness is ranked: PostgreSQL compares all places of each two of them, in each text that is found. */
+const RANKED_WORDS = 4;
+
+/**
+ * A tsquery by which texts that were found are ranked: the longest of its words, which tell the most. Words that may go on come last, since
+ * a text may have thousands that begin so.
+ */
+export function queryOfRank(mark: string, wanted: readonly Term[]): string {
+  const words = new Map<string, { readonly length: number; readonly goesOn: boolean }>();
+  for (const term of wanted)
+    for (const [i, word] of term.words.entries()) {
+      const goesOn = isPrefixAt(term, i);
+      words.set(queryOfWord(mark, word, goesOn), { length: word.term.length, goesOn });
+    }
+  return [...words]
+    .toSorted(([, a], [, b]) => Number(a.goesOn) - Number(b.goesOn) || b.length - a.length)
+    .slice(0, RANKED_WORDS)
+    .map(([query]) => query)
+    .join(' & ');
+}
 
 const quoted = (text: string) => (/['\\]/.test(text) ? `'${text.replace(/['\\]/g, '$&$&')}'` : `'${text}'`);
 

@@ -18,12 +18,21 @@ export interface Word {
   readonly end: number;
 }
 
-/** Longest word that is compared, in UTF-16 units; the rest of a longer one is ignored. PostgreSQL takes words below 2 kB. */
+/**
+ * Longest word that is compared, in UTF-16 units; the rest of a longer one is ignored. PostgreSQL takes words below 2 kB, and a unit is at
+ * most three bytes of UTF-8.
+ */
 export const MAX_WORD = 255;
+/**
+ * So many marks of one character of a spaceless script are compared. Languages have three or four; Unicode sets no end, and a pair of
+ * characters with hundreds would be longer than PostgreSQL takes. A pair is at most 2 × (1 + 16) characters of four bytes.
+ */
+export const MOST_MARKS = 16;
 
 const SPACELESS = String.raw`[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}ー々〆]`;
 const RUN = new RegExp(`((?:${SPACELESS}\\p{M}*)+)|(?:(?!${SPACELESS})[\\p{L}\\p{N}\\p{M}])+`, 'gu');
-const SPACELESS_CHARACTER = new RegExp(`${SPACELESS}\\p{M}*`, 'gu');
+/** A character with all its marks; its group is what is compared of it. */
+const SPACELESS_CHARACTER = new RegExp(`(${SPACELESS}\\p{M}{0,${MOST_MARKS}})\\p{M}*`, 'gu');
 const UMLAUT = /[äöü]|[aou]\u0308/i;
 
 /**
@@ -37,11 +46,11 @@ export function wordsOf(given: string, folded: Folded = fold(given), asked = fal
   for (const { 0: run, 1: spaceless, index } of folded.text.matchAll(RUN)) {
     if (spaceless !== undefined) {
       const characters = [...run.matchAll(SPACELESS_CHARACTER)];
-      for (const [i, { 0: first, index: at }] of characters.entries()) {
-        const second = characters[i + 1]?.[0] ?? '';
+      for (const [i, { 0: first, 1: compared = '', index: at }] of characters.entries()) {
+        const { 0: second = '', 1: secondCompared = '' } = characters[i + 1] ?? [];
         const start = index + at;
         if (second !== '' || !asked || characters.length === 1)
-          words.push({ term: first + second, also: undefined, position, start, end: start + first.length + second.length });
+          words.push({ term: compared + secondCompared, also: undefined, position, start, end: start + first.length + second.length });
         position++;
       }
       continue;
@@ -68,7 +77,7 @@ function plainWords(text: string): Word[] {
 
 /** True for the term of one character of a script without spaces. It is found as the beginning of two. */
 export const isLoneCharacter = (term: string): boolean => LONE.test(term);
-const LONE = new RegExp(`^${SPACELESS}\\p{M}*$`, 'u');
+const LONE = new RegExp(`^${SPACELESS}\\p{M}{0,${MOST_MARKS}}$`, 'u');
 
 function cut(word: string): string {
   if (word.length <= MAX_WORD) return word;
