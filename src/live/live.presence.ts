@@ -12,7 +12,7 @@ import { broadcast } from './live-member.js';
 import type { LiveMessage } from './live-message.js';
 import type { LiveSession } from './live.session.js';
 import { LiveWire } from './live.wire.js';
-import { SEALABLE_BYTES } from './presence-seal.js';
+import { SEALABLE_BYTES } from '../security/presence-seal.js';
 
 /** How long somebody is there after the last word of it (ms). */
 const PRESENT_MS = 20_000;

@@ -3,7 +3,7 @@ import { FEED_CHANNEL } from '../audit/events.table.js';
 import { DATABASE_URL } from '../database/database.js';
 import { type Listener, Notifications } from '../database/notifications.js';
 import { MasterKey } from '../security/sealing.js';
-import { PresenceSeal } from './presence-seal.js';
+import { PresenceSeal } from '../security/presence-seal.js';
 
 /** Presence, sealed, from the process that heard of it to all others. */
 export const PRESENCE_CHANNEL = 'threadlog_presence';

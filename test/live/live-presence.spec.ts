@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { makeAnalystRole } from '../../src/analytics/analyst.roles.js';
-import { PresenceSeal, SEALABLE_BYTES } from '../../src/live/presence-seal.js';
+import { PresenceSeal, SEALABLE_BYTES } from '../../src/security/presence-seal.js';
 import { MasterKey } from '../../src/security/sealing.js';
 import type { TestApi } from '../support/api.js';
 import { startApi } from '../support/api.js';

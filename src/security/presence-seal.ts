@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomBytes } from 'node:crypto';
-import type { MasterKey } from '../security/sealing.js';
+import type { MasterKey } from './sealing.js';
 
 const NONCE = 12;
 const TAG = 16;
