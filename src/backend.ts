@@ -19,14 +19,18 @@ import { READ_TABLES } from './features.js';
 import { Cursors } from './read-models/paging.js';
 import { Reachable } from './http-out/reachable.js';
 
-/** The parts that every process of Threadlog uses: the database, the log, the keys, and the command protocol over them. */
-/** Sessions for questions. More questions wait for a session, so that they leave the database to the commands. */
-const QUESTIONS_POOL_SIZE = 4;
+/**
+ * Sessions for questions. More questions wait for a session, so that they leave the database to the commands. Six let three organizations ask
+ * all that one may at once (QUESTIONS_OF_ORGANIZATION); three are for those streams of analyses that a process serves at once, which keep
+ * theirs as long as somebody reads.
+ */
+const QUESTIONS_POOL_SIZE = 6 + 3;
 /** How long a question waits for a session (ms). */
 const QUESTIONS_CONNECT_MS = 10_000;
 /** How long a question waits for an answer (ms): longer than any statement of a question may take, which PostgreSQL ends with a reason. */
 const QUESTIONS_QUERY_MS = 40_000;
 
+/** The parts that every process of Threadlog uses: the database, the log, the keys, and the command protocol over them. */
 export interface Backend {
   readonly config: Config;
   readonly logger: Logger;

@@ -47,7 +47,7 @@ export class AnalyticsReader {
 
   /** The six numbers of the dashboard. */
   async sixNumbers(organizationId: string, range: Range, filter: ConversationFilter): Promise<{ data: SixNumbers; told: Told }> {
-    return await inSnapshot(this.questions, this.readModels, async (snapshot) => {
+    return await inSnapshot(this.questions, this.readModels, organizationId, async (snapshot) => {
       const now = this.clock.now();
       const instants = await instantsOf(snapshot, this.readModels, organizationId, { ...range, interval: undefined }, now);
       const today = await startOfDay(snapshot, range.timezone, now);
@@ -86,7 +86,7 @@ export class AnalyticsReader {
    */
   async rows(question: Question): Promise<{ data: MetricRow[]; told: Told }> {
     const { organizationId, range, interval } = question;
-    return await inSnapshot(this.questions, this.readModels, async (snapshot) => {
+    return await inSnapshot(this.questions, this.readModels, organizationId, async (snapshot) => {
       const instants = await instantsOf(snapshot, this.readModels, organizationId, { ...range, interval }, this.clock.now());
       const counted =
         question.metric.name === 'backlog'

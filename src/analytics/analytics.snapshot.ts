@@ -4,7 +4,7 @@ import { readOnly, type StatementLimit } from '../database/read-only.js';
 import { INSIGHT_GROUP } from '../read-models/groups.js';
 import type { ReadModels } from '../read-models/read-models.js';
 
-/** How long one statement of an analysis may take. */
+/** How long an analysis may take, all its statements together; of a stream, one statement. */
 export const ANALYSIS: StatementLimit = {
   what: 'question',
   statementMs: 30_000,
@@ -20,14 +20,15 @@ export interface Snapshot {
 
 /**
  * Runs an analysis on one position of the log.
- * @throws ThreadlogError limit_exceeded when a statement takes too long
+ * @throws ThreadlogError limit_exceeded when it takes too long, rate_limited when too many of the organization run
  */
 export const inSnapshot = <T>(
   database: Kysely<Database>,
   readModels: ReadModels,
+  organizationId: string,
   analyze: (snapshot: Snapshot) => Promise<T>,
 ): Promise<T> =>
-  readOnly(database, ANALYSIS, async (session) => {
+  readOnly(database, { ...ANALYSIS, organizationId }, async (session) => {
     const { position } = await session
       .selectFrom('read.checkpoints')
       .select('position')

@@ -78,7 +78,7 @@ export class BehindReader implements BeforeApplicationShutdown {
   ): Promise<BehindPage> {
     const scope = JSON.stringify(['behind', question, opened]);
     const [at, conversationId, revision] = paging.cursor === undefined ? [] : this.cursors.read(scope, paging.cursor);
-    return await inSnapshot(this.questions, this.readModels, async (snapshot) => {
+    return await inSnapshot(this.questions, this.readModels, question.organizationId, async (snapshot) => {
       const { rows: from, instants } = await this.#rows(snapshot, question, opened);
       const after =
         at === undefined

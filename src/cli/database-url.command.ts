@@ -1,5 +1,6 @@
 import { readConfig } from '../config.js';
 import { type Command, CommandFailed, oneOf, parseCommandLine, WrongUsage } from './command.js';
+import type { Terminal } from './terminal.js';
 
 export const databaseUrlCommand: Command = {
   help: `Usage: threadlog database-url [--role ROLE] [--organization ID] [--json]
@@ -21,7 +22,7 @@ For the embedded PostgreSQL, Threadlog itself must be running.
     if (role === 'operator' && values.organization !== undefined)
       throw new WrongUsage('--organization goes with --role analyst: the operator sees every organization');
     const operator = await findDatabase();
-    const url = role === 'operator' ? operator : await analystUrl(operator, values.organization);
+    const url = role === 'operator' ? operator : await analystUrl(operator, values.organization, terminal);
     if (values.json === true) terminal.json({ url });
     else terminal.answer(url);
     return 0;
@@ -29,16 +30,20 @@ For the embedded PostgreSQL, Threadlog itself must be running.
 };
 
 /** @throws CommandFailed */
-async function analystUrl(operator: string, given: string | undefined): Promise<string> {
+async function analystUrl(operator: string, given: string | undefined, terminal: Terminal): Promise<string> {
   const { chooseOrganization, withSession } = await import('./session.js');
   const { makeAnalystRole, MayNotMakeRoles } = await import('../analytics/analyst.roles.js');
   const url = new URL(operator);
   await withSession(async (session) => {
     const { database, masterKey } = session.backend;
     try {
-      const { role, password } = await makeAnalystRole(database, masterKey, await chooseOrganization(session, given));
+      const { role, password, makesTemporary } = await makeAnalystRole(database, masterKey, await chooseOrganization(session, given));
       url.username = role;
       url.password = password;
+      if (makesTemporary)
+        terminal.note(
+          'analysts can make temporary tables in this database: let its owner run REVOKE TEMPORARY ON DATABASE ... FROM PUBLIC',
+        );
     } catch (error) {
       if (!(error instanceof MayNotMakeRoles)) throw error;
       throw new CommandFailed(`${error.message}: let an administrator of the database run ALTER ROLE ... CREATEROLE for it`);

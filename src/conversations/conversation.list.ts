@@ -184,7 +184,7 @@ export class ListConversationsHandler implements IQueryHandler<ListConversations
     paging: Paging,
   ): Promise<readonly [Row[], number | undefined]> {
     const asked = { readModels: this.readModels, organizationId, question: questionOf(q), messages: !withhold };
-    return await inSearch(this.questions, LIST_PLANNING, async (session) => {
+    return await inSearch(this.questions, organizationId, LIST_PLANNING, async (session) => {
       const begins = sort.order === 'asc' && (sort.by === 'createdAt' || sort.by === 'updatedAt') ? 'oldest' : 'newest';
       const matches = await listCondition(session, asked, begins);
       const rows = await this.page(session, organizationId, filter, sort, paging, matches);

@@ -11,8 +11,9 @@ export interface Listener {
   /**
    * @param payload the text that was sent along; empty when there was none
    * @param own this process has told it itself
+   * @param session the process id of the PostgreSQL session that told it, which nobody can choose
    */
-  heard(payload: string, own: boolean): void;
+  heard(payload: string, own: boolean, session: number): void;
   /** Called when the connection is there, also again: what was told meanwhile was told to nobody. */
   connected?(): void;
 }
@@ -34,6 +35,8 @@ export interface NotificationsOptions {
 export class Notifications {
   readonly #options: NotificationsOptions;
   #client: pg.Client | undefined;
+  /** The process id of the client's session, once it is known. */
+  #session: number | undefined;
   #alive: NodeJS.Timeout | undefined;
   #opening: Promise<void>;
   #reopen: NodeJS.Timeout | undefined;
@@ -48,6 +51,14 @@ export class Notifications {
   tell(channel: string, payload: string): void {
     const client = this.#client;
     client?.query('select pg_notify($1, $2)', [channel, payload]).catch(() => this.#drop(client));
+  }
+
+  /**
+   * As tell(), for a text that names the session which tells it. Before the session's number is known, nothing is told.
+   * @param payloadOf is given the number by which listeners know the session
+   */
+  tellAs(channel: string, payloadOf: (session: number) => string): void {
+    if (this.#session !== undefined) this.tell(channel, payloadOf(this.#session));
   }
 
   async close(): Promise<void> {
@@ -70,11 +81,14 @@ export class Notifications {
     client.on('error', () => this.#drop(client));
     client.on('end', () => this.#drop(client));
     client.on('notification', ({ channel, payload, processId }) =>
-      channels[channel]?.heard(payload ?? '', 'processID' in client && processId === client.processID),
+      channels[channel]?.heard(payload ?? '', this.#client === client && processId === this.#session, processId),
     );
     this.#client = client;
     try {
       await client.connect();
+      // Asked, since a pooler between tells clients a number of its own.
+      const { rows } = await client.query<{ session: number }>('select pg_backend_pid() as session');
+      if (this.#client === client) this.#session = rows[0]?.session;
       for (const channel of Object.keys(channels)) await client.query(`listen ${channel}`);
       if (this.#client !== client || this.#closed) return;
       this.#watch(client);
@@ -100,6 +114,7 @@ export class Notifications {
   #drop(client: pg.Client): void {
     if (this.#client !== client) return;
     this.#client = undefined;
+    this.#session = undefined;
     clearInterval(this.#alive);
     void ignoreFailure(client.end(), 'the connection is given up either way');
     if (this.#closed) return;

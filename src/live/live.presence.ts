@@ -12,6 +12,7 @@ import { broadcast } from './live-member.js';
 import type { LiveMessage } from './live-message.js';
 import type { LiveSession } from './live.session.js';
 import { LiveWire } from './live.wire.js';
+import { SEALABLE_BYTES } from '../security/presence-seal.js';
 
 /** How long somebody is there after the last word of it (ms). */
 const PRESENT_MS = 20_000;
@@ -26,8 +27,8 @@ const NOTIFICATIONS_AT_ONCE = 4;
 const NOTIFICATION_PAUSE_MS = 50;
 /** A word that was told less than this ago is not told again (ms). */
 const SAME_MS = 1_000;
-/** Bytes of a notification: PostgreSQL takes 7,999. */
-const PAYLOAD_BYTES = 7_900;
+/** How often at most the log tells of notifications that were not understood (ms), since whoever may use the database can send them. */
+const WARN_MS = 60_000;
 const LONGEST_NAME = 60;
 /**
  * The most presences that a process knows of an organization, and of all. Beyond `all` only organizations that have less than their equal part
@@ -96,6 +97,10 @@ export class LivePresence implements OnModuleDestroy {
   /** When each word was last told (ms). */
   readonly #toldAt = new Map<string, number>();
   #pause: NodeJS.Timeout | undefined;
+  /** Notifications that were not understood since the log last told of them. */
+  #unknown = 0;
+  /** When that was; real time, whatever the clock says. */
+  #warnedAt: number | undefined;
 
   constructor(
     @Inject(Transactor) private readonly transactor: Transactor,
@@ -103,7 +108,7 @@ export class LivePresence implements OnModuleDestroy {
     @Inject(CLOCK) private readonly clock: Clock,
     @Inject(LOGGER) private readonly log: Log,
   ) {
-    wire.onPresence((payload) => this.#hear(payload));
+    wire.onPresence((text) => this.#hear(text));
   }
 
   /**
@@ -180,7 +185,7 @@ export class LivePresence implements OnModuleDestroy {
     for (let word = this.#nextWord(); word !== undefined; word = this.#nextWord()) {
       const text = JSON.stringify(word.word);
       const size = Buffer.byteLength(text) + 1;
-      if (bytes + size > PAYLOAD_BYTES) flush();
+      if (bytes + size > SEALABLE_BYTES) flush();
       if (notifications === NOTIFICATIONS_AT_ONCE) break;
       word.take();
       words.push(text);
@@ -210,10 +215,19 @@ export class LivePresence implements OnModuleDestroy {
     return undefined;
   }
 
-  #hear(payload: string): void {
-    const words = readWords(payload);
-    if (words === undefined) this.log.warn({ bytes: payload.length }, 'a notification of presence was not understood');
+  #hear(text: string | undefined): void {
+    const words = text === undefined ? undefined : readWords(text);
+    if (words === undefined) this.#notUnderstood();
     for (const word of words ?? []) this.#note(word);
+  }
+
+  #notUnderstood(): void {
+    this.#unknown++;
+    const now = performance.now();
+    if (this.#warnedAt !== undefined && now - this.#warnedAt < WARN_MS) return;
+    this.log.warn({ notifications: this.#unknown }, 'notifications of presence were not understood, and nobody was told of them');
+    this.#warnedAt = now;
+    this.#unknown = 0;
   }
 
   #note(word: Word): void {
@@ -317,10 +331,10 @@ function sendPresence(sessions: readonly LiveSession[], room: Room, type: Presen
   }
 }
 
-/** Undefined for words of another build, or of somebody else who may use the database. */
-function readWords(payload: string): Word[] | undefined {
+/** Undefined for words of another build. */
+function readWords(text: string): Word[] | undefined {
   try {
-    return wordsSchema.safeParse(JSON.parse(payload)).data;
+    return wordsSchema.safeParse(JSON.parse(text)).data;
   } catch {
     return undefined;
   }

@@ -39,14 +39,14 @@ export class SearchReader {
     @Inject(Cursors) private readonly cursors: Cursors,
   ) {}
 
-  /** @throws ThreadlogError validation_failed, limit_exceeded */
+  /** @throws ThreadlogError validation_failed, limit_exceeded, rate_limited */
   async search({ organizationId, q, filter, paging: given, withhold }: Search): Promise<{ data: HitAnswer[]; meta: PageMeta }> {
     const scope = JSON.stringify(['search', organizationId, q, filter, withhold]);
     const paging = readPaging(given, this.cursors, scope);
     const question = questionOf(q);
     const asked = { readModels: this.readModels, organizationId, question, messages: !withhold };
     const condition = filterOf(this.readModels, organizationId, filter);
-    return await inSearch(this.questions, SEARCH_PLANNING, async (session) => {
+    return await inSearch(this.questions, organizationId, SEARCH_PLANNING, async (session) => {
       const isEmpty = Object.keys(filter).length === 0;
       const { candidates, complete } = await candidatesOf(session, asked, { condition, isEmpty });
       const begin = paging.after === undefined ? (paging.page - 1) * paging.limit : firstAfter(candidates, paging.after);

@@ -2,7 +2,7 @@ import type { Kysely } from 'kysely';
 import type { Database } from '../database/database.js';
 import { readOnly } from '../database/read-only.js';
 
-/** How long one statement of a search may take (ms). */
+/** How long a search may take, all its statements together (ms). */
 export const SEARCH_STATEMENT_MS = 10_000;
 
 /**
@@ -15,11 +15,16 @@ export const SEARCH_PLANNING = { ...LIST_PLANNING, enable_hashjoin: 'off', enabl
 /**
  * Runs the statements of a search on one snapshot.
  * @param settings of PostgreSQL's planner, for these statements alone
- * @throws ThreadlogError limit_exceeded when a statement takes too long
+ * @throws ThreadlogError limit_exceeded when it takes too long, rate_limited when too many of the organization run
  */
 export const inSearch = <T>(
   database: Kysely<Database>,
+  organizationId: string,
   settings: Readonly<Record<string, string>>,
   run: (session: Kysely<Database>) => Promise<T>,
 ): Promise<T> =>
-  readOnly(database, { what: 'search', statementMs: SEARCH_STATEMENT_MS, settings, tooLong: 'add a longer word or a filter' }, run);
+  readOnly(
+    database,
+    { what: 'search', statementMs: SEARCH_STATEMENT_MS, settings, tooLong: 'add a longer word or a filter', organizationId },
+    run,
+  );

@@ -101,6 +101,8 @@ test('an analyst sees one organization, and may write nothing', async () => {
     'select * from read.checkpoints',
     'create view analytics.mine as select 1',
     'create table public.mine (a int)',
+    'create temporary table mine (a int)',
+    'create function pg_temp.mine() returns int language sql as $$ select 1 $$',
     'insert into analytics.conversations_opened (conversation_id) values (1)',
     'delete from analytics.backlog',
     'set session authorization threadlog',
@@ -109,7 +111,11 @@ test('an analyst sees one organization, and may write nothing', async () => {
     await session.query('set default_transaction_read_only = off');
     await expect(session.query(statement)).rejects.toThrow(/permission denied|must be|cannot/);
   }
-  // A function that tells what it is given must not be asked before the organization is known.
+  // A function that tells what it is given, which an operator may allow some analyst to make, must not be asked before the organization is known.
+  const { rows: names } = await session.query<{ own: string; database: string }>(
+    'select quote_ident(current_user) as own, quote_ident(current_database()) as database',
+  );
+  await sql.raw(`grant temporary on database ${names[0]?.database} to ${names[0]?.own}`).execute(api.backend.database);
   await session.query(
     `create function pg_temp.tell(text) returns boolean language plpgsql cost 0.0001 as $$ begin raise notice '%', $1; return true; end $$`,
   );
@@ -119,6 +125,20 @@ test('an analyst sees one organization, and may write nothing', async () => {
   await session.query('select count(*) from conversations where pg_temp.tell(id)');
   expect(told.length).toBeGreaterThan(0);
   expect(told).not.toContain(theirs?.id);
+});
+
+test('what an analyst changes of its own role lasts until the role is made again', async () => {
+  const session = await analyst(other.organizationId);
+  await session.query('set default_transaction_read_only = off');
+  await session.query(`alter role current_user password 'mine'`);
+  await session.query(`alter role current_user set statement_timeout = '0'; alter role current_user set work_mem = '1GB'`);
+  const { rows } = await session.query<{ database: string }>('select quote_ident(current_database()) as database');
+  await session.query(`alter role current_user in database ${rows[0]?.database} set statement_timeout = '0'`);
+  const again = await analyst(other.organizationId);
+  const settings = async (name: string) => Object.values((await again.query<Record<string, string>>(`show ${name}`)).rows[0] ?? {})[0];
+  expect([await settings('statement_timeout'), await settings('default_transaction_read_only')]).toEqual(['5min', 'on']);
+  expect(await settings('work_mem')).not.toBe('1GB');
+  expect((await makeAnalystRole(api.backend.database, api.backend.masterKey, other.organizationId)).makesTemporary).toBe(false);
 });
 
 test('rebuilt in batches of other sizes, every row, view and answer is the same', async () => {

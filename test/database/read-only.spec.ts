@@ -7,7 +7,7 @@ import { readOnly, readOnlyBatches } from '../../src/database/read-only.js';
 import { createLogger } from '../../src/log.js';
 import { createDatabase } from '../support/database.js';
 
-const LIMIT = { what: 'search', statementMs: 50, tooLong: 'add a word' };
+const LIMIT = { organizationId: 'one', what: 'search', statementMs: 50, tooLong: 'add a word' };
 const REFUSED = { code: 'limit_exceeded', message: 'the search took longer than 0.05 s: add a word' };
 
 let made: Awaited<ReturnType<typeof createDatabase>>;
@@ -56,6 +56,48 @@ test('a question may take longer than a request waits for the database', async (
     await expect(readOnly(backend.questions, limit, endless)).rejects.toMatchObject({ code: 'limit_exceeded' });
   } finally {
     await backend.close();
+  }
+});
+
+test('statements that are quick enough are ended, too, when together they take too long', async () => {
+  const limit = { ...LIMIT, statementMs: 300 };
+  let ran = 0;
+  const many = async (session: Kysely<Database>) => {
+    for (; ran < 20; ran++) await sql`select pg_sleep(0.09)`.execute(session);
+  };
+  const begin = performance.now();
+  await expect(readOnly(database.kysely, limit, many)).rejects.toMatchObject({ code: 'limit_exceeded' });
+  expect(performance.now() - begin).toBeLessThan(700);
+  expect(ran).toBeLessThan(4);
+  // What was read in time is answered, however long it is looked at afterwards.
+  const slowReader = async (session: Kysely<Database>) => {
+    const { rows } = await sql`select 1 as n`.execute(session);
+    await new Promise((resolve) => setTimeout(resolve, 350));
+    return rows;
+  };
+  await expect(readOnly(database.kysely, limit, slowReader)).resolves.toEqual([{ n: 1 }]);
+});
+
+test('slow questions of one organization keep no session from another, and one more of its own is refused', async () => {
+  const pool = openDatabase({ url: made.url, poolSize: 4, name: 'test', onError: () => undefined, connectTimeoutMs: 1_000 });
+  try {
+    const slow = (session: Kysely<Database>) => sql`select pg_sleep(4)`.execute(session).then(() => 'asked');
+    const quick = (session: Kysely<Database>) => sql`select 1`.execute(session).then(() => 'asked');
+    const limit = { ...LIMIT, statementMs: 5_000 };
+    const asked = Array.from({ length: 6 }, () => readOnly(pool.kysely, limit, slow).catch((error: unknown) => error));
+    const begin = performance.now();
+    await expect(readOnly(pool.kysely, { ...limit, organizationId: 'other' }, quick)).resolves.toBe('asked');
+    expect(performance.now() - begin).toBeLessThan(1_000);
+    const answers = await Promise.all(asked);
+    expect(answers.slice(0, 2)).toEqual(['asked', 'asked']);
+    for (const refused of answers.slice(2)) expect(refused).toMatchObject({ code: 'rate_limited', extra: { retryAfterSeconds: 2 } });
+    // Turns come back, also those of questions that failed, and those who wait in time get them.
+    const broken = () => Promise.reject(new Error('broken'));
+    await Promise.all(Array.from({ length: 5 }, () => expect(readOnly(pool.kysely, limit, broken)).rejects.toThrow('broken')));
+    const many = Array.from({ length: 20 }, () => readOnly(pool.kysely, limit, quick));
+    await expect(Promise.all(many)).resolves.toEqual(many.map(() => 'asked'));
+  } finally {
+    await pool.close();
   }
 });
 

@@ -1,4 +1,7 @@
-import { sql } from 'kysely';
+import pg from 'pg';
+import { makeAnalystRole } from '../../src/analytics/analyst.roles.js';
+import { PresenceSeal, SEALABLE_BYTES } from '../../src/security/presence-seal.js';
+import { MasterKey } from '../../src/security/sealing.js';
 import type { TestApi } from '../support/api.js';
 import { startApi } from '../support/api.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
@@ -12,11 +15,16 @@ let other: TestApi;
 let id: string;
 let visitorId: string;
 let lea: string;
+let seal: PresenceSeal;
+let teller: pg.Client;
 beforeAll(async () => {
   database = await createDatabase();
   const environment = { MASTER_KEY: Buffer.alloc(32, 7).toString('base64') };
   one = await startApi({ database, environment });
   other = await startApi({ database, environment: { ...environment, PROJECTIONS: 'off' } });
+  seal = new PresenceSeal(one.backend.masterKey);
+  teller = new pg.Client({ connectionString: database.url });
+  await teller.connect();
   await one.expect(201, 'POST', '/agents', { body: { id: 'lea', name: 'Lea' } });
   lea = await one.keyFor('agent', { agentId: 'lea' });
   const made = await one.expect(201, 'POST', '/conversations', { body: { visitor: { email: 'ada@example.com' }, message: 'Hello' } });
@@ -26,6 +34,7 @@ beforeAll(async () => {
   } = made.body.data);
 });
 afterAll(async () => {
+  await teller.end();
   await one.stop();
   await other.stop();
   await database.drop();
@@ -130,8 +139,64 @@ const wordOf = (organizationId: string, n: number) => ({
   revision: 0,
 });
 /** As another process says it. */
-const tellPresence = async (words: readonly object[]) =>
-  await sql`select pg_notify('threadlog_presence', ${JSON.stringify(words)})`.execute(one.backend.database);
+const tellPresence = async (words: readonly object[]) => await notify(teller, seal.seal(JSON.stringify(words), await numberOf(teller)));
+const notify = async (session: pg.Client, payload: string) =>
+  void (await session.query(`select pg_notify('threadlog_presence', $1)`, [payload]));
+const numberOf = async (session: pg.Client) =>
+  (await session.query<{ number: number }>('select pg_backend_pid() as number')).rows[0]?.number ?? 0;
+
+test('whoever may only use the database reads no presence, and says none', async () => {
+  const tenant = await one.otherOrganization();
+  const { role, password } = await makeAnalystRole(one.backend.database, one.backend.masterKey, tenant.organizationId);
+  const url = new URL(database.url);
+  url.username = role;
+  url.password = password;
+  const analyst = new pg.Client({ connectionString: url.href });
+  await analyst.connect();
+  const heard: string[] = [];
+  analyst.on('notification', ({ payload }) => heard.push(payload ?? ''));
+  for (const channel of ['presence', 'feed', 'jobs', 'log']) await analyst.query(`listen threadlog_${channel}`);
+  const agent = await LiveClient.open(one, lea);
+  const colleague = await LiveClient.open(other, one.adminKey, `?conversationId=${id}`);
+  agent.send({ type: 'viewing', conversationId: id });
+  await eventually(() => presenceOf(colleague).length === 1);
+  await eventually(() => heard.find((payload) => payload !== ''));
+  for (const secret of [one.organizationId, id, 'lea', 'Lea', 'viewing'])
+    expect(heard.map((payload) => payload + Buffer.from(payload, 'base64').toString('latin1')).join('\n')).not.toContain(secret);
+
+  // What it makes up, what it seals with a key of its own, and what it has heard and tells again.
+  const [said] = heard.filter((payload) => payload !== '');
+  other.clock.advance(25_000);
+  await eventually(() => presenceOf(colleague).length === 2);
+  const forged = JSON.stringify([{ ...wordOf(one.organizationId, 1), conversationId: id }]);
+  const mine = new PresenceSeal(new MasterKey(Buffer.alloc(32, 8)));
+  for (const payload of [forged, '', 'A', mine.seal(forged, await numberOf(analyst)), said ?? ''])
+    for (let i = 0; i < 20; i++) await notify(analyst, payload);
+  await tellPresence([{ ...wordOf(one.organizationId, 2), conversationId: id }]);
+  await eventually(() => presenceOf(colleague).length > 2);
+  expect(presenceOf(colleague).slice(2)).toEqual([
+    { type: 'presence.viewing', data: { conversationId: id, agents: [{ id: 'p2', name: '' }] }, position: undefined },
+  ]);
+  // A flood of it is a line a minute.
+  expect(
+    other
+      .logged()
+      .split('\n')
+      .filter((line) => line.includes('not understood')),
+  ).toHaveLength(1);
+  // For the tests after it, nobody is there any more, also at the process that said so.
+  one.clock.advance(25_000);
+  other.clock.advance(25_000);
+  await eventually(() => presenceOf(colleague).length === 4);
+  for (const client of [agent, colleague]) await client.close();
+  await analyst.end();
+});
+
+test('as many words as are told at once fit into a notification', async () => {
+  const payload = seal.seal('a'.repeat(SEALABLE_BYTES), 4_194_304);
+  expect(payload.length).toBeLessThan(8_000);
+  await notify(teller, payload);
+});
 
 test('the presence of an organization is bounded, and costs another organization nothing', async () => {
   const tenant = await one.otherOrganization();
