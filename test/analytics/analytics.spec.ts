@@ -180,6 +180,22 @@ test.each([
   expect(body.errors?.[0]?.field).toBe(field);
 });
 
+test.each(['json', 'csv', 'ndjson'])('what is behind a number is refused as %s before anything is sent', async (format) => {
+  const refused = async (query: string) => {
+    const path = `/analytics/metrics/messages_received/conversations?format=${format}&${query}`;
+    return (await api.expect(400, 'GET', path)).body.errors[0].field as string;
+  };
+  expect(await refused('interval=day&start=2026-01-01T00:00:01Z')).toBe('start');
+  expect(await refused('from=2026-02-02&to=2026-02-01')).toBe('to');
+  expect(await refused('interval=hour&from=2000-01-01')).toBe('interval');
+});
+
+test('nothing behind a number is CSV of one line and no line of NDJSON', async () => {
+  const empty = 'metrics/messages_received/conversations?to=2001-01-01&format=';
+  expect((await ask(`${empty}csv`)).text).toMatch(/^conversationId,[\w,]+\r\n$/);
+  expect((await ask(`${empty}ndjson`)).text).toBe('');
+});
+
 test('a long answer is streamed whole, page after page the same', async () => {
   const all = (await ask('metrics/messages_received/conversations?format=ndjson')).text.trim().split('\n');
   const paged: unknown[] = [];
