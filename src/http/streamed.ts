@@ -68,11 +68,14 @@ export async function* csv<R extends object>(columns: readonly (keyof R & string
   if (head !== '') yield head;
 }
 
-/** A text that begins like a formula would be run by a spreadsheet (CWE-1236); a quote in front makes it a text. */
+/**
+ * A text that begins like a formula would be run by a spreadsheet (CWE-1236); a quote in front makes it a text. So does what follows a `;`,
+ * at which spreadsheets of many countries split a line, such as the second of several tags.
+ */
 function csvCell(value: Cell | readonly Cell[]): string {
   if (value === null || value === undefined) return '';
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   const text = typeof value === 'string' ? value : value.join('; ');
-  const safe = /^[=+\-@\t\r\n]/.test(text) ? `'${text}` : text;
+  const safe = text.replaceAll(/(^|; *)(?=[=+\-@\t\r\n])/g, "$1'");
   return /[",\r\n]/.test(safe) || safe !== safe.trim() ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
