@@ -164,6 +164,10 @@ test.each([
   ['metrics/rating?interval=hour&from=1990-01-01', 400, 'interval'],
   ['metrics/rating?from=2026-02-30', 400, 'from'],
   ['metrics/rating?from=yesterday', 400, 'from'],
+  ['metrics/rating?from=0000-01-01', 400, 'from'],
+  ['metrics/rating?from=0000-12-31T23:59:59Z', 400, 'from'],
+  ['metrics/rating?to=0001-01-01T00:00:00%2B01:00', 400, 'to'],
+  ['conversations?createdAfter=0000-01-01T00:00:00Z', 400, 'createdAfter'],
   ['metrics/rating?from=2026-02-02&to=2026-02-02', 400, 'to'],
   ['metrics/rating?timezone=CET', 400, 'timezone'],
   ['metrics/rating?timezone=Nowhere/City', 400, 'timezone'],
@@ -194,6 +198,11 @@ test('nothing behind a number is CSV of one line and no line of NDJSON', async (
   const empty = 'metrics/messages_received/conversations?to=2001-01-01&format=';
   expect((await ask(`${empty}csv`)).text).toMatch(/^conversationId,[\w,]+\r\n$/);
   expect((await ask(`${empty}ndjson`)).text).toBe('');
+});
+
+test('the first and the last day that can be asked for are those of PostgreSQL and of ISO 8601', async () => {
+  for (const timezone of ['UTC', 'Asia/Tokyo', 'America/New_York'])
+    expect(await rows(`rating?from=0001-01-01&to=9999-12-31&timezone=${timezone}`)).toMatchObject([{ count: 1 }]);
 });
 
 test('a long answer is streamed whole, page after page the same', async () => {
