@@ -18,8 +18,8 @@ import { ANALYSIS, inSnapshot, type Snapshot } from './analytics.snapshot.js';
 
 /** One number of an answer: a row's key, start and status, as it was answered. */
 export interface Opened {
-  /** `none` for the row without a key. */
-  readonly key: string | undefined;
+  /** Null for the row without a key. */
+  readonly key: string | null | undefined;
   /** ms */
   readonly start: number | undefined;
   readonly inStatus: Status | undefined;
@@ -147,7 +147,7 @@ export class BehindReader implements BeforeApplicationShutdown {
     } else conditions.push(...withinRange(behind.at, part));
     if (opened.key !== undefined && by !== undefined) {
       const key = keyOf(behind, by);
-      conditions.push(opened.key === 'none' ? sql<SqlBool>`${key} is null` : sql<SqlBool>`${key} = ${opened.key}`);
+      conditions.push(opened.key === null ? sql<SqlBool>`${key} is null` : sql<SqlBool>`${key} = ${opened.key}`);
     }
     if (opened.inStatus !== undefined && behind.status !== undefined)
       conditions.push(sql<SqlBool>`${sql.raw(behind.status)} = ${opened.inStatus}`);

@@ -138,6 +138,22 @@ test('filters select events as they were, or conversations as they are', async (
   expect(await rows('messages_received')).toEqual([{ count: before + 2 }]);
 });
 
+test('the row without a key is told from a tag that is called none', async () => {
+  await opened('Untagged');
+  const id = await opened('Tagged');
+  await api.expect(200, 'POST', `/conversations/${id}/tags`, { body: { tags: ['none', 'null'] } });
+  await api.expect(201, 'POST', `/conversations/${id}/messages`, { body: { message: 'again' } });
+  const counts = new Map((await rows('messages_received?by=tag')).map(({ key, count }) => [key, count]));
+  const behind = async (query: string) => (await ask(`metrics/messages_received/conversations?by=tag&${query}`)).body.meta.count as number;
+  expect(await behind('key=none')).toBe(1);
+  expect(counts.get('none')).toBe(1);
+  expect(await behind('key=null')).toBe(1);
+  expect(counts.get(null)).toBeGreaterThan(1);
+  expect(await behind('noKey=true')).toBe(counts.get(null));
+  expect(await behind('noKey=false&key=none')).toBe(1);
+  expect(await behind('noKey=false')).toBe(await behind(''));
+});
+
 test('no number counts another organization', async () => {
   const other = await api.otherOrganization();
   const tag = 'canary-of-another-organization';
@@ -173,6 +189,9 @@ test.each([
   ['metrics/rating?timezone=Nowhere/City', 400, 'timezone'],
   ['metrics/rating?format=xlsx', 400, 'format'],
   ['metrics/rating/conversations?key=x', 400, 'key'],
+  ['metrics/rating/conversations?noKey=true', 400, 'noKey'],
+  ['metrics/rating/conversations?by=tag&noKey=true&key=none', 400, 'noKey'],
+  ['metrics/rating/conversations?by=tag&noKey=1', 400, 'noKey'],
   ['metrics/rating/conversations?start=2026-01-01T00:00:00Z', 400, 'start'],
   ['metrics/rating/conversations?interval=day&start=2026-01-01T00:00:01Z', 400, 'start'],
   ['metrics/rating/conversations?inStatus=open', 400, 'inStatus'],
