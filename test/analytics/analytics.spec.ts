@@ -1,3 +1,6 @@
+import { BehindReader } from '../../src/analytics/behind.reader.js';
+import { type Metric, METRICS } from '../../src/analytics/metrics.js';
+import type { Question } from '../../src/analytics/question.js';
 import { type TestApi, startApi } from '../support/api.js';
 
 let api: TestApi;
@@ -222,6 +225,39 @@ test('nothing behind a number is CSV of one line and no line of NDJSON', async (
 test('the first and the last day that can be asked for are those of PostgreSQL and of ISO 8601', async () => {
   for (const timezone of ['UTC', 'Asia/Tokyo', 'America/New_York'])
     expect(await rows(`rating?from=0001-01-01&to=9999-12-31&timezone=${timezone}`)).toMatchObject([{ count: 1 }]);
+});
+
+test('a slow reader keeps no other organization from its streams, and three in a process are all', async () => {
+  const path = '/analytics/metrics/messages_received/conversations?format=';
+  const hold = async (organizationId: string) => {
+    const question: Question = {
+      organizationId,
+      metric: METRICS.find(({ name }) => name === 'messages_received') as Metric,
+      range: { from: undefined, to: undefined, timezone: 'UTC' },
+      hours: 'calendar',
+      by: undefined,
+      interval: undefined,
+      filter: {},
+    };
+    const nothing = { key: undefined, start: undefined, inStatus: undefined };
+    const stream = api.app.get(BehindReader).stream(question, nothing, () => undefined);
+    await stream.next();
+    return stream;
+  };
+  const told = async (format: string, key: string) => (await api.expect(429, 'GET', `${path}${format}`, { key })).body.detail as string;
+  const own = await hold(api.organizationId);
+  for (const format of ['csv', 'ndjson']) expect(await told(format, analyst)).toMatch(/^this organization already/);
+  const others = await Promise.all([1, 2, 3].map(() => api.otherOrganization()));
+  for (const { adminKey } of others) await api.expect(200, 'GET', `${path}csv`, { key: adminKey });
+  const held = [own];
+  for (const { organizationId, adminKey } of others.slice(0, 2)) {
+    await api.expect(201, 'POST', '/conversations', { key: adminKey, body: { visitor: {}, message: 'x' } });
+    await ask('conversations', adminKey);
+    held.push(await hold(organizationId));
+  }
+  for (const format of ['csv', 'ndjson']) expect(await told(format, others[2]?.adminKey ?? '')).toMatch(/^this process already/);
+  for (const stream of held) await stream.return();
+  await ask('metrics/messages_received/conversations?format=csv');
 });
 
 test('a long answer is streamed whole, page after page the same', async () => {
