@@ -96,7 +96,7 @@ export class AnalyticsController {
   @Roles('admin', 'agent', 'auditor', 'analyst')
   @Answers(
     'Opens a number: the conversations and the events behind it, newest first.',
-    'Takes the same parameters as the number, and `key`, `start` and `inStatus` for one row of it. `meta.count` equals the number; of `backlog` the event is the one since which the conversation waits as it does.',
+    'Takes the same parameters as the number, and `key` or `noKey`, `start` and `inStatus` for one row of it. `meta.count` equals the number; of `backlog` the event is the one since which the conversation waits as it does.',
     {
       200: z.strictObject({
         data: z.array(behindSchema),
@@ -168,7 +168,8 @@ const streamed = <R extends object>(
 function openedOf({ metric, by, interval }: Question, query: BehindQueryDto): Opened {
   const opened = query.opened();
   const errors: FieldError[] = [];
-  if (opened.key !== undefined && by === undefined) errors.push({ field: 'key', message: 'needs by' });
+  if (opened.key !== undefined && by === undefined) errors.push({ field: opened.key === null ? 'noKey' : 'key', message: 'needs by' });
+  if (opened.key === null && query.key !== undefined) errors.push({ field: 'noKey', message: 'cannot be beside key' });
   if (opened.start !== undefined && interval === undefined) errors.push({ field: 'start', message: 'needs interval' });
   if (opened.inStatus !== undefined && metric.behind.status === undefined)
     errors.push({ field: 'inStatus', message: `is of no use for ${metric.name}, which tells no statuses apart` });

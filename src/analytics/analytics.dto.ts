@@ -70,10 +70,15 @@ const USUAL = 100;
 
 /** The number that is opened, and the page. */
 export class BehindQueryDto extends MetricQueryDto {
-  @Described({ description: 'The `key` of a row of the breakdown `by`; `none` for the row without a key. All rows when absent.' })
+  @Described({ description: 'The `key` of a row of the breakdown `by`. All rows when absent, but for `noKey`.' })
   @IfGiven()
   @IsVisibleText(128)
   key?: string;
+  // No value of `key` could stand for it, since a tag may be any text.
+  @Described({ description: '`true` for the row of the breakdown `by` whose `key` is null. Not beside `key`.' })
+  @IfGiven()
+  @IsOneOf(['true', 'false'])
+  noKey?: 'true' | 'false';
   @Described({ description: 'The `start` of a row of the series by `interval`. The whole range when absent.' })
   @IfGiven()
   @IsInstant()
@@ -86,7 +91,11 @@ export class BehindQueryDto extends MetricQueryDto {
   @Described(PAGING_PARAMETERS.cursor) @IfGiven() @IsVisibleText(1_000) cursor?: string;
 
   opened(): Opened {
-    return { key: this.key, start: this.start === undefined ? undefined : parseInstant(this.start), inStatus: this.inStatus };
+    return {
+      key: this.noKey === 'true' ? null : this.key,
+      start: this.start === undefined ? undefined : parseInstant(this.start),
+      inStatus: this.inStatus,
+    };
   }
   size(): number {
     return limited(this.limit, USUAL, MOST);

@@ -197,6 +197,13 @@ function withEmpty(rows: readonly Counted[], { starts }: Instants): readonly Cou
   return [...rows, ...empty.map(none)].sort((a, b) => (a.nr ?? 0) - (b.nr ?? 0));
 }
 
+/** Nothing is counted before the first start, and a made-up one could not be opened. */
+function startOf(nr: number | null, starts: Instants['starts']): string {
+  const start = starts[(nr ?? 1) - 1];
+  if (start === undefined) throw new Error(`the series has no interval ${nr}`);
+  return new Date(start).toISOString();
+}
+
 function rowOf(
   { metric: { unit, behind }, by, interval }: Question,
   { nr, key, status, count, sum, mean, median, p90 }: Counted,
@@ -206,7 +213,7 @@ function rowOf(
   const told = (text: string | null) => toldText(unit, text);
   const name = key === null ? undefined : names.get(key);
   return {
-    ...(interval === undefined ? {} : { start: new Date(starts[(nr ?? 1) - 1] ?? 0).toISOString() }),
+    ...(interval === undefined ? {} : { start: startOf(nr, starts) }),
     ...(by === undefined ? {} : { key, ...(name === undefined ? {} : { name }) }),
     ...(status === null || by === 'status' ? {} : { status }),
     count: Number(count),

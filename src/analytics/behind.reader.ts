@@ -18,8 +18,8 @@ import { ANALYSIS, inSnapshot, type Snapshot } from './analytics.snapshot.js';
 
 /** One number of an answer: a row's key, start and status, as it was answered. */
 export interface Opened {
-  /** `none` for the row without a key. */
-  readonly key: string | undefined;
+  /** Null for the row without a key. */
+  readonly key: string | null | undefined;
   /** ms */
   readonly start: number | undefined;
   readonly inStatus: Status | undefined;
@@ -53,10 +53,19 @@ interface Row {
 const BATCH = 1_000;
 /** Streams at once in a process: each keeps a session of the database and a snapshot. */
 const MOST_STREAMS = 3;
+/** Of these an organization has one, so that a slow reader takes no place of others. */
+const MOST_OF_AN_ORGANIZATION = 1;
+/** How long a stream lasts (ms): its snapshot keeps the database from clearing away old rows. */
+const LONGEST_MS = 600_000;
+
 /** Opens numbers: which conversations are behind them, and which events of these. */
 @Injectable()
 export class BehindReader implements BeforeApplicationShutdown {
-  readonly #places = new StreamPlaces(MOST_STREAMS, 'this process already streams as much as it may');
+  readonly #places = new StreamPlaces({
+    each: { most: MOST_OF_AN_ORGANIZATION, full: 'this organization already streams what is behind a number' },
+    all: { most: MOST_STREAMS, full: 'this process already streams as much as it may' },
+    longestMs: LONGEST_MS,
+  });
 
   constructor(
     @Inject(QUESTIONS) private readonly questions: Kysely<Database>,
@@ -112,12 +121,12 @@ export class BehindReader implements BeforeApplicationShutdown {
 
   /**
    * Everything behind a number, newest first, all as of one position.
-   * @param cut ends the connection to a client that stopped reading
+   * @param cut ends the connection to a client that stopped reading, or takes too long
    * @throws ThreadlogError validation_failed, rate_limited, limit_exceeded
    */
   stream(question: Question, opened: Opened, cut: () => void): AsyncGenerator<readonly EventBehind[], void, undefined> {
     const batches = readOnlyBatches(this.questions, ANALYSIS, (session) => this.#batches(session, question, opened));
-    return this.#places.hold('process', cut, batches);
+    return this.#places.hold(question.organizationId, cut, batches);
   }
 
   async *#batches(session: Kysely<Database>, question: Question, opened: Opened): AsyncGenerator<readonly EventBehind[], void, undefined> {
@@ -147,7 +156,7 @@ export class BehindReader implements BeforeApplicationShutdown {
     } else conditions.push(...withinRange(behind.at, part));
     if (opened.key !== undefined && by !== undefined) {
       const key = keyOf(behind, by);
-      conditions.push(opened.key === 'none' ? sql<SqlBool>`${key} is null` : sql<SqlBool>`${key} = ${opened.key}`);
+      conditions.push(opened.key === null ? sql<SqlBool>`${key} is null` : sql<SqlBool>`${key} = ${opened.key}`);
     }
     if (opened.inStatus !== undefined && behind.status !== undefined)
       conditions.push(sql<SqlBool>`${sql.raw(behind.status)} = ${opened.inStatus}`);

@@ -20,7 +20,9 @@ export interface ExportEnd {
 /** Long answers of the feed: all of it up to where it ended when the export began. */
 @Injectable()
 export class FeedExports implements BeforeApplicationShutdown {
-  readonly #places = new StreamPlaces(EXPORTS_AT_ONCE, `this organization has ${EXPORTS_AT_ONCE} exports running`);
+  readonly #places = new StreamPlaces({
+    each: { most: EXPORTS_AT_ONCE, full: `this organization has ${EXPORTS_AT_ONCE} exports running` },
+  });
 
   constructor(@Inject(EventsFeed) private readonly feed: EventsFeed) {}
 

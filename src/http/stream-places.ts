@@ -3,19 +3,27 @@ import { ThreadlogError } from '../errors.js';
 /** A client that takes nothing for so long (ms) is gone, or keeps a place from others. */
 const PATIENCE_MS = 60_000;
 
+/** So many answers at once, and what a client is told that finds no place. */
+interface Most {
+  readonly most: number;
+  readonly full: string;
+}
+
+interface Places {
+  /** Of the same `whose`. */
+  readonly each: Most;
+  /** Of all together, where each of them takes something that the process has few of. */
+  readonly all?: Most;
+  /** An answer that is not whole after so long (ms) is cut, so that a client that reads slowly does not keep its place. */
+  readonly longestMs?: number;
+}
+
 /** Places of long answers that are sent as they are made. */
 export class StreamPlaces {
   /** How each running answer is cut, by whose place it has. */
   readonly #running = new Map<string, Set<() => void>>();
 
-  /**
-   * @param most answers at once with the same `whose`
-   * @param full what a client is told that finds no place
-   */
-  constructor(
-    private readonly most: number,
-    private readonly full: string,
-  ) {}
+  constructor(private readonly places: Places) {}
 
   /** How many answers run now. */
   get running(): number {
@@ -24,13 +32,16 @@ export class StreamPlaces {
 
   /**
    * Hands on what a maker makes, as long as somebody takes it.
-   * @param cut ends the connection to a client that stopped reading
+   * @param cut ends the connection to a client that stopped reading, or takes too long
    * @throws ThreadlogError rate_limited
    */
   async *hold<T>(whose: string, cut: () => void, made: AsyncIterable<T>): AsyncGenerator<T, void, undefined> {
+    const { each, all, longestMs } = this.places;
     const those = this.#running.get(whose) ?? new Set();
-    if (those.size >= this.most) throw new ThreadlogError('rate_limited', this.full, { retryAfterSeconds: 5 });
+    if (those.size >= each.most) throw new ThreadlogError('rate_limited', each.full, { retryAfterSeconds: 5 });
+    if (all !== undefined && this.running >= all.most) throw new ThreadlogError('rate_limited', all.full, { retryAfterSeconds: 5 });
     this.#running.set(whose, those.add(cut));
+    const whole = longestMs === undefined ? undefined : setTimeout(cut, longestMs);
     let waiting: NodeJS.Timeout | undefined;
     try {
       for await (const one of made) {
@@ -40,6 +51,7 @@ export class StreamPlaces {
       }
     } finally {
       clearTimeout(waiting);
+      clearTimeout(whole);
       those.delete(cut);
       if (those.size === 0) this.#running.delete(whose);
     }

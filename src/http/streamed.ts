@@ -57,17 +57,25 @@ type Cell = string | number | boolean | null | undefined;
  * @param columns the names of the fields, in order
  */
 export async function* csv<R extends object>(columns: readonly (keyof R & string)[], batches: Batches<R>): AsyncGenerator<string> {
-  yield `${columns.join(',')}\r\n`;
-  for await (const rows of batches)
-    if (rows.length > 0)
-      yield rows.map((row) => `${columns.map((column) => csvCell(row[column] as Cell | readonly Cell[])).join(',')}\r\n`).join('');
+  // Sent with the first batch: what refuses the question is thrown as it is read, and is answered as an error only before the first piece.
+  let head = `${columns.join(',')}\r\n`;
+  for await (const rows of batches) {
+    const lines = rows.map((row) => `${columns.map((column) => csvCell(row[column] as Cell | readonly Cell[])).join(',')}\r\n`);
+    if (lines.length === 0) continue;
+    yield head + lines.join('');
+    head = '';
+  }
+  if (head !== '') yield head;
 }
 
-/** A text that begins like a formula would be run by a spreadsheet (CWE-1236); a quote in front makes it a text. */
+/**
+ * A text that begins like a formula would be run by a spreadsheet (CWE-1236); a quote in front makes it a text. So does what follows a `;`,
+ * at which spreadsheets of many countries split a line, such as the second of several tags.
+ */
 function csvCell(value: Cell | readonly Cell[]): string {
   if (value === null || value === undefined) return '';
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
   const text = typeof value === 'string' ? value : value.join('; ');
-  const safe = /^[=+\-@\t\r\n]/.test(text) ? `'${text}` : text;
+  const safe = text.replaceAll(/(^|; *)(?=[=+\-@\t\r\n])/g, "$1'");
   return /[",\r\n]/.test(safe) || safe !== safe.trim() ? `"${safe.replaceAll('"', '""')}"` : safe;
 }

@@ -450,7 +450,8 @@ export const IsResourceId = (options?: ValidationOptions) =>
 // RFC 3339 with a zone.
 const INSTANT = /^(\d{4})-(\d{2})-(\d{2})T(\d{2}):(\d{2}):(\d{2})(?:\.\d{1,9})?(?:Z|[+-]([01]\d|2[0-3]):[0-5]\d)$/;
 
-const FIRST_INSTANT = Date.parse('0000-01-01T00:00:00.000Z');
+// PostgreSQL has no year 0.
+const FIRST_INSTANT = Date.parse('0001-01-01T00:00:00.000Z');
 const LAST_INSTANT = Date.parse('9999-12-31T23:59:59.999Z');
 
 /** Milliseconds of an RFC 3339 instant with a zone; undefined for anything else, such as 30 February. */
@@ -467,6 +468,7 @@ export function parseInstant(text: unknown): number | undefined {
 }
 export function instantFault(value: unknown): string | undefined {
   if (parseInstant(value) !== undefined) return undefined;
+  if (typeof value === 'string' && value.startsWith('0000-')) return 'must be in the year 0001 or later';
   const message = 'must be an instant with a zone, such as 2026-01-16T09:00:00Z';
   // Query string parsers turn a + into a space.
   return typeof value === 'string' && parseInstant(value.replace(' ', '+')) !== undefined ? `${message}; ${PLUS_HINT}` : message;

@@ -1,3 +1,6 @@
+import { BehindReader } from '../../src/analytics/behind.reader.js';
+import { type Metric, METRICS } from '../../src/analytics/metrics.js';
+import type { Question } from '../../src/analytics/question.js';
 import { type TestApi, startApi } from '../support/api.js';
 
 let api: TestApi;
@@ -138,6 +141,22 @@ test('filters select events as they were, or conversations as they are', async (
   expect(await rows('messages_received')).toEqual([{ count: before + 2 }]);
 });
 
+test('the row without a key is told from a tag that is called none', async () => {
+  await opened('Untagged');
+  const id = await opened('Tagged');
+  await api.expect(200, 'POST', `/conversations/${id}/tags`, { body: { tags: ['none', 'null'] } });
+  await api.expect(201, 'POST', `/conversations/${id}/messages`, { body: { message: 'again' } });
+  const counts = new Map((await rows('messages_received?by=tag')).map(({ key, count }) => [key, count]));
+  const behind = async (query: string) => (await ask(`metrics/messages_received/conversations?by=tag&${query}`)).body.meta.count as number;
+  expect(await behind('key=none')).toBe(1);
+  expect(counts.get('none')).toBe(1);
+  expect(await behind('key=null')).toBe(1);
+  expect(counts.get(null)).toBeGreaterThan(1);
+  expect(await behind('noKey=true')).toBe(counts.get(null));
+  expect(await behind('noKey=false&key=none')).toBe(1);
+  expect(await behind('noKey=false')).toBe(await behind(''));
+});
+
 test('no number counts another organization', async () => {
   const other = await api.otherOrganization();
   const tag = 'canary-of-another-organization';
@@ -164,11 +183,18 @@ test.each([
   ['metrics/rating?interval=hour&from=1990-01-01', 400, 'interval'],
   ['metrics/rating?from=2026-02-30', 400, 'from'],
   ['metrics/rating?from=yesterday', 400, 'from'],
+  ['metrics/rating?from=0000-01-01', 400, 'from'],
+  ['metrics/rating?from=0000-12-31T23:59:59Z', 400, 'from'],
+  ['metrics/rating?to=0001-01-01T00:00:00%2B01:00', 400, 'to'],
+  ['conversations?createdAfter=0000-01-01T00:00:00Z', 400, 'createdAfter'],
   ['metrics/rating?from=2026-02-02&to=2026-02-02', 400, 'to'],
   ['metrics/rating?timezone=CET', 400, 'timezone'],
   ['metrics/rating?timezone=Nowhere/City', 400, 'timezone'],
   ['metrics/rating?format=xlsx', 400, 'format'],
   ['metrics/rating/conversations?key=x', 400, 'key'],
+  ['metrics/rating/conversations?noKey=true', 400, 'noKey'],
+  ['metrics/rating/conversations?by=tag&noKey=true&key=none', 400, 'noKey'],
+  ['metrics/rating/conversations?by=tag&noKey=1', 400, 'noKey'],
   ['metrics/rating/conversations?start=2026-01-01T00:00:00Z', 400, 'start'],
   ['metrics/rating/conversations?interval=day&start=2026-01-01T00:00:01Z', 400, 'start'],
   ['metrics/rating/conversations?inStatus=open', 400, 'inStatus'],
@@ -178,6 +204,60 @@ test.each([
 ])('%s is refused', async (path, status, field) => {
   const { body } = await api.expect(status, 'GET', `/analytics/${path}`);
   expect(body.errors?.[0]?.field).toBe(field);
+});
+
+test.each(['json', 'csv', 'ndjson'])('what is behind a number is refused as %s before anything is sent', async (format) => {
+  const refused = async (query: string) => {
+    const path = `/analytics/metrics/messages_received/conversations?format=${format}&${query}`;
+    return (await api.expect(400, 'GET', path)).body.errors[0].field as string;
+  };
+  expect(await refused('interval=day&start=2026-01-01T00:00:01Z')).toBe('start');
+  expect(await refused('from=2026-02-02&to=2026-02-01')).toBe('to');
+  expect(await refused('interval=hour&from=2000-01-01')).toBe('interval');
+});
+
+test('nothing behind a number is CSV of one line and no line of NDJSON', async () => {
+  const empty = 'metrics/messages_received/conversations?to=2001-01-01&format=';
+  expect((await ask(`${empty}csv`)).text).toMatch(/^conversationId,[\w,]+\r\n$/);
+  expect((await ask(`${empty}ndjson`)).text).toBe('');
+});
+
+test('the first and the last day that can be asked for are those of PostgreSQL and of ISO 8601', async () => {
+  for (const timezone of ['UTC', 'Asia/Tokyo', 'America/New_York'])
+    expect(await rows(`rating?from=0001-01-01&to=9999-12-31&timezone=${timezone}`)).toMatchObject([{ count: 1 }]);
+});
+
+test('a slow reader keeps no other organization from its streams, and three in a process are all', async () => {
+  const path = '/analytics/metrics/messages_received/conversations?format=';
+  const hold = async (organizationId: string) => {
+    const question: Question = {
+      organizationId,
+      metric: METRICS.find(({ name }) => name === 'messages_received') as Metric,
+      range: { from: undefined, to: undefined, timezone: 'UTC' },
+      hours: 'calendar',
+      by: undefined,
+      interval: undefined,
+      filter: {},
+    };
+    const nothing = { key: undefined, start: undefined, inStatus: undefined };
+    const stream = api.app.get(BehindReader).stream(question, nothing, () => undefined);
+    await stream.next();
+    return stream;
+  };
+  const told = async (format: string, key: string) => (await api.expect(429, 'GET', `${path}${format}`, { key })).body.detail as string;
+  const own = await hold(api.organizationId);
+  for (const format of ['csv', 'ndjson']) expect(await told(format, analyst)).toMatch(/^this organization already/);
+  const others = await Promise.all([1, 2, 3].map(() => api.otherOrganization()));
+  for (const { adminKey } of others) await api.expect(200, 'GET', `${path}csv`, { key: adminKey });
+  const held = [own];
+  for (const { organizationId, adminKey } of others.slice(0, 2)) {
+    await api.expect(201, 'POST', '/conversations', { key: adminKey, body: { visitor: {}, message: 'x' } });
+    await ask('conversations', adminKey);
+    held.push(await hold(organizationId));
+  }
+  for (const format of ['csv', 'ndjson']) expect(await told(format, others[2]?.adminKey ?? '')).toMatch(/^this process already/);
+  for (const stream of held) await stream.return();
+  await ask('metrics/messages_received/conversations?format=csv');
 });
 
 test('a long answer is streamed whole, page after page the same', async () => {

@@ -335,7 +335,8 @@ describe('instants', () => {
   test.each<[string, string, ErrorCode]>([
     ['past', '2024-01-16T09:00:00Z', 'snooze_in_past'],
     ['the year 9999', '9999-12-31T23:59:59Z', 'snooze_too_far'],
-    ['the year 0', '0000-01-01T00:00:00Z', 'snooze_in_past'],
+    ['the year 0', '0000-01-01T00:00:00Z', 'validation_failed'],
+    ['the year 1', '0001-01-01T00:00:00Z', 'snooze_in_past'],
   ])('%s is impossible', (_, until, code) => refused(post('snooze', { until }), code));
 });
 

@@ -114,7 +114,7 @@ export async function startApi(options: { environment?: Record<string, string>; 
     });
     const { text } = response;
     const isText = /^text\/csv|^application\/x-ndjson/.test(response.headers.get('content-type') ?? '');
-    const parsed: unknown = text === '' ? undefined : isText ? text : JSON.parse(text);
+    const parsed: unknown = isText ? text : text === '' ? undefined : JSON.parse(text);
     const asVisitor = key?.startsWith('tlv1.') === true || given.headers?.['authorization']?.includes('tlv1.') === true;
     checkAnswer(method, path.split('?', 1)[0] ?? '', response.status, response.headers.get('content-type'), parsed, asVisitor);
     return { status: response.status, headers: response.headers, body: parsed, text };
