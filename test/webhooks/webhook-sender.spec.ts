@@ -251,7 +251,10 @@ describe('the statements that claim and record', () => {
     await new Jobs(db, undefined).add([jobOf(late)], adding);
     // It waits for the lane, and does not know of what is being added.
     const ending = db.transaction().execute((tx) => giveUpDeliveries(tx, 'o', 'w', 'it was disabled'));
-    const waits = async () => (await sql`select from pg_locks where locktype = 'advisory' and not granted`.execute(db)).rows.length > 0;
+    // Other tests wait in other databases of the server.
+    const waiting = sql`select from pg_locks where locktype = 'advisory' and not granted
+      and database = (select oid from pg_database where datname = current_database())`;
+    const waits = async () => (await waiting.execute(db)).rows.length > 0;
     await Promise.race([ending, eventually(waits)]);
     await adding.commit().execute();
     await ending;
