@@ -161,7 +161,8 @@ describe('a lane', () => {
       await eventually(async () => {
         const { rows } = await sql<{
           n: number;
-        }>`select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted`.execute(database.kysely);
+        }>`select count(*)::int as n from pg_locks where locktype = 'advisory' and not granted
+            and database = (select oid from pg_database where datname = current_database())`.execute(database.kysely);
         return rows[0]?.n === 1 ? true : undefined;
       });
       await open.commit().execute();
