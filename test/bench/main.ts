@@ -14,6 +14,7 @@ import { measureNumbers } from './numbers.js';
 import { measureLive } from './live.js';
 import { measureSearches } from './searches.js';
 import { measureMoving, rebuild, type RebuiltGroup } from './moving.js';
+import { measureParts } from './parts.js';
 import { measureRules } from './rules.js';
 import { measureWebhooks } from './webhooks.js';
 
@@ -300,6 +301,14 @@ async function billed(server: Server, ids: readonly string[]): Promise<Bill> {
   };
 }
 
+/** The CPU of a reply at a fixed rate, in µs: of the API with its worker and of the database. */
+async function cpuOfReply(server: Server, ids: readonly string[], perSecond: number): Promise<number> {
+  const before = cpuOfTree(server.pid) + databaseCpu();
+  const { statuses, requests } = await replies(server, ids, SECONDS, perSecond);
+  ok(statuses);
+  return (cpuOfTree(server.pid) + databaseCpu() - before) / requests;
+}
+
 const middle = (bills: readonly Bill[]): Bill =>
   Object.fromEntries(
     Object.keys(bills[0] ?? {}).map((name) => [name, median(bills.map((bill) => bill[name as keyof Bill]))]),
@@ -483,6 +492,24 @@ async function main(): Promise<void> {
     ]);
     report['inline'] = { threadlog: bill, ratioOfDefault: toOurs, visible: inlineSeen, rounds: inlines };
   }
+
+  say('pausing one part after the other');
+  const half = our.repliesPerSecond / 2;
+  const parts = await measureParts(
+    ROOT,
+    { ...environment, DATABASE_URL: threadlogUrl, EVENTSTORE_URL: '' },
+    { url: threadlogUrl, cpu: () => cpuOfReply(api, ids, half) },
+  );
+  rows.push([
+    'CPU a reply at half load, by part',
+    parts
+      .filter(({ cpu }) => cpu >= 5)
+      .map(({ name, cpu }) => `${name} ${cpu.toFixed(0)} µs`)
+      .join(', '),
+    `the others less than 5 µs each`,
+    '',
+  ]);
+  report['parts'] = parts;
 
   say('asking rules, telling an endpoint');
   const rules = await measureRules(

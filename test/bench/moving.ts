@@ -43,7 +43,8 @@ async function verify(root: string, environment: Readonly<Record<string, string>
   return { events, eventsPerSecond: events / ((performance.now() - started) / 1000) };
 }
 
-function threadlog(root: string, environment: Readonly<Record<string, string>>, argv: readonly string[]): Promise<string> {
+/** Runs a command of the command line. @returns what it prints */
+export function threadlog(root: string, environment: Readonly<Record<string, string>>, argv: readonly string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [`${root}bin/threadlog.js`, ...argv], {
       cwd: root,

@@ -353,7 +353,8 @@ describe('a process that does jobs', () => {
       sql<{ key: string }>`select key from keep.take_due_jobs(array['test'], array[${sql.lit(room)}], array['test'], 'me', '0 s', null)`;
     const { rows } = await taking(2).execute(database.kysely);
     expect(rows.map(({ key }) => key).toSorted()).toEqual(['due', 'of no receiver']);
-    expect(await pagesOf(taking(2))).toBeLessThan(100);
+    // Dead entries of the tests before are among the pages, until the server has cleaned them up.
+    expect(await pagesOf(taking(2))).toBeLessThan(500);
     expect(await pagesOf(taking(1))).toBeGreaterThan(5_000);
   });
 
