@@ -159,7 +159,7 @@ return ws;`,
       // eslint-disable-next-line @typescript-eslint/no-implied-eval -- the text of the documentation is what is tested
       new Function(...Object.keys(given), here)(...Object.values(given));
     }
-    await eventually(() => said.includes(`message.received ${id}`) && said.some((line) => /^\d[\d.]* Hello$/.test(line)));
+    await eventually(() => said.includes(`message.received ${id}`) && said.some((line) => /^\d[\d.-]* Hello$/.test(line)));
     for (const socket of opened) socket.close();
   });
 });
