@@ -506,7 +506,7 @@ async function main(): Promise<void> {
       .filter(({ cpu }) => cpu >= 5)
       .map(({ name, cpu }) => `${name} ${cpu.toFixed(0)} µs`)
       .join(', '),
-    `the others less than 5 µs each`,
+    'the others within the noise',
     '',
   ]);
   report['parts'] = parts;
