@@ -9,6 +9,7 @@ import { type Outbound, OutboundClient } from '../src/http-out/outbound-client.j
 import { derivedId } from '../src/ids.js';
 import type { Metrics } from '../src/metrics/metrics.js';
 import { pause } from '../src/pause.js';
+import { WakeUp } from './runtime/wake-up.js';
 import type { VisitorKeys } from '../src/security/visitor-keys.js';
 import { type AnswerKey, keptAnswer, type StoredAttempt } from '../src/webhooks/delivery.attempt.js';
 import { DELIVER_WEBHOOK, removeOldDeliveries } from '../src/webhooks/delivery.rows.js';
@@ -135,15 +136,13 @@ export class WebhookSender {
   /** One stored event gives several public ones, to several endpoints. */
   readonly #told = new LRUCache<string, Promise<readonly PublicEvent[]>>({ max: 500, ttl: SETTINGS_MS });
   #recording = false;
-  #wake: () => void = () => undefined;
-  #woken = false;
+  readonly #wakeUp = new WakeUp();
 
   constructor(private readonly options: WebhookSenderOptions) {}
 
   /** Makes the sender look for deliveries at once. */
   wake(): void {
-    this.#woken = true;
-    this.#wake();
+    this.#wakeUp.call();
   }
 
   /** Sends until the signal. */
@@ -155,7 +154,7 @@ export class WebhookSender {
     void this.#sweep();
     try {
       while (!signal.aborted) {
-        this.#woken = false;
+        this.#wakeUp.seen();
         const wanted = MOST - this.#inHand.size;
         let taken: readonly Taken[] = [];
         if (wanted > 0)
@@ -165,7 +164,7 @@ export class WebhookSender {
             this.options.log.warn({ error: describeError(error) }, 'could not look for due deliveries, trying again');
           }
         for (const one of taken) this.#begin(one);
-        if (taken.length === 0) await this.#untilWoken(signal);
+        if (taken.length === 0) await this.#wakeUp.wait(POLL_MS, signal);
         else await pause(GATHER_MS, signal);
       }
     } finally {
@@ -443,14 +442,6 @@ export class WebhookSender {
     } catch (error) {
       this.options.log.warn({ error: describeError(error) }, 'could not remove old deliveries and secrets');
     }
-  }
-
-  async #untilWoken(signal: AbortSignal): Promise<void> {
-    if (this.#woken) return;
-    const waiting = new AbortController();
-    this.#wake = () => waiting.abort();
-    await pause(POLL_MS, AbortSignal.any([signal, waiting.signal]));
-    this.#wake = () => undefined;
   }
 
   async #stop(): Promise<void> {

@@ -2,6 +2,7 @@ import { describeError } from './failures.js';
 import { type Job, JOB_LEASE_MS, type Jobs } from './jobs.js';
 import type { RuntimeLog } from './runtime-log.js';
 import { pause } from '../../src/pause.js';
+import { WakeUp } from './wake-up.js';
 import { workerName } from './worker-name.js';
 
 /** How many jobs of a kind a process does at the same time, and how many it holds, waiting ones included, so that one statement takes several. */
@@ -61,8 +62,7 @@ export class JobRunner {
   readonly #attempts = new Set<Attempt>();
   readonly #finished: Job[] = [];
   #finishing: Promise<void> | undefined;
-  #wake: () => void = () => undefined;
-  #woken = false;
+  readonly #wakeUp = new WakeUp();
   /** Nothing is begun any more: nobody would tell it that the process ends. */
   #ending = false;
 
@@ -82,8 +82,7 @@ export class JobRunner {
 
   /** Makes the runner look for jobs at once, since this process added some. */
   wake(): void {
-    this.#woken = true;
-    this.#wake();
+    this.#wakeUp.call();
   }
 
   /** Does jobs until the signal, then finishes the jobs that it began and gives the others back. */
@@ -98,7 +97,7 @@ export class JobRunner {
     const renewing = setInterval(() => void this.#renew(), RENEW_MS);
     try {
       while (!signal.aborted) {
-        this.#woken = false;
+        this.#wakeUp.seen();
         let taken: readonly Job[] = [];
         const rooms = this.#rooms();
         if (rooms.size > 0) {
@@ -118,7 +117,7 @@ export class JobRunner {
         }
         for (const hand of this.#hands.values()) this.#begin(hand);
         // If as many jobs of a kind came as there was room for, there may be more: the next look follows as soon as there is room.
-        if (![...rooms.values()].includes(0)) await this.#untilWoken(signal);
+        if (![...rooms.values()].includes(0)) await this.#wakeUp.wait(POLL_MS, signal);
       }
     } finally {
       clearInterval(renewing);
@@ -229,14 +228,6 @@ export class JobRunner {
     } catch (error) {
       this.options.log.warn({ error: describeError(error) }, 'could not renew the leases of jobs');
     }
-  }
-
-  async #untilWoken(signal: AbortSignal): Promise<void> {
-    if (this.#woken) return;
-    const waiting = new AbortController();
-    this.#wake = () => waiting.abort();
-    await pause(POLL_MS, AbortSignal.any([signal, waiting.signal]));
-    this.#wake = () => undefined;
   }
 
   async #stop(): Promise<void> {
