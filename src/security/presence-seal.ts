@@ -1,8 +1,4 @@
-import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomBytes } from 'node:crypto';
-import type { MasterKey } from './sealing.js';
-
-const NONCE = 12;
-const TAG = 16;
+import { MasterKey } from './sealing.js';
 
 /**
  * Seals what processes tell each other of presence. PostgreSQL has no privilege for LISTEN and NOTIFY: whoever may connect, such as an analyst
@@ -13,10 +9,10 @@ const TAG = 16;
  * again, from a session of its own, does not open either.
  */
 export class PresenceSeal {
-  readonly #key: KeyObject;
+  readonly #key: MasterKey;
 
   constructor(masterKey: MasterKey) {
-    this.#key = createSecretKey(masterKey.derive('presence'));
+    this.#key = new MasterKey(masterKey.derive('presence'));
   }
 
   /**
@@ -24,21 +20,13 @@ export class PresenceSeal {
    * @returns base64, a third longer than the text and 28 bytes
    */
   seal(text: string, session: number): string {
-    const nonce = randomBytes(NONCE);
-    const cipher = createCipheriv('aes-256-gcm', this.#key, nonce);
-    cipher.setAAD(Buffer.from(String(session)));
-    return Buffer.concat([nonce, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]).toString('base64');
+    return this.#key.wrap(String(session), Buffer.from(text)).toString('base64');
   }
 
   /** Undefined for what was not sealed with this key for this session. */
   open(sealed: string, session: number): string | undefined {
-    const bytes = Buffer.from(sealed, 'base64');
-    if (bytes.length < NONCE + TAG) return undefined;
-    const decipher = createDecipheriv('aes-256-gcm', this.#key, bytes.subarray(0, NONCE), { authTagLength: TAG });
-    decipher.setAAD(Buffer.from(String(session)));
-    decipher.setAuthTag(bytes.subarray(bytes.length - TAG));
     try {
-      return decipher.update(bytes.subarray(NONCE, bytes.length - TAG), undefined, 'utf8') + decipher.final('utf8');
+      return this.#key.unwrap(String(session), Buffer.from(sealed, 'base64')).toString();
     } catch {
       return undefined;
     }
