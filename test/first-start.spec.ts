@@ -9,7 +9,7 @@ import { readConfig } from '../src/config.js';
 import { firstStart } from '../src/first-start.js';
 import { inboxAggregate } from '../src/inboxes/inbox.js';
 import { organizationAggregate } from '../src/organizations/organization.js';
-import { hashApiKey } from '../src/security/api-key-lookup.js';
+import { secretHash } from '../src/security/secret-hash.js';
 import { createHttpApp } from '../src/http/http-app.js';
 import { createLogger } from '../src/log.js';
 import { createDatabase } from './support/database.js';
@@ -53,7 +53,7 @@ async function started(cutAfter?: number): Promise<string[]> {
     const inbox = await backend.transactor.load(inboxAggregate, 'main', organization?.state.defaultInboxId ?? 'none');
     expect(inbox?.state).toMatchObject({ exists: true, archived: false });
     const keys = await backend.database.selectFrom('keep.api_keys').select(['hash', 'role', 'revoked_at']).execute();
-    expect(keys).toEqual([{ hash: hashApiKey(KEY), role: 'admin', revoked_at: null }]);
+    expect(keys).toEqual([{ hash: secretHash(KEY), role: 'admin', revoked_at: null }]);
     return rows.map(({ event }) => event);
   } finally {
     await app.close();

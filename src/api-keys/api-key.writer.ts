@@ -2,7 +2,8 @@ import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
 import { aside, type CommandContext, isExpected } from '../commands/command-context.js';
 import { type Transacted, Transactor } from '../commands/transactor.js';
-import { ApiKeyLookup, hashApiKey, newApiKey } from '../security/api-key-lookup.js';
+import { ApiKeyLookup, newApiKey } from '../security/api-key-lookup.js';
+import { secretHash } from '../security/secret-hash.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { ThreadlogError } from '../errors.js';
 import { secretOf } from '../commands/idempotency.js';
@@ -81,7 +82,7 @@ export class ApiKeyWriter {
       .values({
         organization_id: context.organizationId,
         id,
-        hash: hashApiKey(key),
+        hash: secretHash(key),
         role,
         name,
         agent_id: boundTo,
@@ -167,7 +168,7 @@ export class ApiKeyWriter {
   }
 
   private idOf(context: CommandContext, key: string): string {
-    return derivedId('apikey', context.organizationId, hashApiKey(key).toString('hex'));
+    return derivedId('apikey', context.organizationId, secretHash(key).toString('hex'));
   }
 
   /** A chosen key may already belong to another organization, and then it opens that organization. */
@@ -175,7 +176,7 @@ export class ApiKeyWriter {
     const row = await this.database
       .selectFrom('keep.api_keys')
       .select(['organization_id', 'id'])
-      .where('hash', '=', hashApiKey(key))
+      .where('hash', '=', secretHash(key))
       .executeTakeFirst();
     if (row?.organization_id !== organizationId || row.id !== id) throw new Error('the chosen API key belongs to another organization');
   }

@@ -1,4 +1,4 @@
-import { createHash, createHmac } from 'node:crypto';
+import { createHmac } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { type Kysely, sql } from 'kysely';
 import { CLOCK, type Clock } from '../clock.js';
@@ -10,13 +10,12 @@ import { derivedId } from '../ids.js';
 import { ApiKeyLookup, type Principal } from '../security/api-key-lookup.js';
 import { Callers } from '../security/callers.js';
 import { MasterKey } from '../security/sealing.js';
+import { secretHash } from '../security/secret-hash.js';
 
 /** How long a ticket may be used (ms). */
 const TICKET_MS = 30_000;
 /** How long the row of an expired ticket stays. */
 const KEPT = '1 minute';
-
-const hashOf = (ticket: string) => createHash('sha256').update(ticket).digest();
 
 export interface MadeTicket {
   readonly ticket: string;
@@ -64,7 +63,7 @@ export class LiveTickets {
       .values({
         organization_id: organizationId,
         id,
-        hash: hashOf(ticket),
+        hash: secretHash(ticket),
         key_id: visitorId === null ? keyId : null,
         acting_for: actingFor,
         visitor_id: visitorId,
@@ -93,7 +92,7 @@ export class LiveTickets {
     const row = await this.database
       .updateTable('keep.live_tickets')
       .set({ used_at: now })
-      .where('hash', '=', hashOf(ticket))
+      .where('hash', '=', secretHash(ticket))
       .where('used_at', 'is', null)
       .where('expires_at', '>', now)
       .returningAll()

@@ -4,7 +4,7 @@ import { ApiKeyWriter } from '../api-keys/api-key.writer.js';
 import type { CommandContext } from '../commands/command-context.js';
 import { Transactor } from '../commands/transactor.js';
 import { createInbox, inboxAggregate } from '../inboxes/inbox.js';
-import { hashApiKey } from '../security/api-key-lookup.js';
+import { secretHash } from '../security/secret-hash.js';
 import { DATABASE, type Database } from '../database/database.js';
 import { derivedId, randomIds } from '../ids.js';
 import { VisitorKeys } from '../security/visitor-keys.js';
@@ -67,7 +67,7 @@ export class OrganizationWriter {
     await options.beforeKey?.(organizationId);
     const { adminKey } = options;
     const context =
-      adminKey === undefined ? systemContext(organizationId, randomIds.next()) : step('admin key', hashApiKey(adminKey).toString('hex'));
+      adminKey === undefined ? systemContext(organizationId, randomIds.next()) : step('admin key', secretHash(adminKey).toString('hex'));
     const { id, key } = await this.apiKeys.create(context, { name: 'Admin', role: 'admin' }, adminKey);
     return { organizationId, adminKey: key, adminKeyId: id };
   }

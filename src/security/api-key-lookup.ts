@@ -1,8 +1,9 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { type Kysely, type SelectQueryBuilder, sql } from 'kysely';
 import { LRUCache } from 'lru-cache';
 import type { Database } from '../database/database.js';
 import type { CallerRole } from './roles.js';
+import { secretHash } from './secret-hash.js';
 
 /** The holder of a valid key or visitor token. */
 export interface Principal {
@@ -25,8 +26,6 @@ export interface Principal {
 
 /** How long another process may still accept a key after its revocation (ms); the revoking process refuses it at once. */
 const KEY_MAX_AGE_MS = 1_000;
-
-export const hashApiKey = (key: string) => createHash('sha256').update(key).digest();
 
 /** A new key: a prefix that people and leak scanners recognize, and 192 random bits. */
 export const newApiKey = () => `tl_${randomBytes(24).toString('base64url')}`;
@@ -75,7 +74,7 @@ export class ApiKeyLookup {
   }
 
   private async lookUp(key: string): Promise<Principal | undefined> {
-    return this.find((keys) => keys.where('hash', '=', hashApiKey(key)));
+    return this.find((keys) => keys.where('hash', '=', secretHash(key)));
   }
 
   /** The key with this id; undefined when it is unknown, expired or revoked. Always asks the database. */

@@ -1,10 +1,11 @@
-import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Kysely } from 'kysely';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.js';
 import type { Database } from '../database/database.js';
 import type { ApiKeyLookup, Principal } from './api-key-lookup.js';
 import type { MasterKey } from './sealing.js';
+import { secretHash } from './secret-hash.js';
 
 /** The cookie that holds a session's token. */
 export const SESSION_COOKIE = 'threadlog_session';
@@ -18,8 +19,6 @@ const MOST_KNOWN = 10_000;
 /** Bytes of chance, and of the proof that the token is ours. */
 const RANDOM = 24;
 const PROOF = 16;
-
-const hashOf = (token: string) => createHash('sha256').update(token).digest();
 
 /** The session's token in a Cookie header; undefined when there is none. */
 export function sessionIn(cookies: string | undefined): string | undefined {
@@ -63,7 +62,7 @@ export class ConsoleSessions {
     if (!this.isOurs(token)) return undefined;
     const row = await this.database
       .deleteFrom('keep.console_sessions')
-      .where('hash', '=', hashOf(token))
+      .where('hash', '=', secretHash(token))
       .where('kind', '=', 'link')
       .where('expires_at', '>', new Date(this.clock.now()))
       .returning(['organization_id', 'key_id'])
@@ -85,7 +84,7 @@ export class ConsoleSessions {
     const row = await this.database
       .selectFrom('keep.console_sessions')
       .select(['organization_id', 'key_id'])
-      .where('hash', '=', hashOf(token))
+      .where('hash', '=', secretHash(token))
       .where('kind', '=', 'session')
       .where('expires_at', '>', new Date(this.clock.now()))
       .executeTakeFirst();
@@ -97,7 +96,7 @@ export class ConsoleSessions {
 
   /** Ends a session, here at once and in other processes within a second. Nothing happens when it is over already. */
   async end(token: string): Promise<void> {
-    await this.database.deleteFrom('keep.console_sessions').where('hash', '=', hashOf(token)).execute();
+    await this.database.deleteFrom('keep.console_sessions').where('hash', '=', secretHash(token)).execute();
     this.#known.delete(token);
   }
 
@@ -113,7 +112,7 @@ export class ConsoleSessions {
     await this.database
       .insertInto('keep.console_sessions')
       .values({
-        hash: hashOf(token),
+        hash: secretHash(token),
         kind,
         organization_id: organizationId,
         key_id: keyId,
