@@ -50,7 +50,7 @@ export class SearchProjection implements FoldingProjection {
       if (one.kind === 'visitor') {
         if (changesNames(one.event)) names.push(one);
       } else if (changesFields(one.event)) fields.push(one);
-      else if (isMessage(one.event)) {
+      else {
         const message = messageOfEvent(one.event as Recorded<ConversationEvent>);
         if (message === undefined) continue;
         const { organizationId, streamId, event, key } = one;
@@ -132,8 +132,6 @@ export class SearchProjection implements FoldingProjection {
 }
 
 const keyOf = (organizationId: string, id: string) => `${organizationId}.${id}`;
-
-const isMessage = ({ type }: DomainEvent) => type === 'MessageReceived' || type === 'MessageSent' || type === 'NoteAdded';
 
 const FIELD_EVENTS: ReadonlySet<string> = new Set([
   'ConversationOpened',

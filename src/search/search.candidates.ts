@@ -63,6 +63,15 @@ interface Row {
   readonly tier: number;
 }
 
+/** A row beside the number of matches that were found; only the number where none of them is left. */
+type CountedRow = Omit<Row, 'id'> & { readonly id: string | null; readonly n: number };
+
+/** The rows; undefined where more than `most` matches were found, of which these would be a chance choice. */
+function unlessMore(rows: readonly CountedRow[], most: number): readonly Row[] | undefined {
+  if ((rows[0]?.n ?? 0) > most) return undefined;
+  return rows.flatMap(({ id, ...row }) => (id === null ? [] : [{ id, ...row }]));
+}
+
 /** @returns the best candidate of each conversation, in order, and whether these are all that match */
 export async function candidatesOf(
   session: Kysely<Database>,
@@ -153,7 +162,7 @@ async function byName(session: Kysely<Database>, asked: Asked, filter: Filter, f
   const byIndex = async (most: number): Promise<readonly Row[] | undefined> => {
     const those = (line: 'name_line' | 'email_line') =>
       sql`(select v.visitor_id from ${visitors} v where v.organization_id = ${organizationId} and ${has(line)} limit ${most + 1})`;
-    const { rows } = await sql<Omit<Row, 'id'> & { id: string | null; n: number }>`
+    const { rows } = await sql<CountedRow>`
       with named as materialized (select distinct visitor_id from (${those('name_line')} union all ${those('email_line')}) each),
         counted as materialized (select count(*)::int as n from named)
       select counted.n, f.* from counted left join (
@@ -161,8 +170,7 @@ async function byName(session: Kysely<Database>, asked: Asked, filter: Filter, f
           join ${own} s on s.organization_id = ${organizationId} and s.visitor_id = named.visitor_id ${theirVisitor(asked)}
         where (select n from counted) <= ${most} and ${matching} ${OWN} limit ${RANKED}
       ) f on true`.execute(session);
-    if ((rows[0]?.n ?? 0) > most) return undefined;
-    return rows.flatMap(({ id, ...row }) => (id === null ? [] : [{ id, ...row }]));
+    return unlessMore(rows, most);
   };
   const indexed = await byIndex(FEW);
   if (indexed !== undefined) return indexed;
@@ -215,7 +223,7 @@ async function byMessages(session: Kysely<Database>, asked: Asked, filter: Filte
   };
   /** Undefined where the index finds more than `most`. */
   const byIndex = async (query: RawBuilder<unknown>, most: number): Promise<readonly Row[] | undefined> => {
-    const { rows } = await sql<Omit<Row, 'id'> & { id: string | null; n: number }>`
+    const { rows } = await sql<CountedRow>`
       with m as materialized (select ${found}, m.terms @@ ${fullQuery(asked)} as matches from ${messages} m
           where m.organization_id = ${organizationId} and m.terms @@ ${query} limit ${most + 1}),
         counted as materialized (select count(*)::int as n from m)
@@ -224,8 +232,7 @@ async function byMessages(session: Kysely<Database>, asked: Asked, filter: Filte
         select ${found} from m where m.matches and ${passes(asked, filter, sql`m.conversation_id`)} and (select n from counted) <= ${most}
         ${SAID} limit ${RANKED}
       ) f on true left ${theirs}`.execute(session);
-    if ((rows[0]?.n ?? 0) > most) return undefined;
-    return rows.flatMap(({ id, ...row }) => (id === null ? [] : [{ id, ...row }]));
+    return unlessMore(rows, most);
   };
   if (few)
     return await ranked(sql`with c as materialized (select c.id from ${readModels.view(conversationsTable)} c where ${filter.condition})

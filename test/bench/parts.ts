@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { positionOf } from '../../src/event-store/postgres/position.js';
 import { threadlog } from './moving.js';
 
 /** What one group of read models or one reactor takes of the CPU of a reply (µs), in its own process and in the database. */
@@ -24,7 +25,7 @@ export async function measureParts(
     const { rows } = await client.query<{ head: string }>('select max(position) as head from log.events');
     const behind = `select from (select position from read.checkpoints where live union all select position from keep.reactors) p where position < $1`;
     for (const end = Date.now() + 120_000; Date.now() < end; await new Promise((resolve) => setTimeout(resolve, 20)))
-      if ((await client.query(behind, [String(rows[0]?.head).padStart(19, '0')])).rowCount === 0) return;
+      if ((await client.query(behind, [positionOf(rows[0]?.head ?? '0')])).rowCount === 0) return;
     throw new Error('the groups and reactors do not catch up');
   };
   const { groups, reactors } = JSON.parse(await threadlog(root, environment, ['projections', 'list', '--json'])) as {
