@@ -61,22 +61,33 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`drop index keep.jobs_due`.execute(db);
   await sql`create index jobs_due on keep.jobs (kind, due_at, id) where head`.execute(db);
 
-  // As in 0007_reactors.ts, but it takes as many jobs of each kind as there is room for. For the kinds in p_fair it takes the oldest job of each
-  // receiver, then the second job of each, and so on: however many jobs wait for one receiver, they keep no job of another waiting. Workers
-  // of an earlier build go on with the function there.
+  // As keep.take_jobs in 0007_reactors.ts, but it takes as many jobs of each kind as there is room for. Where more jobs of a kind in p_fair are
+  // due than that, it takes the oldest job of each receiver, then the second job of each, and so on: however many jobs wait for one receiver,
+  // they keep no job of another waiting. Where there is room for all, it need not look at receivers, whose jobs may not be due yet. Workers of
+  // an earlier build go on with the function there.
   await sql`
-    create function keep.take_jobs(
+    create function keep.take_due_jobs(
       p_kinds text[], p_rooms integer[], p_fair text[], p_owner text, p_lease interval, p_now timestamptz)
     returns setof keep.jobs language plpgsql ${PLANS} as $$
     declare
       v_clock timestamptz := clock_timestamp();
       v_now timestamptz := coalesce(p_now, v_clock);
+      v_turns text[];
     begin
+      v_turns := array(
+        select wanted.kind from unnest(p_kinds, p_rooms) wanted(kind, room)
+        where wanted.kind = any (p_fair)
+          and exists (
+            select from keep.jobs j
+            where j.head and j.kind = wanted.kind and j.due_at <= v_now
+              and (j.leased_until is null or j.leased_until < v_clock or j.leased_until > v_clock + 2 * p_lease)
+            order by j.due_at, j.id offset wanted.room limit 1
+          ));
       return query
         with recursive receivers as (
-          select fair.kind,
-            (select j.receiver from keep.jobs j where j.kind = fair.kind and j.receiver is not null order by j.receiver limit 1) as receiver
-          from unnest(p_fair) fair(kind)
+          select turns.kind,
+            (select j.receiver from keep.jobs j where j.kind = turns.kind and j.receiver is not null order by j.receiver limit 1) as receiver
+          from unnest(v_turns) turns(kind)
           union all
           select r.kind,
             (select j.receiver from keep.jobs j where j.kind = r.kind and j.receiver > r.receiver order by j.receiver limit 1)
@@ -90,7 +101,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
             order by j.due_at, j.id limit wanted.room
             for update skip locked
           ) first
-          where wanted.kind <> all (p_fair)
+          where wanted.kind <> all (v_turns)
           union all
           select first.id from unnest(p_kinds, p_rooms) wanted(kind, room)
           cross join lateral (
@@ -108,7 +119,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
             where r.kind = wanted.kind and r.receiver is not null
             order by numbered.nr, numbered.due_at, numbered.id limit wanted.room
           ) first
-          where wanted.kind = any (p_fair)
+          where wanted.kind = any (v_turns)
         )
         update keep.jobs j set owner = p_owner, leased_until = v_clock + p_lease, attempt = j.attempt + 1
         from due where j.id = due.id

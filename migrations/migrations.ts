@@ -10,8 +10,7 @@ import * as liveTickets from './0008_live_tickets.js';
 import * as webhooks from './0009_webhooks.js';
 import * as rules from './0010_rules.js';
 import * as analysts from './0011_analysts.js';
-import * as turns from './0012_turns.js';
-import * as consoleSessions from './0013_console_sessions.js';
+import * as consoleSessions from './0012_console_sessions.js';
 
 /** Every migration by name, in order. A name that ran on any database stays for ever. There are no down migrations. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -26,6 +25,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0009_webhooks': webhooks,
   '0010_rules': rules,
   '0011_analysts': analysts,
-  '0012_turns': turns,
-  '0013_console_sessions': consoleSessions,
+  '0012_console_sessions': consoleSessions,
 };

@@ -45,7 +45,7 @@ export interface Database {
     expires_at: Date;
     used_at: Date | null;
   };
-  /** Sessions of the console, and the links that begin one. migrations/0013_console_sessions.ts */
+  /** Sessions of the console, and the links that begin one. migrations/0012_console_sessions.ts */
   'keep.console_sessions': {
     /** SHA-256 of the token. */
     hash: Buffer;
