@@ -90,7 +90,7 @@ export const EMPTY: Store = {
 export function takeSummary(store: Store, summary: ConversationSummary): Store {
   const before = store.known.get(summary.id);
   if (before === undefined) return put(store, { summary, thread: null, told: { after: summary.revision, messages: [] } });
-  // Of the same revision the answer may still be fresher: names of agents and visitors change without the conversation.
+  // An answer of the same revision may still be fresher: names of agents and visitors change without the conversation.
   if (summary.revision < before.summary.revision) return store;
   const said = summary.messageCount === before.summary.messageCount ? 'nothing' : 'perhaps by others';
   return put(advanceSeen(store, before.summary, summary.revision, said), { ...before, summary });

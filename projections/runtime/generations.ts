@@ -15,7 +15,7 @@ const MAKING_MS = 20_000;
 export async function lockGenerations(tx: Kysely<Database>): Promise<void> {
   await sql`set local lock_timeout = ${sql.lit(MAKING_MS)}`.execute(tx);
   await sql`select pg_advisory_xact_lock(${sql.lit(LOCK)}::bigint)`.execute(tx);
-  // Of rows and tables the session's own is enough, since those who read them must not wait behind it.
+  // Locks of rows and tables keep the session's own limit: whoever reads them would wait behind this session.
   await sql`set local lock_timeout to default`.execute(tx);
 }
 

@@ -82,7 +82,7 @@ function soughtOf(terms: readonly Term[]): Sought {
   return { whole, beginnings, pieces: new Set(pieces) };
 }
 
-/** In UTF-16 units of the text, in order, none touching another. Of a long text those that are shown, and maybe more. */
+/** In UTF-16 units of the text, in order, none touching another. A long text has those that are shown, and maybe more. */
 function rangesIn(given: string, { whole, beginnings, pieces }: Sought, anyPiece: boolean, budget: Budget): readonly Range[] {
   if (budget.comparisons <= 0) return [];
   const folded = fold(given);

@@ -61,7 +61,7 @@ const COMMANDS: readonly [name: string, path: string, body: object, status: numb
   ['snooze', '/conversations/{id}/snooze', { until }, 200, ['ConversationSnoozed']],
   ['tag', '/conversations/{id}/tags', { tags: ['late', 'later'] }, 200, ['TagsAdded']],
   ['rate', '/conversations/{id}/rating', { rating: 4 }, 200, ['ConversationRated']],
-  // Of its appends the first is met, which claims the visitor's address.
+  // The kill meets its first append, which claims the visitor's address.
   ['open', '/conversations', { visitor: { email: 'new@example.com' }, message: 'Hello' }, 201, ['ConversationOpened', 'MessageReceived']],
 ];
 
